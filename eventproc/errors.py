@@ -1,0 +1,241 @@
+"""
+Every error that eventproc raises on purpose.
+
+* EventprocError
+  + ConfigError                 a setting is missing, unknown or malformed
+  + InvalidInput                the caller sent something that can not be accepted
+    - InvalidPayload            an event's payload breaks its hook's schema
+    - UnsupportedOption         a registration option that this platform can not honour
+    - InvalidHandler            a callable that can not be turned into a handler
+      . HandlerTooLarge
+      . VersionMismatch         the blob was made by a Python that no worker has
+  + NotFound
+    - UnknownHook
+    - UnknownHandler
+  + Conflict                    the state of things does not allow it
+    - EventConflict             an event id used twice with different content
+    - StaleLease                a run is no longer ours to finish
+  + Unauthorized                no key, or a key that is unknown, revoked or malformed
+  + Forbidden                   the key is good, its owner's role is not enough
+  + TooLarge                    a body, blob or file over its limit
+  + Unavailable                 try again: something needed is not there right now
+    - StoreUnavailable
+    - BrokerUnavailable
+    - ServerUnreachable
+    - DeadlineExceeded
+  + IngressError                an archive or record that can not be imported
+  + MailError                   a notice could not be delivered
+    - MailRefused               ... and never will be: the server refused it for good
+  + SandboxError                a handler's process could not be set up
+  + PluginError                 a plugin file is broken
+
+Errors carry data: `details` is JSON-able and travels over HTTP; `code` names the class there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any, ClassVar
+
+
+class EventprocError(Exception):
+    """Base of every error that eventproc raises on purpose."""
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str | None = None, **details: Any) -> None:
+        super().__init__(message or (type(self).__doc__ or self.code).strip().splitlines()[0])
+        self.details: dict[str, Any] = details
+
+    @property
+    def message(self) -> str:
+        return str(self.args[0])
+
+
+class ConfigError(EventprocError):
+    """A setting is missing, unknown or malformed."""
+
+    code = "config"
+    exit_code = 2
+
+
+class InvalidInput(EventprocError, ValueError):
+    """The request can not be accepted as it is."""
+
+    code = "invalid"
+    exit_code = 2
+
+
+class InvalidPayload(InvalidInput):
+    """The payload breaks the hook's schema."""
+
+    code = "invalid_payload"
+
+
+class UnsupportedOption(InvalidInput):
+    """This platform can not honour that option."""
+
+    code = "unsupported_option"
+
+
+class InvalidHandler(InvalidInput):
+    """That callable can not be turned into a handler."""
+
+    code = "invalid_handler"
+
+
+class HandlerTooLarge(InvalidHandler):
+    """The pickled handler is over the size limit."""
+
+    code = "handler_too_large"
+
+
+class VersionMismatch(InvalidHandler):
+    """The handler was made by a Python that no worker has."""
+
+    code = "version_mismatch"
+
+
+class NotFound(EventprocError, LookupError):
+    """There is no such thing."""
+
+    code = "not_found"
+    exit_code = 4
+
+
+class UnknownHook(NotFound):
+    """There is no such hook."""
+
+    code = "unknown_hook"
+
+    @classmethod
+    def named(cls, name: str, known: Iterable[str]) -> UnknownHook:
+        """Build the error for `name`, listing the hooks with near names (all of them when none is near)."""
+        names = sorted(known)
+        near = get_close_matches(name, names, n=5, cutoff=0.5) or names[:20]
+        return cls(f"unknown hook {name!r}; did you mean: {', '.join(near) or '(no hooks)'}", hook=name, near=near)
+
+
+class UnknownHandler(NotFound):
+    """There is no such handler."""
+
+    code = "unknown_handler"
+
+
+class Conflict(EventprocError):
+    """The present state does not allow that."""
+
+    code = "conflict"
+    exit_code = 5
+
+
+class EventConflict(Conflict):
+    """That event id was already used with other content."""
+
+    code = "event_conflict"
+
+
+class StaleLease(Conflict):
+    """The run's lease was lost to somebody else."""
+
+    code = "stale_lease"
+
+
+class Unauthorized(EventprocError):
+    """No API key, or one that is not valid."""
+
+    code = "unauthorized"
+    exit_code = 3
+
+
+class Forbidden(EventprocError):
+    """The API key's owner may not do that."""
+
+    code = "forbidden"
+    exit_code = 3
+
+
+class TooLarge(EventprocError):
+    """Over a size limit."""
+
+    code = "too_large"
+    exit_code = 2
+
+
+class Unavailable(EventprocError):
+    """Something that is needed is not there right now; try again."""
+
+    code = "unavailable"
+    exit_code = 6
+
+
+class StoreUnavailable(Unavailable):
+    """The database can not be used right now."""
+
+    code = "store_unavailable"
+
+
+class BrokerUnavailable(Unavailable):
+    """The message broker can not be used right now."""
+
+    code = "broker_unavailable"
+
+
+class ServerUnreachable(Unavailable):
+    """No eventproc server answers at that endpoint."""
+
+    code = "server_unreachable"
+
+
+class DeadlineExceeded(Unavailable):
+    """The server did not answer in time."""
+
+    code = "deadline_exceeded"
+
+
+class IngressError(EventprocError):
+    """That archive or record can not be imported."""
+
+    code = "ingress"
+    exit_code = 2
+
+
+class MailError(EventprocError):
+    """A notice could not be delivered; it will be tried again."""
+
+    code = "mail"
+
+
+class MailRefused(MailError):
+    """The mail server refused the notice for good."""
+
+    code = "mail_refused"
+
+
+class SandboxError(EventprocError):
+    """The process for a handler could not be set up."""
+
+    code = "sandbox"
+
+
+class PluginError(EventprocError):
+    """A plugin file is broken."""
+
+    code = "plugin"
+    exit_code = 2
+
+
+def _tree(root: type[EventprocError]) -> Iterable[type[EventprocError]]:
+    yield root
+    for child in root.__subclasses__():
+        yield from _tree(child)
+
+
+def from_wire(code: str, message: str, details: Mapping[str, Any] | None = None) -> EventprocError:
+    """Rebuild the error that a server reported; an unknown code becomes a plain `EventprocError`."""
+    cls = {error.code: error for error in _tree(EventprocError)}.get(code, EventprocError)
+    error = cls(message)
+    error.details = dict(details or {})
+    return error

@@ -1,0 +1,20 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+# tests/ is no package (importlib mode); this lets tests import the helper modules that stand beside this file.
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(autouse=True)
+def clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test may pass or fail by what the developer's shell has set."""
+    for name in list(os.environ):
+        if name.startswith(("EVENTPROC_", "BTRDB_")) and name != "EVENTPROC_TEST_DATA":
+            monkeypatch.delenv(name)
