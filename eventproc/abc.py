@@ -521,7 +521,7 @@ class Child(ABC):
 
     @abstractmethod
     def settle(self, run_id: int, action: str) -> Failure | None:
-        """Run the waiting "commit" or "rollback" callbacks of an executed call; failed ones stay and can be repeated."""
+        """Run the waiting "commit" or "rollback" callbacks of an executed call; failed ones can be repeated."""
 
     @abstractmethod
     def kill(self) -> None:

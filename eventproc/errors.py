@@ -75,7 +75,7 @@ class InvalidPayload(InvalidInput):
 
 
 class UnsupportedOption(InvalidInput):
-    """This platform can not honour that option."""
+    """The platform can not honour that option."""
 
     code = "unsupported_option"
 
