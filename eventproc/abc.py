@@ -499,6 +499,14 @@ class RunSession(ABC):
     def discard(self) -> None:
         """Forget the effects and remove their files' bytes."""
 
+    def take_logs(self) -> Sequence[LogChunk]:
+        """
+        Hand over the output that is not stored yet, so that the worker can write it in the run's own transaction.
+
+        Output that nobody takes is stored by the session itself a moment later.
+        """
+        return ()
+
 
 class Services(ABC):
     """Opens the sessions through which handlers reach the platform."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from eventproc.model.events import Event, NewEvent
 from eventproc.model.handlers import HandlerVersion
+from eventproc.model.series import Series
 
 
 class RunState(StrEnum):
@@ -134,12 +136,22 @@ class FileEffect:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AnnotationsEffect:
+    """New annotations for a series; they replace the old ones."""
+
+    series: str  # UUID
+    annotations: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Effects:
-    """What a run asked for, written together with its result or not at all."""
+    """What a run asked for, written together with its result or not at all; series come first, before inserts."""
 
     events: tuple[NewEvent, ...] = ()
     inserts: tuple[InsertEffect, ...] = ()
     files: tuple[FileEffect, ...] = ()
+    series: tuple[Series, ...] = ()  # to be created
+    annotations: tuple[AnnotationsEffect, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
