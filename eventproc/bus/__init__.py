@@ -1,0 +1,1 @@
+"""Wake-ups: they save time and carry nothing; the database is the truth."""

@@ -1,0 +1,447 @@
+"""
+Settings: one frozen object, read once, from options, environment, `eventproc.toml` and defaults, in that order.
+
+The environment variable of a setting is its name in capitals behind `EVENTPROC_`; members of a section follow
+two underscores (`EVENTPROC_RETENTION__EVENTS=7d`). Secrets are masked wherever settings are shown.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from eventproc.errors import ConfigError
+
+FILE_NAME = "eventproc.toml"
+PREFIX = "EVENTPROC_"
+# Read by clients, not by the server; the test suite's own names start with EVENTPROC_TEST_.
+CLIENT_NAMES = frozenset({"EVENTPROC_ENDPOINTS", "EVENTPROC_API_KEY", "EVENTPROC_CONFIG"})
+
+DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+SIZE_UNITS = {
+    "": 1,
+    "b": 1,
+    "kb": 1000,
+    "mb": 1000**2,
+    "gb": 1000**3,
+    "tb": 1000**4,
+    "kib": 1 << 10,
+    "mib": 1 << 20,
+    "gib": 1 << 30,
+    "tib": 1 << 40,
+    "k": 1 << 10,
+    "m": 1 << 20,
+    "g": 1 << 30,
+}
+FOREVER = ("forever", "never")
+
+
+def parse_duration(value: object) -> float | None:
+    """Read `30d`, `12h`, `1h30m`, `90` (seconds) as seconds, and `forever` as None."""
+    if value is None or isinstance(value, bool):
+        if value is None:
+            return None
+        raise ValueError("a duration such as 30d, 12h, 90s or forever is needed")
+    if isinstance(value, int | float):
+        return float(value)
+    text = str(value).strip().lower()
+    if text in FOREVER:
+        return None
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhdw])", text)
+    if not parts or re.sub(r"(\d+(?:\.\d+)?)\s*([smhdw])\s*", "", text):
+        raise ValueError(f"{value!r} is no duration; write 30d, 12h, 1h30m, 90s or forever")
+    return sum(float(count) * DURATION_UNITS[unit] for count, unit in parts)
+
+
+def parse_size(value: object) -> int:
+    """Read `64MiB`, `1GB`, `1048576` as bytes."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", str(value).strip().lower())
+    if not match or match[2] not in SIZE_UNITS:
+        raise ValueError(f"{value!r} is no size; write 64MiB, 1GB or a number of bytes")
+    return int(float(match[1]) * SIZE_UNITS[match[2]])
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen: host and port; port 0 takes a free one."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, value: object) -> Address:
+        """Read `127.0.0.1:8080`, `[::1]:8080`, `localhost:0` or `:8080` (127.0.0.1)."""
+        if isinstance(value, Address):
+            return value
+        match = re.fullmatch(r"(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:\s/]*)):(?P<port>\d{1,5})", str(value).strip())
+        if not match or int(match["port"]) > 65_535:
+            raise ValueError(f"{value!r} is no address; write HOST:PORT, such as 127.0.0.1:8080 (port 0: any free one)")
+        return cls(match["six"] or match["host"] or "127.0.0.1", int(match["port"]))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def mask_url(url: str) -> str:
+    """Hide the password of a URL; everything else stays readable."""
+    parts = urlsplit(url)
+    if "@" not in parts.netloc:
+        return url
+    credentials, _, host = parts.netloc.rpartition("@")
+    user = credentials.split(":", 1)[0]
+    return urlunsplit(parts._replace(netloc=f"{user}:***@{host}" if ":" in credentials else f"{user}@{host}"))
+
+
+class SecretUrl(SecretStr):
+    """A URL whose password is never shown."""
+
+    def _display(self) -> str:
+        return mask_url(self.get_secret_value())
+
+
+_base: ContextVar[Path | None] = ContextVar("_base", default=None)
+
+
+def _path(value: object) -> object:
+    """Expand `~`, and take a relative path from the settings file's directory where there is one."""
+    if not isinstance(value, str | Path) or not str(value).strip():
+        return value
+    path = Path(value).expanduser()
+    return (_base.get() or Path.cwd()) / path
+
+
+Seconds = Annotated[float | None, BeforeValidator(parse_duration)]
+Bytes = Annotated[int, BeforeValidator(parse_size), Field(gt=0)]
+Listen = Annotated[Address, NoDecode, BeforeValidator(Address.parse), PlainSerializer(str)]
+DataPath = Annotated[Path, BeforeValidator(_path)]
+
+
+class Section(BaseModel):
+    """A part of the settings that has its own table in the file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Retention(Section):
+    """How long things stay; `forever` keeps them. A hook's own `keep` comes before `events`."""
+
+    events: Seconds = "30d"  # type: ignore[assignment]
+    runs: Seconds = "30d"  # type: ignore[assignment]
+    failed_runs: Seconds = "90d"  # type: ignore[assignment]
+    logs: Seconds = "14d"  # type: ignore[assignment]
+    files: Seconds = "30d"  # type: ignore[assignment]
+    notices: Seconds = "30d"  # type: ignore[assignment]
+    audit: Seconds = "365d"  # type: ignore[assignment]
+    dedup: Annotated[float, BeforeValidator(parse_duration)] = "7d"  # type: ignore[assignment]
+
+
+class Maxima(Section):
+    """The operator's upper bounds for what a registration may ask for."""
+
+    timeout: Annotated[float, BeforeValidator(parse_duration), Field(gt=0)] = "1h"  # type: ignore[assignment]
+    cpu: Annotated[float, BeforeValidator(parse_duration), Field(gt=0)] = "1h"  # type: ignore[assignment]
+    memory: Bytes = "8GiB"  # type: ignore[assignment]
+    file_size: Bytes = "1GiB"  # type: ignore[assignment]
+    open_files: int = Field(default=4096, gt=0)
+    processes: int = Field(default=512, gt=0)
+    output: Bytes = "16MiB"  # type: ignore[assignment]
+    result: Bytes = "8MiB"  # type: ignore[assignment]
+    upload: Bytes = "1GiB"  # type: ignore[assignment]
+    effects: int = Field(default=100_000, gt=0)
+
+
+class WorkerSection(Section):
+    """How a worker works."""
+
+    slots: int = Field(default_factory=lambda: max(2, min(8, os.cpu_count() or 2)), ge=1, le=256)
+    lease: Annotated[float, BeforeValidator(parse_duration), Field(ge=2)] = "30s"  # type: ignore[assignment]
+    grace: Annotated[float, BeforeValidator(parse_duration), Field(ge=0)] = "30s"  # type: ignore[assignment]
+    poll: Annotated[float, BeforeValidator(parse_duration), Field(gt=0)] = "1s"  # type: ignore[assignment]
+    max_interruptions: int = Field(default=3, ge=0)
+
+
+def default_data_dir() -> Path:
+    """Return `$XDG_DATA_HOME/eventproc`, or `~/.local/share/eventproc`."""
+    base = os.environ.get("XDG_DATA_HOME", "")
+    root = Path(base) if base.startswith("/") else Path.home() / ".local" / "share"
+    return root / "eventproc"
+
+
+class Settings(BaseSettings):
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__", validate_default=True
+    )
+
+    data: DataPath = Field(default_factory=default_data_dir)
+    http: Listen = "127.0.0.1:8080"  # type: ignore[assignment]
+    graphite: Listen = "127.0.0.1:2003"  # type: ignore[assignment]
+    grpc: Listen = "127.0.0.1:4411"  # type: ignore[assignment]
+    database_url: SecretUrl | None = None
+    broker_url: SecretUrl | None = None
+    smtp_url: SecretUrl | None = None
+    secret_key: SecretStr | None = None
+    public_url: str | None = None
+    mail_sender: str = "eventproc <eventproc@localhost>"
+    templates: DataPath | None = None
+    project: DataPath | None = None  # directory with hooks/ (and handlers/); the settings file's own unless said
+    unsafe_sandbox: bool = False
+    durability: Literal["normal", "full"] = "normal"
+    max_payload: Bytes = "1MB"  # type: ignore[assignment]
+    max_backlog: int | None = Field(default=None, gt=0)  # waiting runs of one handler, above which emitting is refused
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "console", "json"] = "auto"
+    worker: WorkerSection = WorkerSection()
+    retention: Retention = Retention()
+    limits: Maxima = Maxima()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        del dotenv_settings, file_secret_settings  # neither is a documented way to set anything
+        return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=dict(_file_values.get()))
+
+    @property
+    def database(self) -> str:
+        """The database URL, secrets and all."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{self.data / 'eventproc.db'}"
+
+    @property
+    def run_dir(self) -> Path:
+        return self.data / "run"
+
+    @property
+    def endpoints_file(self) -> Path:
+        return self.data / "endpoints.json"
+
+    @property
+    def admin_key_file(self) -> Path:
+        return self.data / "admin.key"
+
+    @property
+    def secret_key_file(self) -> Path:
+        return self.data / "secret.key"
+
+    @property
+    def mail_dir(self) -> Path:
+        return self.data / "mail"
+
+    def as_environ(self) -> dict[str, str]:
+        """Return the environment in which `load()` gives these settings again, for processes that belong to us."""
+        environ = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if isinstance(value, Section):
+                environ[_env_name(name)] = _reparsable(value)
+            else:
+                environ[_env_name(name)] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        return environ
+
+    def shown(self) -> dict[str, str]:
+        """Return the settings for people: flat names, secrets masked."""
+        flat: dict[str, str] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, Section):
+                flat.update({f"{name}.{key}": str(getattr(value, key)) for key in type(value).model_fields})
+            else:
+                flat[name] = str(value)
+        return flat
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some settings changed (validated values only)."""
+        return self.model_copy(update=changes)
+
+
+_file_values: ContextVar[Mapping[str, Any]] = ContextVar("_file_values", default={})  # noqa: B039  # never mutated
+
+
+def _reparsable(section: Section) -> str:
+    """Write a section as JSON in which "for ever" is a word: null would read as "not set"."""
+    values = {key: getattr(section, key) for key in type(section).model_fields}
+    return json.dumps({key: FOREVER[0] if value is None else value for key, value in values.items()})
+
+
+def _env_name(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def find_file(explicit: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """Return the settings file to read: `explicit`, else one in EVENTPROC_DATA, else one in the current directory."""
+    named = explicit or (Path(environ["EVENTPROC_CONFIG"]) if environ.get("EVENTPROC_CONFIG") else None)
+    if named is not None:
+        if not named.is_file():
+            raise ConfigError(f"there is no settings file {named}; `eventproc init` writes one")
+        return named.absolute()
+    data = Path(environ["EVENTPROC_DATA"]).expanduser() if environ.get("EVENTPROC_DATA") else default_data_dir()
+    for candidate in (data / FILE_NAME, Path.cwd() / FILE_NAME):
+        if candidate.is_file():
+            return candidate.absolute()
+    return None
+
+
+def load(*, config: Path | None = None, search: bool = True, **options: Any) -> Settings:
+    """
+    Read the settings: options before environment before file before defaults.
+
+    Raises ConfigError that names the key and where it was set.
+    """
+    file = find_file(config) if search or config else None
+    text = _read(file) if file else ""
+    values = _parse(file, text) if file else {}
+    given = {name: value for name, value in options.items() if value is not None}
+    base = _base.set(file.parent if file else None)
+    seen = _file_values.set(values)
+    try:
+        settings = Settings(**_absolute(given))
+    except ValidationError as error:
+        raise _explain(error, file=file, text=text, options=given) from None
+    finally:
+        _file_values.reset(seen)
+        _base.reset(base)
+    if settings.project is None and file is not None:
+        settings = settings.replace(project=file.parent)
+    return settings
+
+
+def _absolute(options: dict[str, Any]) -> dict[str, Any]:
+    """Take relative paths of options and environment from the current directory, not from the file's."""
+    cwd = Path.cwd()
+    found = dict(options)
+    for name in ("data", "templates", "project"):
+        value = options.get(name) or os.environ.get(_env_name(name))
+        if value:
+            found[name] = cwd / Path(value).expanduser()
+    return found
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the settings file {file} can not be read: {error}") from error
+
+
+def _parse(file: Path, text: str) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file}: {error}") from error
+    _check_keys(file, text, values, Settings, ())
+    return values
+
+
+def _check_keys(
+    file: Path, text: str, values: Mapping[str, Any], model: type[BaseModel], path: tuple[str, ...]
+) -> None:
+    for key, value in values.items():
+        field = model.model_fields.get(key)
+        where = f"{file}, line {_line(text, (*path, key))}"
+        if field is None:
+            near = get_close_matches(key, model.model_fields, n=1, cutoff=0.5)
+            known = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(model.model_fields)}"
+            raise ConfigError(f"{where}: unknown setting {'.'.join((*path, key))!r}; {known}")
+        section = field.annotation if isinstance(field.annotation, type) else None
+        if section is not None and issubclass(section, Section):
+            if not isinstance(value, dict):
+                raise ConfigError(f"{where}: {key!r} is a section; write [{key}] and its settings below it")
+            _check_keys(file, text, value, section, (*path, key))
+
+
+def _line(text: str, path: tuple[str, ...]) -> int:
+    """Return the line on which a key stands; good enough for every way people write these files."""
+    *sections, key = path
+    section: list[str] = []
+    header = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]")
+    for number, line in enumerate(text.splitlines(), 1):
+        if match := header.match(line):
+            section = [part.strip().strip("\"'") for part in match[1].split(".")]
+            if section == list(path):
+                return number
+            continue
+        dotted = re.match(r"\s*([\w.\"'\- ]+?)\s*=", line)
+        if dotted and section + [part.strip().strip("\"'") for part in dotted[1].split(".")] == [*sections, key]:
+            return number
+    return 1
+
+
+def _explain(error: ValidationError, *, file: Path | None, text: str, options: Mapping[str, Any]) -> ConfigError:
+    """Say which setting is wrong, where it was set, and why; never its value where that is a secret."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    path = tuple(str(part) for part in first["loc"])
+    env = PREFIX + "__".join(path).upper()
+    if path and path[0] in options:
+        where = f"option --{path[0].replace('_', '-')}"
+    elif env in os.environ or (path and _env_name(path[0]) in os.environ):
+        where = f"environment variable {env if env in os.environ else _env_name(path[0])}"
+    elif file is not None:
+        where = f"{file}, line {_line(text, path)}"
+    else:
+        where = "settings"
+    reason = str(first["msg"]).removeprefix("Value error, ")
+    return ConfigError(f"{where}: {'.'.join(path)}: {reason}", setting=".".join(path))
+
+
+def unknown_environment(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the EVENTPROC_ variables that nothing reads: most likely misspelt."""
+    known = {_env_name(name) for name in Settings.model_fields} | CLIENT_NAMES
+    sections = tuple(
+        f"{_env_name(name)}__"
+        for name, field in Settings.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+    )
+    return sorted(
+        name
+        for name in environ
+        if name.startswith(PREFIX)
+        and name not in known
+        and not name.startswith((*sections, "EVENTPROC_TEST_", "EVENTPROC_ROLE_"))
+    )
+
+
+__all__ = [
+    "Address",
+    "Maxima",
+    "Retention",
+    "Settings",
+    "WorkerSection",
+    "find_file",
+    "load",
+    "mask_url",
+    "parse_duration",
+    "parse_size",
+    "unknown_environment",
+]
