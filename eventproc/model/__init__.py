@@ -23,7 +23,7 @@ from eventproc.model.handlers import (
     Rate,
     Retries,
 )
-from eventproc.model.notices import NewNotice, Notice, NoticeState
+from eventproc.model.notices import NewNotice, Notice, NoticeFacts, NoticeState, Rendered
 from eventproc.model.runs import (
     CLAIMABLE_STATES,
     DEAD_STATES,
@@ -83,9 +83,11 @@ __all__ = [
     "NewNotice",
     "NewRun",
     "Notice",
+    "NoticeFacts",
     "NoticeState",
     "Options",
     "Rate",
+    "Rendered",
     "Retries",
     "Role",
     "Run",

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from eventproc.model.events import Event
+from eventproc.model.handlers import HandlerVersion
+from eventproc.model.runs import FileRecord, LogChunk, Run
+
 
 class NoticeState(StrEnum):
     PENDING = "pending"
@@ -43,3 +47,36 @@ class Notice:
     subject: str | None
     mail: bytes | None  # the rendered message, RFC 5322
     token: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoticeFacts:
+    """
+    What a mail can tell: everything is read from the store in one transaction, right before rendering.
+
+    `digest` are the runs of further notices that this mail stands for (oldest first, the mail's own run not among
+    them), `digest_ids` their notices, `digest_count` how many there are (`digest` may be cut).
+    """
+
+    notice: Notice
+    run: Run
+    handler: HandlerVersion | None  # None once retention has taken it
+    event: Event | None
+    log_tail: tuple[LogChunk, ...] = ()
+    files: tuple[FileRecord, ...] = ()
+    sender: str
+    store_id: str  # tells the mails of one installation from those of another
+    now_us: int
+    digest: tuple[Run, ...] = ()
+    digest_ids: tuple[int, ...] = ()
+    digest_count: int = 0
+    throttle_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rendered:
+    """A finished mail: RFC 5322 bytes with CRLF line ends, pure ASCII but for headers that need SMTPUTF8."""
+
+    subject: str
+    message_id: str
+    mail: bytes
