@@ -23,7 +23,7 @@ from eventproc.model.handlers import (
     Rate,
     Retries,
 )
-from eventproc.model.notices import NewNotice, Notice, NoticeFacts, NoticeState, Rendered
+from eventproc.model.notices import DIGEST_HEADER, NewNotice, Notice, NoticeFacts, NoticeState, Rendered
 from eventproc.model.runs import (
     CLAIMABLE_STATES,
     DEAD_STATES,
@@ -50,6 +50,7 @@ from eventproc.model.users import ApiKey, AuditEntry, Role, User
 __all__ = [
     "CLAIMABLE_STATES",
     "DEAD_STATES",
+    "DIGEST_HEADER",
     "FINAL_STATES",
     "LEASED_STATES",
     "MAX_HOPS",

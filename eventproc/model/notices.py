@@ -9,6 +9,8 @@ from eventproc.model.events import Event
 from eventproc.model.handlers import HandlerVersion
 from eventproc.model.runs import FileRecord, LogChunk, Run
 
+DIGEST_HEADER = "X-Eventproc-Digest"  # of a mail: ids of the further notices that it stands for
+
 
 class NoticeState(StrEnum):
     PENDING = "pending"

@@ -25,11 +25,20 @@ from jinja2 import (
 )
 
 from eventproc.abc import Renderer
-from eventproc.model import SECOND_US, FileRecord, NoticeFacts, Rendered, Run, RunState, isoformat, to_datetime
+from eventproc.model import (
+    DIGEST_HEADER,
+    SECOND_US,
+    FileRecord,
+    NoticeFacts,
+    Rendered,
+    Run,
+    RunState,
+    isoformat,
+    to_datetime,
+)
 from eventproc.notify.text import clean_line, clean_text, cut_end, cut_middle, cut_start
 
 TEMPLATES = Path(__file__).parent / "templates"
-DIGEST_HEADER = "X-Eventproc-Digest"  # ids of the notices a digest stands for
 SUBJECT = 200  # characters
 NAME = 80
 RESULT = 100_000
