@@ -20,6 +20,7 @@ from eventproc.notify.memory import settle
 
 TIMEOUT_S = 30.0  # of each answer of the server
 DEADLINE_FACTOR = 4  # one mail may take so many times-outs in all, however slowly the server drips
+_READY = 220
 _TOO_BIG = 552
 _SHUTTING_DOWN = 421
 _WORDS = 300  # characters of a server's answer that are passed on
@@ -121,18 +122,20 @@ class SmtpMailer(Mailer):
         where = f"mail server {self._server.host}:{self._server.port}"
         entered = False
         try:
-            smtp = _connect(self._server)
+            smtp = _client(self._server)
             watchdog = _watch(smtp, self._server.timeout_s * DEADLINE_FACTOR, late)
+            _greet(smtp, self._server)
             _secure(smtp, self._server)
             entered = True
             yield smtp
             with contextlib.suppress(OSError, smtplib.SMTPException):  # the mail is delivered; goodbye is a courtesy
                 smtp.quit()
-        except smtplib.SMTPResponseException as error:
-            raise MailError(f"{where}: {_words(error)}", server=True) from None
         except (OSError, smtplib.SMTPException, ValueError) as error:
-            reason = "took too long to answer" if late.is_set() or isinstance(error, TimeoutError) else _reason(error)
-            raise MailError(f"{where}: {reason}", server=not entered) from None  # the chain could quote the URL
+            reason = "took too long to answer" if late.is_set() or _timed_out(error) else _reason(error)
+            answered = isinstance(error, smtplib.SMTPResponseException) and not late.is_set()
+            raise MailError(
+                f"{where}: {reason}", server=answered or not entered
+            ) from None  # a chain could quote the URL
         finally:
             if watchdog is not None:
                 watchdog.cancel()
@@ -140,14 +143,23 @@ class SmtpMailer(Mailer):
                 smtp.close()
 
 
-def _connect(server: _Server) -> smtplib.SMTP:
+def _client(server: _Server) -> smtplib.SMTP:
+    """Make the client without connecting, so that the watchdog can see to the greeting already."""
     name = server.helo or _own_name()
+    client: smtplib.SMTP
     if server.tls:
         context = _context(server, verify=True)
-        return smtplib.SMTP_SSL(
-            server.host, server.port, local_hostname=name, timeout=server.timeout_s, context=context
-        )
-    return smtplib.SMTP(server.host, server.port, local_hostname=name, timeout=server.timeout_s)
+        client = smtplib.SMTP_SSL(local_hostname=name, timeout=server.timeout_s, context=context)
+    else:
+        client = smtplib.SMTP(local_hostname=name, timeout=server.timeout_s)
+    client._host = server.host  # type: ignore[attr-defined] # noqa: SLF001  # only its constructor sets the name that TLS checks
+    return client
+
+
+def _greet(smtp: smtplib.SMTP, server: _Server) -> None:
+    code, words = smtp.connect(server.host, server.port)
+    if code != _READY:
+        raise smtplib.SMTPConnectError(code, words)
 
 
 def _secure(smtp: smtplib.SMTP, server: _Server) -> None:
@@ -240,7 +252,13 @@ def _answer(code: int, text: bytes | str) -> str:
     return f"{code} {' '.join(printable.split())[:_WORDS]}".strip()
 
 
+def _timed_out(error: Exception) -> bool:
+    return isinstance(error, TimeoutError) or "timed out" in str(error)  # smtplib wraps some as "closed"
+
+
 def _reason(error: Exception) -> str:
+    if isinstance(error, smtplib.SMTPResponseException):
+        return _words(error)
     if isinstance(error, smtplib.SMTPServerDisconnected):
         return f"closed the connection ({error})"
     if isinstance(error, ssl.SSLCertVerificationError):
