@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from email.message import EmailMessage
+from typing import Literal
 
 from eventproc.abc import Mailer
 from eventproc.errors import MailError, MailRefused
@@ -31,14 +32,16 @@ class SentMail:
     @property
     def text(self) -> str:
         """The plain-text body."""
-        body = self.parsed.get_body(("plain",))
-        return str(body.get_content()) if body is not None else ""
+        return self._body("plain")
 
     @property
     def html(self) -> str:
         """The HTML body."""
-        body = self.parsed.get_body(("html",))
-        return str(body.get_content()) if body is not None else ""
+        return self._body("html")
+
+    def _body(self, subtype: Literal["plain", "html"]) -> str:
+        body = self.parsed.get_body((subtype,))
+        return str(body.get_content()).replace("\r\n", "\n") if body is not None else ""
 
 
 @dataclass(kw_only=True)

@@ -71,11 +71,9 @@ def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
     yield from request.param(tmp_path)
 
 
-@pytest.fixture
-def refusing(rig: Rig) -> Rig:
-    if rig.refuse is None:
-        pytest.skip("files refuse nobody")
-    return rig
+@pytest.fixture(params=[smtp_rig, memory_rig], ids=["smtp", "memory"])  # files refuse nobody
+def refusing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
+    yield from request.param(tmp_path)
 
 
 def mail(body: str = "hello\n.\n..\nend", message_id: str = "<m1@test>") -> bytes:
