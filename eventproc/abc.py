@@ -443,6 +443,8 @@ class Program:
     python: str
     kind: str
     name: str  # of the handler, for messages
+    source: str | None = None  # so that tracebacks show the handler's lines
+    filename: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -463,7 +465,8 @@ class Outcome:
     What one execution came to; status and figures are the monitor's word, the value is the handler's claim.
 
     `started` is False for a call that never began (an earlier one in its batch took the child down).
-    `callbacks` says that on_commit functions (or commit() of a class) wait for `settle`.
+    `callbacks` says that on_commit functions (or commit() of a class) wait for `settle`, `rollbacks` the same of
+    on_rollback functions: they run should the result turn out impossible to store.
     `alive` says that the child can still be asked to settle.
     """
 
@@ -475,6 +478,7 @@ class Outcome:
     alive: bool
     cpu_us: int | None = None
     memory_bytes: int | None = None
+    rollbacks: bool = False
 
 
 class RunSession(ABC):
