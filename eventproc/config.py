@@ -26,6 +26,7 @@ from pydantic_settings import (
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
 from eventproc.errors import ConfigError
@@ -163,13 +164,9 @@ class Maxima(Section):
     timeout: Annotated[float, BeforeValidator(parse_duration), Field(gt=0)] = "1h"  # type: ignore[assignment]
     cpu: Annotated[float, BeforeValidator(parse_duration), Field(gt=0)] = "1h"  # type: ignore[assignment]
     memory: Bytes = "8GiB"  # type: ignore[assignment]
-    file_size: Bytes = "1GiB"  # type: ignore[assignment]
+    file_size: Bytes = "4GiB"  # type: ignore[assignment]
     open_files: int = Field(default=4096, gt=0)
-    processes: int = Field(default=512, gt=0)
-    output: Bytes = "16MiB"  # type: ignore[assignment]
-    result: Bytes = "8MiB"  # type: ignore[assignment]
-    upload: Bytes = "1GiB"  # type: ignore[assignment]
-    effects: int = Field(default=100_000, gt=0)
+    uploads: Bytes = "4GiB"  # type: ignore[assignment]
 
 
 class WorkerSection(Section):
@@ -329,6 +326,10 @@ def load(*, config: Path | None = None, search: bool = True, **options: Any) -> 
         settings = Settings(**_absolute(given))
     except ValidationError as error:
         raise _explain(error, file=file, text=text, options=given) from None
+    except SettingsError as error:  # a section as one variable must be JSON
+        match = re.search(r'field "(\w+)"', str(error))
+        name = _env_name(match[1]) if match else PREFIX
+        raise ConfigError(f"environment variable {name}: is not JSON; {name}__MEMBER sets a single member") from None
     finally:
         _file_values.reset(seen)
         _base.reset(base)

@@ -1,0 +1,206 @@
+"""`eventproc doctor`: what is configured, reachable and enforced. Works without a server."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform as machine
+import shutil
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from eventproc.cli import output
+from eventproc.cli.base import Command, state
+from eventproc.errors import EventprocError
+
+if TYPE_CHECKING:
+    from eventproc.config import Settings
+    from eventproc.wiring import Platform
+
+LOW_DISK = 1 << 30  # bytes
+MARKS = {"ok": "green", "warning": "yellow", "problem": "red", "info": "cyan"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    level: str  # ok | info | warning | problem
+    says: str
+
+
+@click.command(cls=Command)
+@click.option("--settings", "show_settings", is_flag=True, help="List all settings too, secrets masked.")
+def doctor(*, show_settings: bool) -> int:
+    """Say what is configured, reachable and really enforced; exit 1 when something must be mended."""
+    from eventproc import config
+
+    settings = config.load(config=state().config)
+    findings = list(examine(settings))
+    bad = any(finding.level == "problem" for finding in findings)
+    found = {"ok": not bad, "findings": [asdict(finding) for finding in findings]}
+    if show_settings:
+        found["settings"] = settings.shown()
+    output.show(found, lambda: _show(findings, settings.shown() if show_settings else {}))
+    return 1 if bad else 0
+
+
+def _show(findings: list[Finding], settings: dict[str, str]) -> None:
+    width = max(len(finding.what) for finding in findings)
+    for finding in findings:
+        mark = output.style(finding.level.ljust(7), fg=MARKS[finding.level])
+        click.echo(f"{mark}  {finding.what.ljust(width)}  {output.plain(finding.says)}")
+    if settings:
+        click.echo()
+        output.record(settings)
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Look at everything; one check that breaks is a problem by itself and the others go on."""
+    from eventproc.wiring import Platform
+
+    checks: list[tuple[str, Callable[[Settings, Platform], Iterator[Finding]]]] = [
+        ("python", _python),
+        ("settings", _settings),
+        ("data directory", _data),
+        ("disk", _disk),
+        ("database", _database),
+        ("server", _server),
+        ("sandbox", _sandbox),
+        ("hooks", _hooks),
+        ("mail", _mail),
+        ("broker", _broker),
+    ]
+    with Platform(settings) as platform:
+        for what, check in checks:
+            try:
+                for finding in check(settings, platform):
+                    yield finding
+            except EventprocError as error:
+                yield Finding(what, "problem", error.message)
+            except Exception as error:  # a check that breaks is news about this machine, and the next one goes on
+                yield Finding(what, "problem", f"{type(error).__name__}: {error}")
+
+
+def _python(_settings: Settings, _platform: Platform) -> Iterator[Finding]:
+    yield Finding("python", "ok", f"{machine.python_version()} at {sys.executable}, Linux {machine.release()}")
+
+
+def _settings(settings: Settings, _platform: Platform) -> Iterator[Finding]:
+    from eventproc.config import find_file, unknown_environment
+
+    file = find_file(state().config)
+    yield Finding("settings", "ok", f"from {file}" if file else "no eventproc.toml; environment and defaults")
+    for name in unknown_environment():
+        yield Finding("settings", "warning", f"{name} is set, and nothing reads it; misspelt?")
+    if settings.unsafe_sandbox:
+        yield Finding("settings", "warning", "unsafe_sandbox is on: handlers run with less protection than possible")
+
+
+def _data(settings: Settings, _platform: Platform) -> Iterator[Finding]:
+    if not settings.data.exists():
+        yield Finding("data directory", "info", f"{settings.data} does not exist yet; `eventproc serve` makes it")
+        return
+    mode = settings.data.stat().st_mode & 0o777
+    if not os.access(settings.data, os.W_OK | os.X_OK):
+        yield Finding("data directory", "problem", f"{settings.data} is not writable by this user")
+    elif mode & 0o077:
+        yield Finding("data directory", "warning", f"{settings.data} is open to others (mode {mode:o}); chmod 700 it")
+    else:
+        yield Finding("data directory", "ok", str(settings.data))
+    for file in (settings.admin_key_file, settings.secret_key_file):
+        if file.exists() and file.stat().st_mode & 0o077:
+            yield Finding("data directory", "problem", f"{file} can be read by others; chmod 600 it")
+
+
+def _disk(settings: Settings, _platform: Platform) -> Iterator[Finding]:
+    place = settings.data
+    while not place.exists():
+        place = place.parent
+    usage = shutil.disk_usage(place)
+    level = "warning" if usage.free < LOW_DISK else "ok"
+    yield Finding("disk", level, f"{usage.free / (1 << 30):.1f} GiB free of {usage.total / (1 << 30):.1f} at {place}")
+
+
+def _database(settings: Settings, platform: Platform) -> Iterator[Finding]:
+    from eventproc.config import mask_url
+
+    url = mask_url(settings.database)
+    if settings.database_url is None and not (settings.data / "eventproc.db").exists():
+        yield Finding("database", "info", f"{url} does not exist yet; `eventproc serve` makes it")
+        return
+    found, needed = platform.store.revision()
+    if found == needed:
+        yield Finding("database", "ok", f"{url}, schema revision {found}")
+    elif found is None:
+        yield Finding(
+            "database", "info", f"{url} is empty; `eventproc serve` or `eventproc db upgrade` makes its tables"
+        )
+    else:
+        yield Finding("database", "problem", f"{url} has revision {found}, {needed} is needed; `eventproc db upgrade`")
+
+
+def _server(settings: Settings, _platform: Platform) -> Iterator[Finding]:
+    if not settings.endpoints_file.exists():
+        yield from _ports(settings)
+        return
+    endpoint = json.loads(settings.endpoints_file.read_text(encoding="utf-8")).get("http", "")
+    try:
+        with urllib.request.urlopen(f"{endpoint}/api/v1/health", timeout=5) as answer:  # noqa: S310  # our own file
+            version = json.load(answer).get("version")
+        yield Finding("server", "ok", f"{endpoint} answers, version {version}")
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        yield Finding("server", "problem", f"{endpoint} (endpoints.json) does not answer: {error}")
+
+
+def _ports(settings: Settings) -> Iterator[Finding]:
+    from eventproc.roles import files
+
+    try:
+        files.bind(settings.http, variable="EVENTPROC_HTTP").close()
+    except EventprocError as error:
+        yield Finding("server", "problem", error.message)
+    else:
+        yield Finding("server", "info", f"not running; {settings.http} is free")
+
+
+def _sandbox(settings: Settings, platform: Platform) -> Iterator[Finding]:
+    report = platform.sandbox.report()
+    layers = ", ".join(report.layers) or "none"
+    yield Finding("sandbox", "ok", f"level {report.level}; enforced: {layers}")
+    for layer, meaning in report.missing.items():
+        yield Finding(
+            "sandbox", "info" if settings.unsafe_sandbox else "warning", f"{layer} is not enforced: {meaning}"
+        )
+    yield Finding("sandbox", "ok", f"handlers may be made by Python {', '.join(report.pythons)}")
+
+
+def _hooks(settings: Settings, _platform: Platform) -> Iterator[Finding]:
+    from eventproc.wiring import load_hooks
+
+    specs, problems = load_hooks(settings)
+    yield Finding("hooks", "ok", f"{len(specs)} in files")
+    for problem in problems:
+        yield Finding("hooks", "warning", problem)
+
+
+def _mail(_settings: Settings, platform: Platform) -> Iterator[Finding]:
+    mailer = platform.mailer
+    check = getattr(mailer, "check", None)
+    if check is None:
+        yield Finding("mail", "info", mailer.describe())
+        return
+    check()
+    yield Finding("mail", "ok", f"{mailer.describe()} answers")
+
+
+def _broker(settings: Settings, _platform: Platform) -> Iterator[Finding]:
+    if settings.broker_url is not None:
+        yield Finding("broker", "warning", f"{settings.broker_url} is not used by this version; wake-ups are local")

@@ -1,0 +1,75 @@
+"""`eventproc events`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from eventproc.cli import output
+from eventproc.cli.base import Group
+from eventproc.cli.emit import read_json
+from eventproc.cli.remote import connect, find_handler, quote
+
+
+@click.group(cls=Group)
+def events() -> None:
+    """Events that were accepted."""
+
+
+@events.command("list")
+@click.option("--hook")
+@click.option("--tag")
+@click.option("--key")
+@click.option("--since", metavar="ISO")
+@click.option("--until", metavar="ISO")
+@click.option("--limit", "-n", default=50, show_default=True, type=click.IntRange(1))
+def list_(limit: int, **which: str | None) -> None:
+    """List events, newest first."""
+    items = list(connect().pages("/events", which, limit=limit))
+    output.show(items, lambda: output.table(items, ["id", "hook", "time", "tags", "key", "source"], empty="no events"))
+
+
+@events.command("show")
+@click.argument("event_id")
+def show(event_id: str) -> None:
+    """Show one event with its payload."""
+    found = connect().get(f"/events/{quote(event_id)}")
+    output.show(found, lambda: output.record(found))
+
+
+@events.command("why")
+@click.argument("event_id")
+@click.option("--handler", metavar="ID|NAME", required=True)
+def why(event_id: str, handler: str) -> None:
+    """Say why a handler did or did not run on an event."""
+    remote = connect()
+    found = remote.get(f"/events/{quote(event_id)}/why", {"handler": str(find_handler(remote, handler)["id"])})
+    output.show(found, lambda: _show_why(found))
+
+
+def _show_why(found: Any) -> None:
+    reasons = found.get("reasons", found) if isinstance(found, dict) else found
+    for reason in reasons if isinstance(reasons, list) else [reasons]:
+        click.echo(output.plain(reason if isinstance(reason, str) else output.cell(reason)))
+    if isinstance(found, dict):
+        output.record(found, skip=("reasons",))
+
+
+@events.command("replay")
+@click.option("--hook", required=True)
+@click.option("--since", metavar="ISO", required=True)
+@click.option("--until", metavar="ISO", required=True)
+@click.option("--filter", "pattern", metavar="JSON", help="Pattern on the payload.")
+@click.option("--handler", metavar="ID|NAME", help="For this handler only.")
+@click.option("--current", is_flag=True, help="With the handlers' current versions.")
+def replay(hook: str, since: str, until: str, pattern: str | None, handler: str | None, *, current: bool) -> None:
+    """Run handlers on past events again."""
+    remote = connect()
+    body: dict[str, Any] = {"hook": hook, "since": since, "until": until, "current": current}
+    if pattern:
+        body["filter"] = read_json(pattern)
+    if handler:
+        body["handler"] = find_handler(remote, handler)["id"]
+    done = remote.post("/events/replay", body)
+    output.show(done, lambda: click.echo(f"{done.get('events', 0)} events, {len(done.get('runs', []))} runs queued"))

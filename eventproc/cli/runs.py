@@ -1,0 +1,184 @@
+"""`eventproc runs`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from eventproc.cli import output
+from eventproc.cli.base import Group, split_tags, state
+from eventproc.cli.emit import read_json
+from eventproc.cli.remote import Remote, connect, find_handler
+from eventproc.errors import NotFound
+
+FINAL = ("succeeded", "failed", "commit_failed", "cancelled")
+COLUMNS = ["id", "state", "hook", "handler", "version", "event_id", "attempt", "created_at", "finished_at"]
+POLL_S = 0.5
+
+
+@click.group(cls=Group)
+def runs() -> None:
+    """Runs: one handler on one event."""
+
+
+def _which(which: dict[str, Any], remote: Remote) -> dict[str, Any]:
+    found = {name: value for name, value in which.items() if value}
+    if "handler" in found:
+        found["handler"] = str(find_handler(remote, str(found["handler"]))["id"])
+    return found
+
+
+@runs.command("list")
+@click.option("--state", "states", multiple=True, help="queued, running, failed, …; may be repeated.")
+@click.option("--hook")
+@click.option("--handler", metavar="ID|NAME")
+@click.option("--event", metavar="ID")
+@click.option("--limit", "-n", default=50, show_default=True, type=click.IntRange(1))
+def list_(states: tuple[str, ...], limit: int, **which: str | None) -> None:
+    """List runs, newest first."""
+    remote = connect()
+    items = list(remote.pages("/runs", _which({"state": split_tags(states), **which}, remote), limit=limit))
+    output.show(items, lambda: output.table([_row(item) for item in items], COLUMNS, empty="no runs"))
+
+
+def _row(run: dict[str, Any]) -> dict[str, Any]:
+    return {"handler": run.get("handler_name") or run.get("handler_id"), **run}
+
+
+@runs.command("show")
+@click.argument("run_id", type=int)
+def show(run_id: int) -> None:
+    """Show one run: state, result or failure, files."""
+    remote = connect()
+    run = remote.get(f"/runs/{run_id}")
+    files = list(remote.pages(f"/runs/{run_id}/files"))
+    output.show(run | {"files": files}, lambda: _show(run, files))
+
+
+def _show(run: dict[str, Any], files: list[dict[str, Any]]) -> None:
+    output.record(run, skip=("failure", "result", "files"))
+    if run.get("result") is not None:
+        result = run["result"]
+        click.echo(
+            f"{output.style('result', bold=True)}\n{output.plain(result) if isinstance(result, str) else output.cell(result)}"
+        )
+    failure = run.get("failure")
+    if failure:
+        click.echo(output.style(f"{failure.get('kind')}: {output.plain(failure.get('message'))}", fg="red"))
+        if failure.get("traceback"):
+            click.echo(output.plain(failure["traceback"]))
+    if files:
+        output.table(files, ["name", "size", "url", "code"])
+
+
+@runs.command("logs")
+@click.argument("run_id", type=int)
+@click.option("--follow", "-f", is_flag=True, help="Stay until the run has ended.")
+def logs(run_id: int, *, follow: bool) -> None:
+    """Print what a run printed and logged."""
+    remote = connect()
+    for chunk in _chunks(remote, run_id, follow=follow):
+        if state().json:
+            import json
+
+            click.echo(json.dumps(chunk, default=str))
+        else:
+            text = output.plain(chunk.get("text", ""))
+            click.echo(output.style(text, fg="yellow") if chunk.get("stream") == "stderr" else text, nl=False)
+            if chunk.get("stream") == "log" and not text.endswith("\n"):
+                click.echo()
+
+
+def _chunks(remote: Remote, run_id: int, *, follow: bool) -> Iterator[dict[str, Any]]:
+    after: Any = None
+    while True:
+        ended = not follow or remote.get(f"/runs/{run_id}")["state"] in FINAL  # asked first: nothing comes later
+        page = remote.get(f"/runs/{run_id}/logs", {"after": after} if after is not None else None)
+        yield from page["items"]
+        if page["items"]:
+            after = page.get("next") or page["items"][-1].get("id")
+        if ended and not page.get("next"):
+            return
+        if not page["items"]:
+            time.sleep(POLL_S)
+
+
+def _ids_or_filter(ids: tuple[int, ...], which: dict[str, Any], remote: Remote) -> dict[str, Any]:
+    chosen = _which(which, remote)
+    if not ids and not chosen:
+        raise click.UsageError("say which runs: ids, or --state, --hook, --handler, --event")
+    return {"ids": list(ids)} if ids else chosen
+
+
+@runs.command("cancel")
+@click.argument("run_ids", type=int, nargs=-1)
+@click.option("--state", "states", multiple=True)
+@click.option("--hook")
+@click.option("--handler", metavar="ID|NAME")
+@click.option("--event", metavar="ID")
+def cancel(run_ids: tuple[int, ...], states: tuple[str, ...], **which: str | None) -> None:
+    """Cancel runs by id or by filter."""
+    remote = connect()
+    done = remote.post("/runs/cancel", _ids_or_filter(run_ids, {"state": split_tags(states), **which}, remote))
+    output.show(done, lambda: click.echo(_summary(done)))
+
+
+@runs.command("requeue")
+@click.argument("run_ids", type=int, nargs=-1)
+@click.option("--current", is_flag=True, help="With the handler's current version.")
+@click.option("--state", "states", multiple=True)
+@click.option("--hook")
+@click.option("--handler", metavar="ID|NAME")
+@click.option("--event", metavar="ID")
+def requeue(run_ids: tuple[int, ...], states: tuple[str, ...], *, current: bool, **which: str | None) -> None:
+    """Queue failed or cancelled runs again, by id or by filter."""
+    remote = connect()
+    body = _ids_or_filter(run_ids, {"state": split_tags(states), **which}, remote)
+    done = remote.post("/runs/requeue", body | {"current": current})
+    output.show(done, lambda: click.echo(_summary(done)))
+
+
+def _summary(done: dict[str, Any]) -> str:
+    parts = [f"{len(value) if isinstance(value, list) else value} {name}" for name, value in done.items()]
+    return ", ".join(parts) or "nothing to do"
+
+
+@runs.command("dry-run")
+@click.argument("handler")
+@click.option("--event", "event_id", metavar="ID", help="A stored event.")
+@click.option("--payload", "-p", metavar="JSON|@FILE|-", help="Or a payload.")
+@click.option("--tag", "-t", "tags", multiple=True)
+def dry_run(handler: str, event_id: str | None, payload: str | None, tags: tuple[str, ...]) -> int:
+    """Run HANDLER (id or name) on an event with nothing committed."""
+    if (event_id is None) == (payload is None):
+        raise click.UsageError("give either --event ID or --payload JSON")
+    remote = connect()
+    body: dict[str, Any] = {"event_id": event_id} if event_id else {"payload": read_json(payload or "{}")}
+    if tags:
+        body["tags"] = split_tags(tags)
+    found = remote.post(f"/handlers/{find_handler(remote, handler)['id']}/dry-run", body)
+    output.show(found, lambda: show_trial(found))
+    return 1 if found.get("failure") else 0
+
+
+def show_trial(found: dict[str, Any]) -> None:
+    """Show what an execution with nothing committed came to."""
+    for chunk in found.get("logs") or []:
+        text = output.plain(chunk["text"] if isinstance(chunk, dict) else chunk)
+        click.echo(text if text.endswith("\n") else f"{text}\n", nl=False)
+    failure = found.get("failure")
+    if failure:
+        if failure.get("traceback"):
+            click.echo(output.plain(failure["traceback"]))
+        click.echo(output.style(f"failed ({failure.get('kind')}): {output.plain(failure.get('message'))}", fg="red"))
+    else:
+        click.echo(f"{output.style('succeeded', fg='green')}: {output.plain(output.cell(found.get('result')))}")
+    effects = found.get("effects")
+    if effects and any(effects.values()):
+        output.record({"would " + name: value for name, value in effects.items() if value})
+
+
+__all__ = ["NotFound", "runs", "show_trial"]

@@ -1,0 +1,120 @@
+"""What a running platform keeps in its data directory: locks, endpoints.json, and the sockets it listens on."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from eventproc.config import Address
+from eventproc.errors import ConfigError, Conflict
+
+BACKLOG = 1024  # connections that wait while the API restarts
+
+
+class Lock:
+    """A lock on a data directory, held as long as the process lives; the file names the holder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd = -1
+
+    def take(self, what: str) -> None:
+        """Take the lock. Raises Conflict naming the process that has it."""
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(fd, 32).decode("ascii", "replace").strip() or "unknown"
+            os.close(fd)
+            raise Conflict(
+                f"{what} already runs on {self.path.parent.parent} (pid {holder}); "
+                f"stop it, or choose another data directory with EVENTPROC_DATA",
+                pid=holder,
+            ) from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        self._fd = fd
+
+    def release(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def write_atomically(path: Path, text: str, *, mode: int = 0o600) -> None:
+    """Replace a file so that readers see the old or the new whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    with os.fdopen(fd, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def write_endpoints(path: Path, endpoints: Mapping[str, str]) -> None:
+    """State what is bound."""
+    write_atomically(path, json.dumps(dict(endpoints), indent=2) + "\n", mode=0o644)
+
+
+def remove_endpoints(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def bind(address: Address, *, variable: str) -> socket.socket:
+    """Listen on an address. Raises ConfigError that says what to set when it can not be had."""
+    any_port = f"{variable}={Address(address.host, 0)}"
+    try:
+        family, kind, proto, _, where = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as error:
+        raise ConfigError(f"{variable}={address}: the host {address.host!r} is not known ({error})") from error
+    sock = socket.socket(family, kind, proto)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(where)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise ConfigError(_why_not(address, error, variable, any_port), port=address.port) from error
+    sock.set_inheritable(False)
+    return sock
+
+
+def _why_not(address: Address, error: OSError, variable: str, any_port: str) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"port {address.port} on {address.host} is taken by another program; "
+            f"set {variable} to another address, or {any_port} for any free port"
+        )
+    if error.errno == errno.EACCES:
+        return f"port {address.port} may not be used by this user; set {variable}, for example {any_port}"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"this machine has no address {address.host}; set {variable}, for example {variable}=127.0.0.1:0"
+    return f"{variable}={address}: {error}"
+
+
+def url_of(sock: socket.socket) -> str:
+    """Return the URL under which this machine reaches a listening socket."""
+    host, port = sock.getsockname()[:2]
+    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # compared, not bound
+    return f"http://{Address(local, port)}"
+
+
+@contextlib.contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock for the block."""
+    lock = Lock(path)
+    lock.take(what)
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,166 @@
+"""What each role's process does."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Protocol
+
+import structlog
+
+from eventproc.config import Settings
+from eventproc.errors import ConfigError, EventprocError
+from eventproc.roles import ENV_HTTP, ENV_READY, ENV_SUPERVISOR, LATER, ROLES, files, logs
+from eventproc.wiring import Platform
+
+log = structlog.get_logger(__name__)
+
+PR_SET_PDEATHSIG = 1
+
+
+class Service(Protocol):
+    """What a role runs: `run` blocks until `stop` is called from another thread."""
+
+    def run(self) -> None: ...
+    def stop(self, grace_s: float) -> None: ...
+
+
+def build(role: str, platform: Platform, *, ready: Callable[[], None]) -> tuple[Service, bool]:
+    """Make a role's service; the flag says that it calls `ready` itself."""
+    if role == "api":
+        from eventproc.roles.web import ApiService
+
+        return ApiService(platform, http_socket(platform.settings), ready=ready), True
+    if role == "worker":
+        return make_worker(platform), False
+    if role == "engine":
+        return make_housekeeper(platform), False
+    return make_notifier(platform), False
+
+
+def make_worker(platform: Platform) -> Service:
+    from eventproc.engine.worker import Worker, WorkerSettings
+
+    worker = platform.settings.worker
+    platform.sandbox.report()  # starts it: a sandbox that can not be had shows now, not at the first event
+    return Worker(
+        store=platform.store,
+        bus=platform.bus,
+        sandbox=platform.sandbox,
+        services=platform.world,
+        clock=platform.clock,
+        settings=WorkerSettings(slots=worker.slots, lease_s=worker.lease),
+    )
+
+
+def make_housekeeper(platform: Platform) -> Service:
+    raise NotImplementedError
+
+
+def make_notifier(platform: Platform) -> Service:
+    raise NotImplementedError
+
+
+def http_socket(settings: Settings) -> socket.socket:
+    """Return the API's listening socket: the supervisor's, or one of our own."""
+    given = os.environ.pop(ENV_HTTP, None)
+    if given is not None:
+        return socket.socket(fileno=int(given))
+    return files.bind(settings.http, variable="EVENTPROC_HTTP")
+
+
+class RoleMain:
+    """One role's process, from start to end."""
+
+    def __init__(self, role: str, settings: Settings) -> None:
+        if role in LATER:
+            raise ConfigError(f"the role {role!r} can not be started: {LATER[role]}")
+        if role not in ROLES:
+            raise ConfigError(f"unknown role {role!r}; the roles are: {', '.join(ROLES)}")
+        self.role = role
+        self.settings = settings
+        self._service: Service | None = None
+        self._stops = 0
+        self._stopper: threading.Thread | None = None
+        self._ready_fd = _take_fd(ENV_READY)
+        self._supervised = os.environ.pop(ENV_SUPERVISOR, None)
+
+    def run(self) -> int:
+        """Run until a signal; return the exit status."""
+        if self._supervised is not None:
+            die_with(int(self._supervised))
+        logs.configure(self.settings, self.role)
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
+        lock = files.Lock(self.settings.run_dir / f"{self.role}.lock")
+        with Platform(self.settings) as platform:
+            if self._supervised is None:
+                platform.prepare()
+                if self.role == "api":
+                    lock.take("eventproc serve --role api")
+            service, announces = build(self.role, platform, ready=self._ready)
+            self._service = service
+            if self._stops:
+                return 0
+            if not announces:
+                self._ready()
+            service.run()
+            if self._stopper is not None:
+                self._stopper.join()
+        log.info("role ended")
+        return 0
+
+    def _ready(self) -> None:
+        log.info("role is ready", pid=os.getpid())
+        if self._ready_fd is not None:
+            os.write(self._ready_fd, b"1")
+            os.close(self._ready_fd)
+            self._ready_fd = None
+        elif self._supervised is None:
+            sys.stdout.write("ready\n")
+            sys.stdout.flush()
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._stops += 1
+        if self._stops > 1:
+            os._exit(1)  # leases run out by themselves
+        if self._service is not None:
+            # In a thread: the handler interrupts `run`, which may hold the very locks that `stop` needs.
+            self._stopper = threading.Thread(target=self._stop, args=(self._service,), name="stop", daemon=True)
+            self._stopper.start()
+
+    def _stop(self, service: Service) -> None:
+        try:
+            service.stop(self.settings.worker.grace)
+        except EventprocError:
+            log.exception("the role could not be stopped in good order")
+            os._exit(1)
+
+
+def _take_fd(variable: str) -> int | None:
+    value = os.environ.pop(variable, None)
+    if value is None:
+        return None
+    os.set_inheritable(int(value), False)  # a handler's process must not hold it open
+    return int(value)
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies, however that happens."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before we could ask
+        os._exit(1)
+
+
+def run_role(role: str, settings: Settings) -> int:
+    """Run one role in this process."""
+    return RoleMain(role, settings).run()
+
+
+__all__ = ["RoleMain", "Service", "run_role"]

@@ -1,0 +1,48 @@
+"""The whole platform in one supervised tree of processes: `eventproc serve`."""
+
+from __future__ import annotations
+
+import sys
+
+import structlog
+
+from eventproc import __version__, config
+from eventproc.config import Settings
+from eventproc.roles import ROLES, files, logs
+from eventproc.roles.supervisor import Supervisor
+from eventproc.wiring import Platform, make_private
+
+log = structlog.get_logger(__name__)
+
+
+def run_platform(settings: Settings) -> int:
+    """Prepare the data directory and run all roles until a signal; return the exit status."""
+    logs.configure(settings, "serve")
+    for name in config.unknown_environment():
+        log.warning("environment variable is not read by anything; misspelt?", name=name)
+    make_private(settings)
+    with files.locked(settings.run_dir / "serve.lock", "eventproc serve"):
+        with Platform(settings) as platform:
+            for problem in platform.prepare():
+                log.warning(problem)
+        return Supervisor(settings, ROLES).run(lambda url: announce(settings, url))
+
+
+def announce(settings: Settings, url: str) -> None:
+    """Say where things are and what to try, then the one line that scripts wait for."""
+    say(
+        f"eventproc {__version__}: data in {settings.data}",
+        f"  API    {url}/api/v1 (documentation: {url}/docs)",
+        f"  key    {settings.admin_key_file}",
+        "Try, in another terminal:",
+        f"  export EVENTPROC_DATA={settings.data}",
+        "  eventproc hooks list",
+        "  eventproc handlers available",
+        "  eventproc emit schedule.tick && eventproc runs list",
+        "ready",
+    )
+
+
+def say(*lines: str) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()

@@ -1,0 +1,302 @@
+"""
+The composition root: settings in, the platform's parts out.
+
+Nothing is built, opened or imported before it is asked for: each role pays for what it uses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from eventproc.abc import Blobs, Bus, Clock, Mailer, Renderer, RetentionPolicy, Sandbox, Store
+from eventproc.config import Settings, load
+from eventproc.engine.clock import SystemClock
+from eventproc.errors import ConfigError, EventprocError
+from eventproc.model import Accepted, HookSpec, NewEvent, Role
+
+if TYPE_CHECKING:
+    from eventproc.engine.group import GroupCommit
+    from eventproc.registry import CatalogueCache, MaxLimits
+    from eventproc.service.context import ServiceContext
+    from eventproc.service.world import World
+
+log = structlog.get_logger(__name__)
+
+ADMIN = "admin"
+
+
+class Platform:
+    """Everything that one process of the platform may need; made lazily, closed once."""
+
+    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.clock = clock or SystemClock()
+        self.draining = threading.Event()
+        self._opened: list[Any] = []
+
+    # ------------------------------------------------------------------------------------------- parts
+
+    @cached_property
+    def store(self) -> Store:
+        from eventproc.store import open_store
+
+        return self._keep(open_store(self.settings.database, durability=self.settings.durability))
+
+    @cached_property
+    def bus(self) -> Bus:
+        from eventproc.bus.local import LocalBus
+
+        return self._keep(LocalBus(self.settings.run_dir / "bus"))
+
+    @cached_property
+    def blobs(self) -> Blobs:
+        from eventproc.blobs import FileBlobs
+
+        return FileBlobs(self.settings.data / "files")
+
+    @cached_property
+    def sandbox(self) -> Sandbox:
+        from eventproc.sandbox.forkserver import ForkServerSandbox
+
+        return self._keep(ForkServerSandbox())
+
+    @cached_property
+    def mailer(self) -> Mailer:
+        from eventproc.notify import mailer_from_url
+
+        url = self.settings.smtp_url
+        return mailer_from_url(url.get_secret_value() if url else None, self.settings.mail_dir)
+
+    @cached_property
+    def renderer(self) -> Renderer:
+        from eventproc.notify import TemplateRenderer
+
+        return TemplateRenderer(self.settings.templates, self.base_url)
+
+    @property
+    def base_url(self) -> str:
+        """Where people reach the platform."""
+        return (self.settings.public_url or f"http://{self.settings.http}").rstrip("/")
+
+    @cached_property
+    def cache(self) -> CatalogueCache:
+        from eventproc.registry import CatalogueCache
+
+        return CatalogueCache(self.store)
+
+    @cached_property
+    def group(self) -> GroupCommit:
+        from eventproc.engine.group import GroupCommit
+
+        return self._keep(GroupCommit(self.store))
+
+    @cached_property
+    def context(self) -> ServiceContext:
+        from eventproc.service.context import ServiceContext, ServiceSettings
+
+        self.settings.data.joinpath("tmp").mkdir(mode=0o700, parents=True, exist_ok=True)
+        return ServiceContext(
+            store=self.store,
+            bus=self.bus,
+            blobs=self.blobs,
+            sandbox=self.sandbox,
+            clock=self.clock,
+            cache=self.cache,
+            group=self.group,
+            draining=self.draining,
+            settings=ServiceSettings(
+                base_url=self.base_url,
+                max_payload_bytes=self.settings.max_payload,
+                max_limits=self.max_limits,
+                work_dir=self.settings.data / "tmp",
+            ),
+        )
+
+    @cached_property
+    def world(self) -> World:
+        from eventproc.service.world import World
+
+        return self._keep(World(self.context))
+
+    @property
+    def retention(self) -> RetentionPolicy:
+        keep = self.settings.retention
+        return RetentionPolicy(
+            events_s=_whole(keep.events),
+            runs_s=_whole(keep.runs),
+            failed_runs_s=_whole(keep.failed_runs),
+            logs_s=_whole(keep.logs),
+            files_s=_whole(keep.files),
+            notices_s=_whole(keep.notices),
+            audit_s=_whole(keep.audit),
+            dedup_s=int(keep.dedup),
+        )
+
+    @property
+    def max_limits(self) -> MaxLimits:
+        """What the operator grants at most."""
+        from eventproc.registry import MaxLimits
+
+        most = self.settings.limits
+        return MaxLimits(
+            timeout_s=most.timeout,
+            cpu_s=most.cpu,
+            memory_bytes=most.memory,
+            file_bytes=most.file_size,
+            open_files=most.open_files,
+            upload_bytes=most.uploads,
+        )
+
+    def _keep(self, part: Any) -> Any:
+        self._opened.append(part)
+        return part
+
+    # ------------------------------------------------------------------------------------------- life
+
+    def prepare(self) -> list[str]:
+        """Make the data directory, the schema, the bundled hooks and the first admin; return what to tell people."""
+        make_private(self.settings)
+        self.store.upgrade()
+        told = self._sync_hooks()
+        self._make_admin()
+        self._make_secret()
+        return told
+
+    def _sync_hooks(self) -> list[str]:
+        from eventproc.service.hooks import sync_bundled_hooks
+
+        specs, problems = load_hooks(self.settings)
+        with self.store.begin() as tx:
+            sync_bundled_hooks(tx, specs, now_us=self.clock.now_us())
+        return problems
+
+    def _make_admin(self) -> None:
+        """Create the first admin; the key is on the disk before the database knows it, so that none is lost between."""
+        from eventproc.service.auth import issue_key
+
+        now_us = self.clock.now_us()
+        with self.store.begin() as tx:
+            if tx.users.all():
+                return
+            admin = tx.users.add(ADMIN, Role.ADMIN, now_us=now_us)
+            key, prefix = issue_key(tx, admin, label="first admin key", now_us=now_us)
+            tx.audit.add(
+                user="eventproc", action="user.create", object=f"user:{ADMIN}", detail={"key": prefix}, now_us=now_us
+            )
+            write_secret(self.settings.admin_key_file, key)
+
+    def _make_secret(self) -> None:
+        if self.settings.secret_key is None and not self.settings.secret_key_file.exists():
+            write_secret(self.settings.secret_key_file, secrets.token_urlsafe(32))
+
+    def close(self) -> None:
+        """Close what was opened, the last first; one part's trouble does not keep the others open."""
+        self.draining.set()
+        while self._opened:
+            part = self._opened.pop()
+            try:
+                part.close()
+            except Exception:  # at the end of a process: the rest must still be closed
+                log.exception("a part could not be closed", part=type(part).__name__)
+
+    def __enter__(self) -> Platform:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _whole(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds)
+
+
+def make_private(settings: Settings) -> None:
+    """Make the data directory, readable by its owner alone."""
+    try:
+        settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        settings.run_dir.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"the data directory {settings.data} can not be made: {error.strerror}; set EVENTPROC_DATA to another"
+        ) from error
+    if not os.access(settings.data, os.W_OK | os.X_OK):
+        raise ConfigError(f"the data directory {settings.data} is not writable; set EVENTPROC_DATA to another")
+
+
+def write_secret(path: Any, text: str) -> None:
+    """Write a file that only its owner can read; it appears whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with contextlib.suppress(FileNotFoundError):  # of a predecessor with our pid that was killed
+        temporary.unlink()
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "w", encoding="utf-8") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def hook_files(settings: Settings) -> tuple[list[Path], list[Path]]:
+    """Return the bundled hook files and the project's."""
+    here = Path(__file__).parent
+    installed = here / "_bundled" / "hooks"
+    bundled = installed if installed.is_dir() else here.parent / "hooks"
+    project = settings.project / "hooks" if settings.project is not None else None
+    return _yaml_files(bundled), _yaml_files(project)
+
+
+def _yaml_files(directory: Path | None) -> list[Path]:
+    if directory is None or not directory.is_dir():
+        return []
+    return sorted(path for path in directory.iterdir() if path.suffix in (".yaml", ".yml") and path.is_file())
+
+
+def load_hooks(settings: Settings) -> tuple[list[HookSpec], list[str]]:
+    """Read the bundled hooks and the project's; return the specs, and a line for each one that is broken."""
+    from eventproc.registry.specs import load_specs
+
+    bundled, project = hook_files(settings)
+    specs, problems = load_specs(bundled, source="bundled")
+    more, further = load_specs(project, source="file")
+    merged = {spec.name: spec for spec in [*specs, *more]}
+    return list(merged.values()), [problem.message for problem in [*problems, *further]]
+
+
+_lock = threading.Lock()
+_for_sessions: dict[str, Platform] = {}
+
+
+def emit_in_session(session: Any, event: NewEvent, *, settings: Settings | None = None) -> Accepted:
+    """
+    Report an event inside the caller's own database transaction (transactional outbox).
+
+    `session` is a SQLAlchemy session or connection on the platform's database; the event and its runs exist once it
+    commits, and never if it rolls back. Settings are read as `eventproc serve` reads them, unless given.
+    """
+    from eventproc.engine.accept import accept_events
+
+    platform = _session_platform(settings or load())
+    tx = platform.store.join(session)
+    verdict = accept_events(tx, platform.cache.current(tx), [event], user_id=None, now_us=platform.clock.now_us())[0]
+    if isinstance(verdict, EventprocError):
+        raise verdict
+    tx.after_commit(lambda: platform.bus.wake("runs"))
+    return verdict
+
+
+def _session_platform(settings: Settings) -> Platform:
+    """Return this process's platform for those settings: its store and bus are kept over calls."""
+    with _lock:
+        return _for_sessions.setdefault(settings.database, Platform(settings))
+
+
+__all__: Sequence[str] = ["Platform", "SystemClock", "emit_in_session", "hook_files", "load_hooks", "make_private"]
