@@ -4,6 +4,8 @@ The composition root: settings in, the platform's parts out.
 Nothing is built, opened or imported before it is asked for: each role pays for what it uses.
 """
 
+# ruff: noqa: PLC0415  # each part is imported when it is first asked for
+
 from __future__ import annotations
 
 import contextlib
@@ -13,7 +15,7 @@ import threading
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import structlog
 
@@ -208,7 +210,7 @@ class Platform:
             except Exception:  # at the end of a process: the rest must still be closed
                 log.exception("a part could not be closed", part=type(part).__name__)
 
-    def __enter__(self) -> Platform:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -81,11 +81,10 @@ def examine(settings: Settings) -> Iterator[Finding]:
     with Platform(settings) as platform:
         for what, check in checks:
             try:
-                for finding in check(settings, platform):
-                    yield finding
+                yield from check(settings, platform)
             except EventprocError as error:
                 yield Finding(what, "problem", error.message)
-            except Exception as error:  # a check that breaks is news about this machine, and the next one goes on
+            except Exception as error:  # noqa: BLE001  # a check that breaks is news about this machine
                 yield Finding(what, "problem", f"{type(error).__name__}: {error}")
 
 

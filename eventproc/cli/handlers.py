@@ -73,8 +73,9 @@ def _push(files: list[Path], *, tags: list[str] | None, success: str | None, fai
         except EventprocError as error:
             results.append({"file": str(file), "error": {"code": error.code, "message": error.message}})
             continue
-        for item in marked:
-            results.append(register_marked(connection, file, item, tags=tags, success=success, failure=failure))
+        results += [
+            register_marked(connection, file, item, tags=tags, success=success, failure=failure) for item in marked
+        ]
     output.show(results, lambda: _show_pushed(results))
     return PluginError.exit_code if any("error" in result for result in results) else 0
 

@@ -1,4 +1,8 @@
-"""The `eventproc` command and its exit codes: 0 well, 1 failed, 2 bad input, 3 not allowed, 4 not found, 5 conflict, 6 try again."""
+"""
+The `eventproc` command.
+
+Exit codes: 0 well, 1 failed, 2 bad input, 3 not allowed, 4 not found, 5 conflict, 6 try again, 130 interrupted.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +49,7 @@ def main(args: Sequence[str] | None = None) -> None:
     sys.exit(run(args))
 
 
-def run(args: Sequence[str] | None = None) -> int:
+def run(args: Sequence[str] | None = None) -> int:  # noqa: PLR0911  # one line for each way to end
     """Run the command line; return its exit code."""
     state = State()
     try:

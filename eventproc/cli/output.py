@@ -56,6 +56,11 @@ def cell(value: object) -> str:
     return plain(text).replace("\n", "\\n").replace("\t", " ")
 
 
+def text(value: object) -> str:
+    """Write a JSON value for people: a string as it is, the rest as JSON."""
+    return plain(value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False))
+
+
 def for_people() -> bool:
     """Tell whether stdout is a terminal."""
     return sys.stdout.isatty()

@@ -86,7 +86,7 @@ def _local(*, need_endpoint: bool) -> tuple[str | None, str | None]:
         endpoint = json.loads(settings.endpoints_file.read_text(encoding="utf-8")).get("http")
     elif need_endpoint:
         raise ServerUnreachable(
-            f"no platform runs on {settings.data}; start one with `eventproc serve`, or say --endpoint or EVENTPROC_DATA"
+            f"no platform runs on {settings.data}; start one with `eventproc serve`, or give --endpoint"
         )
     if settings.admin_key_file.is_file() and os.access(settings.admin_key_file, os.R_OK):
         key = settings.admin_key_file.read_text(encoding="utf-8").strip()

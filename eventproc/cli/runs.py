@@ -61,10 +61,8 @@ def show(run_id: int) -> None:
 def _show(run: dict[str, Any], files: list[dict[str, Any]]) -> None:
     output.record(run, skip=("failure", "result", "files"))
     if run.get("result") is not None:
-        result = run["result"]
-        click.echo(
-            f"{output.style('result', bold=True)}\n{output.plain(result) if isinstance(result, str) else output.cell(result)}"
-        )
+        click.echo(output.style("result", bold=True))
+        click.echo(output.text(run["result"]))
     failure = run.get("failure")
     if failure:
         click.echo(output.style(f"{failure.get('kind')}: {output.plain(failure.get('message'))}", fg="red"))

@@ -39,7 +39,7 @@ def show(name: str) -> None:
 @click.option("--tag", "-t", "tags", multiple=True)
 @click.option("--payload", "-p", metavar="JSON|@FILE|-")
 def set_(
-    name: str, cron: str, timezone: str | None, hook: str | None, tags: tuple[str, ...], payload: str | None
+    name: str, cron: str, *, timezone: str | None, hook: str | None, tags: tuple[str, ...], payload: str | None
 ) -> None:
     """Add or replace the schedule NAME, for example `schedules set nightly "0 3 * * *"`."""
     body = {

@@ -1,5 +1,7 @@
 """What each role's process does."""
 
+# ruff: noqa: PLC0415  # each role imports what it needs, not what the others do
+
 from __future__ import annotations
 
 import ctypes

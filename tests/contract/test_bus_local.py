@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import stat
 import subprocess
@@ -10,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 from eventproc.bus.local import LocalBus
-from waiting import wait_until
 
 LISTEN = """
 import sys
@@ -45,6 +44,10 @@ def other_process(tmp_path):
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def sockets(directory: Path) -> list[str]:
@@ -134,10 +137,10 @@ def test_strange_files_in_the_directory_do_no_harm(tmp_path):
 
 
 def test_closing_gives_back_all_descriptors(tmp_path):
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     for _ in range(20):
         bus = LocalBus(tmp_path / "bus")
         bus.listen("runs")
         bus.wake("runs")
         bus.close()
-    wait_until(lambda: len(os.listdir("/proc/self/fd")) <= before, what="descriptors to be given back")
+    wait_until(lambda: descriptors() <= before, what="descriptors to be given back")
