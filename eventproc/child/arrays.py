@@ -1,0 +1,61 @@
+"""Columns of numbers: numpy arrays where numpy is, array.array where it is not."""
+
+from __future__ import annotations
+
+import array
+import struct
+import sys
+from typing import Any, List, NamedTuple, Sequence
+
+try:
+    import numpy as np
+except ImportError:
+    np = None  # type: ignore[assignment]
+
+WINDOW_FIELDS = ("time", "min", "mean", "max", "count", "stddev")
+_WINDOW_TYPES = ("q", "d", "d", "d", "q", "d")
+
+
+class Windows(NamedTuple):
+    """Columns of statistics, where numpy is missing."""
+
+    time: Any
+    min: Any
+    mean: Any
+    max: Any
+    count: Any
+    stddev: Any
+
+
+def column(data: bytes, code: str) -> Any:
+    """Return little-endian int64 ("q") or float64 ("d") bytes as an array that can be written to."""
+    if np is not None:
+        return np.frombuffer(data, dtype="<i8" if code == "q" else "<f8").astype("i8" if code == "q" else "f8")
+    numbers = array.array(code)
+    numbers.frombytes(data)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers
+
+
+def windows(columns: Sequence[bytes]) -> Any:
+    """Return the six columns of a windows query as one structured array (or `Windows` of columns)."""
+    parts: List[Any] = [column(data, code) for data, code in zip(columns, _WINDOW_TYPES)]
+    if np is None:
+        return Windows(*parts)
+    table = np.empty(
+        len(parts[0]),
+        dtype=[(name, "i8" if code == "q" else "f8") for name, code in zip(WINDOW_FIELDS, _WINDOW_TYPES)],
+    )
+    for name, part in zip(WINDOW_FIELDS, parts):
+        table[name] = part
+    return table
+
+
+def encode(times: Sequence[int], values: Any) -> bytes:
+    """Return n int64 times followed by n float64 values, little-endian."""
+    if np is not None:
+        stamps = np.ascontiguousarray(times, dtype="<i8").tobytes()
+        return bytes(stamps + np.ascontiguousarray(values, dtype="<f8").tobytes())
+    numbers = [float(value) for value in values]
+    return struct.pack(f"<{len(times)}q", *times) + struct.pack(f"<{len(numbers)}d", *numbers)

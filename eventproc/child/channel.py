@@ -1,0 +1,117 @@
+"""The child's end of the socket to its worker: calls come in, requests and outcomes go out."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+from collections import deque
+from typing import Any, Deque, Dict, Iterator, List, Optional, Sequence, Tuple
+
+from . import frames
+
+RECEIVE_BYTES = 1 << 18
+MAX_REPLY = 1 << 30  # arrays that the worker sends; the worker is trusted
+
+
+class WorkerGone(BaseException):
+    """The worker closed the socket; nothing that this process does matters any more."""
+
+
+class PlatformError(Exception):
+    """The platform refused a request of `db` or `ep`; `code` and `details` say why."""
+
+    def __init__(self, message: str, code: str = "error", details: Optional[Dict[str, Any]] = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.details = details or {}
+
+
+class NotFoundError(PlatformError, LookupError):
+    """What was asked for does not exist."""
+
+
+class InvalidError(PlatformError, ValueError):
+    """The request can not be accepted as it is."""
+
+
+_LOOKUP = ("not_found", "unknown_hook", "unknown_handler")
+_INVALID = ("invalid", "invalid_payload", "unsupported_option", "too_large")
+
+
+def error_from(code: str, message: str, details: Dict[str, Any]) -> PlatformError:
+    """Make the exception for an error answer, catchable also by its builtin kind."""
+    kind = NotFoundError if code in _LOOKUP else InvalidError if code in _INVALID else PlatformError
+    return kind(message, code, details)
+
+
+class Channel:
+    """Frames over a blocking socket. Requests may come from any thread of the handler, one at a time."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._decoder = frames.Decoder(max_header=MAX_REPLY, max_body=MAX_REPLY)
+        self._waiting: Deque[frames.Frame] = deque()
+        self._ask_lock = threading.RLock()
+        self._send_lock = threading.RLock()
+        self.busy = 0  # above zero a signal handler must not raise: half a frame may be out
+        self._pid = os.getpid()
+
+    @contextlib.contextmanager
+    def _uninterrupted(self) -> Iterator[None]:
+        self.busy += 1
+        try:
+            yield
+        finally:
+            self.busy -= 1
+
+    def send(self, header: Dict[str, Any], bodies: Sequence[bytes] = ()) -> None:
+        data = frames.pack(header, bodies)
+        self.busy += 1
+        try:
+            with self._send_lock:
+                if os.getpid() != self._pid:
+                    raise PlatformError("db, ep and print work in the handler's own process only, not in one it forked")
+                self._sock.sendall(data)
+        except (BrokenPipeError, ConnectionResetError):
+            raise WorkerGone from None
+        finally:
+            self.busy -= 1
+
+    def read(self) -> Optional[frames.Frame]:
+        """Return the next order of the worker, None when it closed the socket."""
+        if self._waiting:
+            return self._waiting.popleft()
+        return self._receive()
+
+    def _receive(self) -> Optional[frames.Frame]:
+        while True:
+            frame = self._decoder.next()
+            if frame is not None:
+                return frame
+            try:
+                data = self._sock.recv(RECEIVE_BYTES)
+            except ConnectionResetError:
+                return None
+            if not data:
+                return None
+            self._decoder.feed(data)
+
+    def ask(self, op: str, args: Dict[str, Any], bodies: Sequence[bytes] = ()) -> Tuple[Any, List[bytes]]:
+        """Send one request and wait for its answer; orders that come in between are kept for `read`."""
+        with self._uninterrupted(), self._ask_lock:
+            self.send({"t": "ask", "op": op, "a": args}, bodies)
+            while True:
+                frame = self._receive()
+                if frame is None:
+                    raise WorkerGone
+                header, arrays = frame
+                if header["t"] == "reply":
+                    return header.get("v"), arrays
+                if header["t"] == "error":
+                    raise error_from(header["code"], header["message"], header.get("details") or {})
+                self._waiting.append(frame)
+
+    def close(self) -> None:
+        self._sock.close()

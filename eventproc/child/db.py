@@ -1,0 +1,339 @@
+"""`db`: the handler's connection to the platform, with the rights of the user who registered it."""
+
+from __future__ import annotations
+
+import uuid as uuids
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+
+from . import arrays
+from .channel import InvalidError
+from .runs import Execution
+from .times import from_us, to_ns, to_us
+
+MAX_INSERT = 1 << 18  # samples in one request
+MIN_TIME = -(1 << 63)
+MAX_TIME = (1 << 63) - 1
+
+SeriesRef = Union[str, uuids.UUID, "Stream"]
+
+
+class RawPoint(NamedTuple):
+    """One sample."""
+
+    time: int
+    value: float
+
+
+class StatPoint(NamedTuple):
+    """Statistics of the samples in one window."""
+
+    time: int
+    min: float
+    mean: float
+    max: float
+    count: int
+    stddev: float
+
+
+def _uuid(series: SeriesRef) -> str:
+    if isinstance(series, Stream):
+        return str(series.uuid)
+    if isinstance(series, uuids.UUID):
+        return str(series)
+    try:
+        return str(uuids.UUID(series))
+    except (ValueError, AttributeError, TypeError):
+        raise InvalidError(f"{series!r} is no series: give a UUID or an object from db.streams", "invalid") from None
+
+
+def _bound(value: Any, default: int) -> int:
+    return default if value is None else to_ns(value)
+
+
+class Stream:
+    """A series, with btrdb's names; times are int nanoseconds since 1970 UTC."""
+
+    def __init__(self, db: "Db", row: Dict[str, Any]) -> None:
+        self._db = db
+        self._row = row
+
+    @property
+    def uuid(self) -> uuids.UUID:
+        return uuids.UUID(self._row["uuid"])
+
+    @property
+    def name(self) -> str:
+        return str(self._row["name"])
+
+    @property
+    def collection(self) -> str:
+        return str(self._row["collection"])
+
+    @property
+    def unit(self) -> str:
+        return str(self._row["unit"])
+
+    @property
+    def btrdb(self) -> "Db":
+        return self._db
+
+    def tags(self, refresh: bool = False) -> Dict[str, str]:  # noqa: FBT001, FBT002  btrdb's signature
+        """Return the tags; as in btrdb, name and unit are among them."""
+        self._refresh(refresh)
+        return {**self._row["tags"], "name": self.name, "unit": self.unit}
+
+    def annotations(self, refresh: bool = False) -> Tuple[Dict[str, str], int]:  # noqa: FBT001, FBT002  btrdb's signature
+        """Return the annotations and the version (always 0 here)."""
+        self._refresh(refresh)
+        return dict(self._row["annotations"]), 0
+
+    def _refresh(self, wanted: bool) -> None:  # noqa: FBT001  private
+        if wanted:
+            self._row = self._db._stream_row(self._row["uuid"])
+
+    def exists(self) -> bool:
+        return bool(self._db._rows({"uuids": [self._row["uuid"]]}))
+
+    def version(self) -> int:
+        return 0
+
+    def values(self, start: Any, end: Any, version: int = 0) -> Tuple[Tuple[RawPoint, int], ...]:
+        """Return (RawPoint, version) pairs of the samples in [start, end); `db.values` is faster for many."""
+        times, values = self._db.values(self, start, end)
+        return tuple((RawPoint(*pair), version) for pair in zip(times.tolist(), values.tolist()))
+
+    def windows(
+        self, start: Any, end: Any, width: int, depth: int = 0, version: int = 0
+    ) -> Tuple[Tuple[StatPoint, int], ...]:
+        """Return (StatPoint, version) pairs of windows of `width` nanoseconds."""
+        del depth  # btrdb's precision hint; windows are exact here
+        return _points(self._db.windows(self, start, end, width), version)
+
+    def aligned_windows(
+        self, start: Any, end: Any, pointwidth: int, version: int = 0
+    ) -> Tuple[Tuple[StatPoint, int], ...]:
+        """Return (StatPoint, version) pairs of windows of 2**pointwidth nanoseconds, aligned to that."""
+        return _points(self._db.aligned_windows(self, start, end, pointwidth), version)
+
+    def earliest(self, version: int = 0) -> Optional[Tuple[RawPoint, int]]:
+        return self._edge("earliest", version)
+
+    def latest(self, version: int = 0) -> Optional[Tuple[RawPoint, int]]:
+        return self._edge("latest", version)
+
+    def _edge(self, op: str, version: int) -> Optional[Tuple[RawPoint, int]]:
+        point, _ = self._db._ask(op, {"uuid": self._row["uuid"]})
+        return None if point is None else (RawPoint(point["time"], point["value"]), version)
+
+    def count(
+        self,
+        start: Any = None,
+        end: Any = None,
+        precise: bool = True,  # noqa: FBT001, FBT002  btrdb's signature
+        version: int = 0,
+    ) -> int:
+        """Return the number of samples in [start, end)."""
+        del precise, version
+        args: Dict[str, Any] = {"uuid": self._row["uuid"]}
+        if start is not None or end is not None:
+            args.update(start=_bound(start, MIN_TIME), end=_bound(end, MAX_TIME))
+        answer, _ = self._db._ask("count", args)
+        return int(answer["count"])
+
+    def insert(self, data: Any, values: Any = None, merge: str = "never") -> int:
+        """Insert (time, value) pairs, or columns of times and values; written when the run commits."""
+        del merge
+        if values is None:
+            pairs = list(data)
+            times: Any = [pair[0] for pair in pairs]
+            values = [pair[1] for pair in pairs]
+        else:
+            times = data
+        self._db.insert(self, times, values)
+        return 0
+
+    def update(self, annotations: Dict[str, str]) -> int:
+        """Replace the annotations; written when the run commits."""
+        self._db._ask("set_annotations", {"uuid": self._row["uuid"], "annotations": dict(annotations)})
+        self._row = dict(self._row, annotations=dict(annotations))
+        return 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Stream) and other._row["uuid"] == self._row["uuid"]
+
+    def __hash__(self) -> int:
+        return hash(self._row["uuid"])
+
+    def __repr__(self) -> str:
+        return f"<Stream collection={self.collection} name={self.name} uuid={self.uuid}>"
+
+
+def _points(table: Any, version: int) -> Tuple[Tuple[StatPoint, int], ...]:
+    rows = table.tolist() if hasattr(table, "tolist") else zip(*table)
+    return tuple((StatPoint(*row), version) for row in rows)
+
+
+class Db:
+    """The platform as a handler sees it. All that it writes is kept until the run commits."""
+
+    def __init__(self, run: Execution) -> None:
+        self._run = run
+
+    def _ask(self, op: str, args: Dict[str, Any], bodies: Sequence[bytes] = ()) -> Tuple[Any, List[bytes]]:
+        return self._run.ask(op, args, bodies)
+
+    def _rows(self, args: Dict[str, Any]) -> List[Dict[str, Any]]:
+        rows, _ = self._ask("streams", args)
+        return list(rows)
+
+    def _stream_row(self, uuid: str) -> Dict[str, Any]:
+        row, _ = self._ask("stream", {"uuid": uuid})
+        return dict(row)
+
+    # ------------------------------------------------------------------ samples
+
+    def values(self, series: SeriesRef, start: Any = None, end: Any = None) -> Tuple[Any, Any]:
+        """Return the samples in [start, end) as (int64 nanoseconds, float64) arrays."""
+        args = {"uuid": _uuid(series), "start": _bound(start, MIN_TIME), "end": _bound(end, MAX_TIME)}
+        _, parts = self._ask("values", args)
+        times, values = parts if parts else (b"", b"")
+        return arrays.column(times, "q"), arrays.column(values, "d")
+
+    def windows(self, series: SeriesRef, start: Any, end: Any, width: int) -> Any:
+        """Return time, min, mean, max, count, stddev of windows of `width` nanoseconds (structured array)."""
+        args = {"uuid": _uuid(series), "start": to_ns(start), "end": to_ns(end), "width": int(width)}
+        _, parts = self._ask("windows", args)
+        return arrays.windows(parts or [b""] * 6)
+
+    def aligned_windows(self, series: SeriesRef, start: Any, end: Any, pointwidth: int) -> Any:
+        """Return the same for windows of 2**pointwidth nanoseconds, aligned to that."""
+        args = {"uuid": _uuid(series), "start": to_ns(start), "end": to_ns(end), "pointwidth": int(pointwidth)}
+        _, parts = self._ask("aligned_windows", args)
+        return arrays.windows(parts or [b""] * 6)
+
+    def insert(self, series: SeriesRef, times: Any, values: Any) -> None:
+        """Insert samples; checked now, written when the run commits, not readable by this run."""
+        uuid = _uuid(series)
+        stamps = [to_ns(time) for time in times] if not _is_integers(times) else times
+        if len(stamps) != len(values):
+            raise InvalidError(f"{len(stamps)} times but {len(values)} values", "invalid")
+        for at in range(0, max(len(stamps), 1), MAX_INSERT):
+            piece = arrays.encode(stamps[at : at + MAX_INSERT], values[at : at + MAX_INSERT])
+            self._ask("insert", {"uuid": uuid}, [piece])
+
+    # ------------------------------------------------------------------ streams
+
+    def stream_from_uuid(self, uuid: SeriesRef) -> Stream:
+        """Return the series of that UUID; raises LookupError when there is none."""
+        return Stream(self, self._stream_row(_uuid(uuid)))
+
+    def streams(
+        self,
+        *identifiers: Union[str, uuids.UUID],
+        name: Optional[str] = None,
+        collection: Optional[str] = None,
+        is_collection_prefix: bool = False,
+        tags: Optional[Dict[str, str]] = None,
+        limit: Optional[int] = None,
+    ) -> List[Stream]:
+        """Return the series named by UUID or "collection/name"; without identifiers, those that match."""
+        if identifiers:
+            return [self._identified(identifier) for identifier in identifiers]
+        args = {"name": name, "collection": collection, "prefix": is_collection_prefix, "tags": tags, "limit": limit}
+        return [Stream(self, row) for row in self._rows({key: value for key, value in args.items() if value})]
+
+    def _identified(self, identifier: Union[str, uuids.UUID]) -> Stream:
+        if isinstance(identifier, str) and "/" in identifier:
+            collection, _, name = identifier.rpartition("/")
+            rows = self._rows({"name": name, "collection": collection})
+            if len(rows) != 1:
+                raise InvalidError(f"{len(rows)} series are named {identifier!r}", "not_found")
+            return Stream(self, rows[0])
+        return self.stream_from_uuid(identifier)
+
+    def streams_in_collection(
+        self,
+        *collection: str,
+        is_collection_prefix: bool = True,
+        tags: Optional[Dict[str, str]] = None,
+        annotations: Optional[Dict[str, str]] = None,
+    ) -> List[Stream]:
+        """Return the series whose collection is, or begins with, one of those given."""
+        wanted = annotations or {}
+        found = {
+            stream: None
+            for each in (collection or ("",))
+            for stream in self.streams(
+                collection=each, is_collection_prefix=is_collection_prefix or not each, tags=tags
+            )
+        }
+        return [stream for stream in found if wanted.items() <= stream._row["annotations"].items()]
+
+    def collections(self, prefix: str = "") -> List[str]:
+        names, _ = self._ask("collections", {"prefix": prefix})
+        return list(names)
+
+    def list_collections(self, starts_with: str = "") -> List[str]:
+        return self.collections(starts_with)
+
+    def create(
+        self,
+        uuid: Union[str, uuids.UUID, None] = None,
+        collection: str = "",
+        tags: Optional[Dict[str, str]] = None,
+        annotations: Optional[Dict[str, str]] = None,
+        name: Optional[str] = None,
+        unit: Optional[str] = None,
+    ) -> Stream:
+        """Create a series, as btrdb does (name and unit may stand among the tags); written when the run commits."""
+        labels = dict(tags or {})
+        args = {
+            "uuid": None if uuid is None else _uuid(uuid),
+            "name": labels.pop("name", None) if name is None else name,
+            "unit": labels.pop("unit", None) if unit is None else unit,
+            "collection": collection,
+            "tags": labels,
+        }
+        row, _ = self._ask("create_stream", {key: value for key, value in args.items() if value})
+        stream = Stream(self, row)
+        if annotations:
+            stream.update(annotations)
+        return stream
+
+    # ------------------------------------------------------------------ events
+
+    def events(
+        self,
+        hook: Optional[str] = None,
+        *,
+        since: Any = None,
+        until: Any = None,
+        tag: Optional[str] = None,
+        key: Optional[str] = None,
+        limit: Optional[int] = None,
+    ) -> List[Dict[str, Any]]:
+        """Return past events as dicts, their `time` an aware UTC datetime where the platform gives microseconds."""
+        args = {
+            "hook": hook,
+            "since_us": None if since is None else to_us(since),
+            "until_us": None if until is None else to_us(until),
+            "tag": tag,
+            "key": key,
+            "limit": limit,
+        }
+        rows, _ = self._ask("events", {name: value for name, value in args.items() if value is not None})
+        return [_with_time(row) for row in rows]
+
+    def info(self) -> Dict[str, Any]:
+        return {"name": "eventproc"}
+
+
+def _with_time(row: Dict[str, Any]) -> Dict[str, Any]:
+    if isinstance(row.get("time_us"), int):
+        return {**row, "time": from_us(row["time_us"])}
+    return row
+
+
+def _is_integers(times: Any) -> bool:
+    dtype = getattr(times, "dtype", None)
+    return dtype is not None and dtype.kind in "iu"

@@ -1,0 +1,130 @@
+"""From an exception to the failure that its owner reads, guarded against exceptions that fight back."""
+
+from __future__ import annotations
+
+import errno
+import os
+import traceback
+from typing import Any, Dict, Optional
+
+from .results import ResultError
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+MAX_MESSAGE = 10_000  # characters
+MAX_TRACEBACK = 60_000  # characters
+
+Failure = Dict[str, Any]
+
+
+class TimeLimitExceeded(BaseException):
+    """The wall clock ran out; a BaseException so that `except Exception` does not swallow it."""
+
+
+class CpuLimitExceeded(BaseException):
+    """The CPU time ran out."""
+
+
+class LoadError(Exception):
+    """The blob could not be made into a handler."""
+
+
+def describe(error: BaseException, limits: Dict[str, Any]) -> Failure:
+    """Return kind, message, type and traceback of what a handler raised."""
+    try:
+        return _describe(error, limits)
+    except BaseException as fault:  # noqa: BLE001  user code runs in __str__ and friends: nothing may get past here
+        return {
+            "kind": "exception",
+            "message": f"({type(error).__name__} that could not be described: {type(fault).__name__})",
+            "type": type(error).__name__,
+            "traceback": None,
+        }
+
+
+def _describe(error: BaseException, limits: Dict[str, Any]) -> Failure:
+    kind, message = _classify(error, limits)
+    return {
+        "kind": kind,
+        "message": shorten(message, MAX_MESSAGE),
+        "type": _type_name(type(error)),
+        "traceback": None if isinstance(error, (ResultError, LoadError)) else shorten(_traceback(error), MAX_TRACEBACK),
+    }
+
+
+def _classify(error: BaseException, limits: Dict[str, Any]) -> "tuple[str, str]":
+    if isinstance(error, ResultError):
+        return "result", str(error)
+    if isinstance(error, LoadError):
+        return "load", str(error)
+    if isinstance(error, TimeLimitExceeded):
+        return "timeout", over("timeout", limits)
+    if isinstance(error, CpuLimitExceeded):
+        return "limit", over("cpu", limits)
+    if isinstance(error, MemoryError):
+        return "limit", over("memory", limits)
+    if isinstance(error, SystemExit):
+        return "exit", f"the handler called sys.exit({shorten(repr(error.code), 200)})"
+    if isinstance(error, OSError):
+        name = {errno.EFBIG: "file_size", errno.EMFILE: "files"}.get(error.errno or 0)
+        if name:
+            return "limit", f"{over(name, limits)} ({safe_str(error)})"
+    return "exception", safe_str(error)
+
+
+def over(name: str, limits: Dict[str, Any]) -> str:
+    """Return the text for an overrun: the limit, its value, how to raise it."""
+    what, value, option = {
+        "timeout": ("ran longer than its time limit of", f"{limits['timeout_s']:g} s", "timeout"),
+        "cpu": ("used more than its CPU time limit of", f"{limits['cpu_s']:g} s", "cpu"),
+        "memory": ("needed more than its memory limit of", size(limits["memory_bytes"]), "memory"),
+        "files": ("opened more files than its limit of", str(limits["open_files"]), "files"),
+        "file_size": ("wrote a file larger than its limit of", size(limits["file_bytes"]), "file_size"),
+        "result": ("returned a result larger than its limit of", size(limits["result_bytes"]), "result"),
+        "output": ("wrote more output than its limit of", size(limits["output_bytes"]), "output"),
+    }[name]
+    return f"the handler {what} {value}; raise it with register(..., {option}=...)"
+
+
+def size(count: int) -> str:
+    """Write a number of bytes for people."""
+    for shift, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if count >= 1 << shift:
+            return f"{count / (1 << shift):g} {unit}"
+    return f"{count} bytes"
+
+
+def safe_str(error: BaseException) -> str:
+    """Return str(error), or a stand-in when that raises or is no str."""
+    try:
+        text = str(error)
+        return text if type(text) is str else str.__str__(text)
+    except BaseException as fault:  # noqa: BLE001  str() of a user's exception may raise anything
+        return f"<{type(error).__name__} whose str() raised {type(fault).__name__}>"
+
+
+def shorten(text: str, limit: int) -> str:
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}\n[... {len(text) - 2 * half} characters cut ...]\n{text[-half:]}"
+
+
+def _type_name(kind: type) -> str:
+    return (
+        kind.__qualname__ if kind.__module__ in {"builtins", "__main__"} else f"{kind.__module__}.{kind.__qualname__}"
+    )
+
+
+def _traceback(error: BaseException) -> str:
+    seen = {id(error)}
+    current: Optional[BaseException] = error
+    while current is not None:  # also in the causes, hide the frames of the runner above the user's
+        tb = current.__traceback__
+        while tb is not None and tb.tb_frame.f_code.co_filename.startswith(HERE) and tb.tb_next is not None:
+            tb = tb.tb_next
+        current.__traceback__ = tb
+        current = current.__cause__ or current.__context__
+        if current is not None and id(current) in seen:
+            break
+        seen.add(id(current))
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__))

@@ -1,0 +1,88 @@
+"""From a blob to a handler. This is the only place where a user's bytes meet an unpickler."""
+
+from __future__ import annotations
+
+import inspect
+import linecache
+import sys
+import types
+from typing import Any, Iterator, List, Optional
+
+from .failures import LoadError, safe_str, shorten
+
+
+def load(blob: bytes, python: str, source: Optional[str], filename: Optional[str]) -> Any:
+    """Unpickle a handler and check that it is one."""
+    running = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    if python and python != running:
+        raise LoadError(f"the handler was made by Python {python}, this worker runs Python {running}")
+    import dill
+
+    try:
+        handler = dill.loads(blob)
+    except MemoryError:
+        raise
+    except ModuleNotFoundError as error:
+        raise LoadError(
+            f"the handler needs the module {error.name!r}, which is not installed where handlers run; "
+            "install it there, or define what you use of it inside the handler"
+        ) from error
+    except (Exception, SystemExit, RecursionError) as error:
+        reason = shorten(safe_str(error), 500)
+        raise LoadError(f"the handler's blob can not be loaded: {type(error).__name__}: {reason}") from error
+    if not callable(handler):
+        raise LoadError(f"the blob holds {type(handler).__name__}, not a function or class")
+    if inspect.isclass(handler) and not callable(getattr(handler, "handle_events", None)):
+        raise LoadError(f"the class {handler.__name__} has no method handle_events(events, env)")
+    if source:
+        seed_source(handler, source, filename)
+    return handler
+
+
+def seed_source(handler: Any, source: str, filename: Optional[str]) -> None:
+    """Let tracebacks show the handler's source lines although its file is not here."""
+    lines = source.splitlines(keepends=True)
+    for code in _codes(handler):
+        offset = _offset(code, lines)
+        if offset is not None:
+            padded = ["\n"] * offset + lines
+            linecache.cache[code.co_filename] = (len(source), None, padded, code.co_filename)
+            return
+    if filename:
+        linecache.cache.setdefault(filename, (len(source), None, lines, filename))
+
+
+def _codes(handler: Any) -> Iterator[types.CodeType]:
+    members: List[Any] = list(vars(handler).values()) if inspect.isclass(handler) else [handler]
+    for member in members:
+        code = getattr(inspect.unwrap(member) if callable(member) else member, "__code__", None)
+        if isinstance(code, types.CodeType):
+            yield code
+
+
+def _offset(code: types.CodeType, lines: List[str]) -> Optional[int]:
+    """Return how many lines of its file are missing before `lines`; None when the code is not in them."""
+    first = code.co_firstlineno
+    if first <= len(lines) and _starts(code, lines, first - 1):
+        return 0
+    for index in range(len(lines)):
+        if first - 1 - index >= 0 and _starts(code, lines, index):
+            return first - 1 - index
+    return None
+
+
+def _starts(code: types.CodeType, lines: List[str], index: int) -> bool:
+    """Say whether the code begins at that line: its decorators, its def, or the lambda."""
+    for line in lines[index:]:
+        text = line.strip()
+        if code.co_name == "<lambda>":
+            return "lambda" in text
+        if text.startswith((f"def {code.co_name}", f"async def {code.co_name}")):
+            return True
+        if not text.startswith(("@", "#", ")")) and text and index >= 0 and not _inside_decorator(lines, index):
+            return False
+    return False
+
+
+def _inside_decorator(lines: List[str], index: int) -> bool:
+    return lines[index].strip().startswith("@")

@@ -1,0 +1,104 @@
+"""What the handler's process does to itself before it meets user code."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import gc
+import os
+import random
+import resource
+import signal
+import socket
+import sys
+import tempfile
+from typing import Any, Dict, Iterable, List
+
+from . import kernel
+from .channel import Channel
+from .runner import Runner
+
+CHANNEL_FD = 3
+CPU_HARD_FACTOR = 1000  # the hard limit counts over all calls of a child; the worker watches each call
+
+
+def main(fds: List[int], limits: Dict[str, Any], scratch: str, monitor: int) -> None:
+    """Contain this process, then serve the worker; never returns. `fds`: channel, stdout, stderr."""
+    os.setsid()
+    _take_fds(fds)
+    kernel.die_with_parent()
+    if os.getppid() != monitor:
+        os._exit(1)
+    _own_directory(scratch)
+    _own_signals()
+    _own_limits(limits)
+    _own_state()
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, CHANNEL_FD)
+    Runner(Channel(sock), own_process=True).serve()
+    os._exit(0)
+
+
+def _take_fds(fds: List[int]) -> None:
+    """Leave exactly stdin (/dev/null), stdout, stderr and the channel."""
+    high = [os.dup(fd) for fd in fds]  # none of them may be overwritten before it is moved
+    null = os.open(os.devnull, os.O_RDONLY)
+    for source, target in zip([null, high[1], high[2], high[0]], (0, 1, 2, CHANNEL_FD)):
+        os.dup2(source, target)
+    os.set_inheritable(CHANNEL_FD, False)
+    close_others({0, 1, 2, CHANNEL_FD})
+
+
+def close_others(keep: Iterable[int]) -> None:
+    """Close every file descriptor but those."""
+    low = 0
+    for fd in [*sorted(keep), 1 << 16]:
+        if low < fd:  # an empty range closes everything
+            os.closerange(low, fd)
+        low = fd + 1
+
+
+def _own_directory(scratch: str) -> None:
+    os.chdir(scratch)
+    os.environ.update(HOME=scratch, TMPDIR=scratch)
+    tempfile.tempdir = None  # forget the zygote's
+
+
+def _own_signals() -> None:
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _own_limits(limits: Dict[str, Any]) -> None:
+    used = address_space()
+    _limit(resource.RLIMIT_AS, used + limits["memory_bytes"])  # what the interpreter holds is not the handler's
+    _limit(resource.RLIMIT_CPU, int(limits["cpu_s"] * CPU_HARD_FACTOR) + 1)
+    _limit(resource.RLIMIT_FSIZE, limits["file_bytes"])
+    _limit(resource.RLIMIT_NOFILE, limits["open_files"])
+    _limit(resource.RLIMIT_CORE, 0)
+
+
+def _limit(which: int, value: int) -> None:
+    hard = resource.getrlimit(which)[1]
+    if hard != resource.RLIM_INFINITY:
+        value = min(value, hard)
+    resource.setrlimit(which, (value, value))
+
+
+def address_space() -> int:
+    """Return the bytes of address space that this process has mapped."""
+    with open("/proc/self/statm", "rb") as stream:
+        return int(stream.read().split()[0]) * resource.getpagesize()
+
+
+def _own_state() -> None:
+    random.seed()
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+    with contextlib.suppress(RuntimeError, ValueError):  # a closed stderr only costs the crash's traceback
+        faulthandler.enable(file=2, all_threads=False)
+    gc.enable()

@@ -1,0 +1,130 @@
+"""
+The zygote's loop: forks a monitor for each request of the worker.
+
+It runs with a clean environment and no secrets, stays single-threaded, and never loads user data itself.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+from typing import Any, Dict, List, Optional, Set, Tuple
+
+from . import kernel, monitor
+
+REQUEST_BYTES = 1 << 16
+FDS = 4  # monitor socket, channel, stdout, stderr
+REAP_MS = 1000
+PREIMPORT = (  # what handlers commonly use: an import in the child costs more than all else
+    "asyncio", "base64", "collections", "concurrent.futures", "contextlib", "csv", "dataclasses", "datetime", "decimal",
+    "enum", "fractions", "functools", "hashlib", "hmac", "inspect", "io", "itertools", "json", "logging", "math",
+    "operator", "pathlib", "pickle", "queue", "random", "re", "shutil", "statistics", "string", "struct", "subprocess",
+    "tempfile", "textwrap", "threading", "time", "traceback", "typing", "urllib.parse", "urllib.request", "uuid",
+    "warnings", "zipfile", "zlib", "dill", "numpy", "numpy.fft", "numpy.linalg", "numpy.random",
+)  # fmt: skip
+
+
+def serve(control_fd: int) -> None:
+    """Serve the worker at the other end of `control_fd` until it goes away."""
+    control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, control_fd)
+    missing = _prepare()
+    control.send(json.dumps({"ready": os.getpid(), "missing": missing}).encode())
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    Zygote(control).run()
+
+
+def _prepare() -> List[str]:
+    """Import and set up what every child shall find done; return the names of modules that are not installed."""
+    missing = []
+    for name in PREIMPORT:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            missing.append(name)
+    kernel.few_arenas()
+    kernel.adopt_orphans()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole group: the worker decides
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return missing
+
+
+class Zygote:
+    """Forks monitors, and buries what dead ones leave."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._monitors: Set[int] = set()
+
+    def run(self) -> None:
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        while True:
+            if poll.poll(REAP_MS) and not self._serve_one():
+                return
+            self._reap()
+
+    def _serve_one(self) -> bool:
+        request, fds = receive(self._control)
+        if request is None:
+            return False
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fds[0])
+        try:
+            pid = os.fork()
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                sock.send(json.dumps({"error": f"can not fork: {error}"}).encode())
+            pid = -1
+        if pid == 0:
+            monitor.main(sock, fds[1:], request)
+        if pid > 0:
+            self._monitors.add(pid)
+        sock.close()
+        for fd in fds[1:]:
+            os.close(fd)
+        return True
+
+    def _reap(self) -> None:
+        """Bury ended monitors; what a killed one left behind became ours, and is killed."""
+        orphaned = False
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                break
+            orphaned = orphaned or os.WIFSIGNALED(status) or pid not in self._monitors
+            self._monitors.discard(pid)
+        if orphaned:
+            for pid in monitor.children(os.getpid()):
+                if pid not in self._monitors:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+
+
+def receive(control: socket.socket) -> Tuple[Optional[Dict[str, Any]], List[int]]:
+    """Receive one request and its file descriptors (socket.recv_fds exists from Python 3.9 on)."""
+    space = socket.CMSG_SPACE(FDS * struct.calcsize("i"))
+    data, ancillary, _, _ = control.recvmsg(REQUEST_BYTES, space)
+    fds: "array.array[int]" = array.array("i")
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+    if not data:
+        return None, []
+    return json.loads(data), list(fds)
+
+
+def main() -> None:
+    serve(int(sys.argv[1]))

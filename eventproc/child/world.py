@@ -1,0 +1,162 @@
+"""`ep`: the event at hand, and what a handler may ask the platform to do."""
+
+from __future__ import annotations
+
+import builtins
+import importlib.util
+import logging
+import os
+import sys
+import types
+from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence, Tuple
+
+from .channel import InvalidError, PlatformError
+from .runs import Execution, RunOver
+from .times import from_us, to_us
+
+UPLOAD_PIECE = 1 << 20  # bytes in one request
+MAX_FILE_NAME = 200  # characters
+BTRDB_MODULE = "btrdbextras"
+
+
+class EventInfo(NamedTuple):
+    """The event that a handler was called for."""
+
+    message_id: str
+    event_type: str
+    timestamp: Any  # aware UTC datetime
+    tags: Tuple[str, ...]
+    key: Optional[str]
+    attempt: int
+
+
+class Ep:
+    """What handlers reach as `ep`, without importing anything."""
+
+    Error = PlatformError
+
+    def __init__(self) -> None:
+        self._run: Optional[Execution] = None
+        self.log = logging.getLogger("handler")
+        self._uploads: Dict[str, Any] = {}
+
+    def _begin(self, run: Execution) -> None:
+        self._run = run
+        self._uploads.clear()
+
+    def _current(self) -> Execution:
+        if self._run is None or self._run.phase in {"over", "waiting"}:
+            raise RunOver("ep can be used while a handler runs only", "conflict")
+        return self._run
+
+    @property
+    def event(self) -> EventInfo:
+        """The event at hand."""
+        event = self._current().event
+        return EventInfo(
+            str(event["message_id"]),
+            str(event["event_type"]),
+            from_us(event["timestamp"]),
+            tuple(event.get("tags") or ()),
+            event.get("key"),
+            int(event.get("attempt", 1)),
+        )
+
+    def emit(
+        self,
+        hook: str,
+        payload: Dict[str, Any],
+        *,
+        id: Optional[str] = None,
+        tags: Sequence[str] = (),
+        key: Optional[str] = None,
+        time: Any = None,
+        source: Optional[str] = None,
+    ) -> str:
+        """Ask for an event when this run commits; checked against the hook now. Returns the event's id."""
+        args = {
+            "hook": hook,
+            "payload": payload,
+            "id": id,
+            "tags": [tags] if isinstance(tags, str) else list(tags),
+            "key": key,
+            "time_us": None if time is None else to_us(time),
+            "source": source,
+        }
+        try:
+            answer, _ = self._current().ask("emit", {name: value for name, value in args.items() if value is not None})
+        except TypeError as error:
+            raise InvalidError(f"the payload can not be written as JSON: {error}", "invalid_payload") from None
+        return str(answer["id"])
+
+    def upload_file(self, file: Any, file_name: Optional[str] = None) -> str:
+        """Keep a file beyond this run; returns the URL under which people can download it once the run commits."""
+        path = os.fspath(file)
+        name = os.path.basename(path) if file_name is None else file_name
+        if not isinstance(path, str) or not isinstance(name, str):
+            raise TypeError("upload_file(path, name): both are str")
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f"upload_file: there is no file {path!r}")
+        if not name or len(name) > MAX_FILE_NAME:
+            raise ValueError(f"upload_file: a file name has 1 to {MAX_FILE_NAME} characters, not {len(name)}")
+        run = self._current()
+        with open(path, "rb") as stream:
+            opened, _ = run.ask("upload_open", {"name": name, "size": os.fstat(stream.fileno()).st_size})
+            code = opened["code"]
+            while True:
+                piece = stream.read(UPLOAD_PIECE)
+                if not piece:
+                    break
+                run.ask("upload_write", {"code": code}, [piece])
+        closed, _ = run.ask("upload_close", {"code": code})
+        self._uploads[code] = [path, name]
+        return str(closed["url"])
+
+    def on_commit(self, function: Callable[[], Any]) -> Callable[[], Any]:
+        """Call `function` once this run's result and effects are stored."""
+        return self._keep(function, commit=True)
+
+    def on_rollback(self, function: Callable[[], Any]) -> Callable[[], Any]:
+        """Call `function` when this run fails, to undo what it did outside the platform."""
+        return self._keep(function, commit=False)
+
+    def _keep(self, function: Callable[[], Any], *, commit: bool) -> Callable[[], Any]:
+        if not callable(function):
+            raise TypeError(f"a callback must be callable, not {type(function).__name__}")
+        run = self._current()
+        if run.phase != "run":
+            raise PlatformError("callbacks can be added by the handler itself only, not by a callback", "conflict")
+        name = str(getattr(function, "__qualname__", type(function).__name__))
+        (run.on_commit if commit else run.on_rollback).append((name, function))
+        return function
+
+
+def install(ep: Ep, *, own_process: bool) -> None:
+    """Make `ep` reachable: as a builtin, in `__main__`, and under the name that btrdbextras' handlers import."""
+    ep.log.setLevel(logging.INFO)
+    builtins.ep = ep  # type: ignore[attr-defined]
+    if not own_process:
+        return
+    sys.modules["__main__"].ep = ep  # type: ignore[attr-defined]
+    parent = sys.modules.get(BTRDB_MODULE) or _parent()
+    module = types.ModuleType(f"{BTRDB_MODULE}.eventproc", "Stands in for btrdbextras.eventproc inside a handler.")
+    for name in ("upload_file", "emit", "on_commit", "on_rollback", "log", "_uploads"):
+        setattr(module, name, getattr(ep, name))
+    module.__getattr__ = lambda name: _of_ep(ep, name)  # type: ignore[method-assign]
+    parent.eventproc = module  # type: ignore[attr-defined]
+    sys.modules[BTRDB_MODULE] = parent
+    sys.modules[f"{BTRDB_MODULE}.eventproc"] = module
+
+
+def _of_ep(ep: Ep, name: str) -> Any:
+    if name == "event":
+        return ep.event
+    raise AttributeError(f"module 'btrdbextras.eventproc' has no attribute {name!r} inside a handler")
+
+
+def _parent() -> types.ModuleType:
+    module = types.ModuleType(BTRDB_MODULE)
+    spec = importlib.util.find_spec(BTRDB_MODULE)  # an installed one keeps its other submodules importable
+    locations = spec.submodule_search_locations if spec else None
+    module.__path__ = list(locations or [])
+    return module

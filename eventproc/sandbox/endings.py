@@ -1,0 +1,76 @@
+"""How a handler's process ended, in words its owner can act on."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from typing import Any
+
+from eventproc.child.failures import over
+from eventproc.model import Failure
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ending:
+    """The monitor's word on a process: exit code or signal, neither when the monitor itself is gone."""
+
+    exit: int | None = None
+    signal: int | None = None
+    cpu_us: int | None = None
+    memory_bytes: int | None = None
+    error: str | None = None
+
+    @classmethod
+    def from_report(cls, report: dict[str, Any]) -> Ending:
+        return cls(
+            exit=report.get("exit"),
+            signal=report.get("signal"),
+            cpu_us=report.get("cpu_us"),
+            memory_bytes=report.get("memory_bytes"),
+            error=report.get("error"),
+        )
+
+
+def failure_of(ending: Ending, reason: str | None, limits: dict[str, Any], *, loading: bool) -> Failure:
+    """
+    Say why a call (or the loading before it) took its process down.
+
+    `reason` is why the platform ended it: timeout, cpu, cancelled, or a text about a broken protocol; None: it did not.
+    """
+    kind, message = _reason(reason, limits) if reason else _ended(ending, limits)
+    if loading and not reason:
+        kind, message = "load", f"while the handler was loaded, {message}"
+    return Failure(kind=kind, message=message, rolled_back=False)
+
+
+def _reason(reason: str, limits: dict[str, Any]) -> tuple[str, str]:
+    if reason == "timeout":
+        return "timeout", over("timeout", limits)
+    if reason == "cpu":
+        return "limit", over("cpu", limits)
+    if reason == "cancelled":
+        return "cancelled", "the run was ended from outside while it was running"
+    return "sandbox", reason
+
+
+def _ended(ending: Ending, limits: dict[str, Any]) -> tuple[str, str]:
+    if ending.signal is not None:
+        return _signalled(ending, limits)
+    if ending.exit is not None:
+        return "exit", f"its process ended with exit code {ending.exit} before the handler returned (os._exit?)"
+    return "sandbox", f"the handler's process was lost{': ' + ending.error if ending.error else ''}"
+
+
+def _signalled(ending: Ending, limits: dict[str, Any]) -> tuple[str, str]:
+    number = ending.signal or 0
+    if number == signal.SIGXCPU:
+        return "limit", over("cpu", limits)
+    if number == signal.SIGXFSZ:
+        return "limit", over("file_size", limits)
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    if number == signal.SIGKILL:
+        return "signal", f"its process was killed by {name}, not by a limit of eventproc: is the host out of memory?"
+    return "signal", f"its process was killed by {name} ({signal.strsignal(number) or 'unknown'})"
