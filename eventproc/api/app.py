@@ -1,0 +1,49 @@
+"""The HTTP API: a thin skin over the use cases."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, FastAPI
+
+from eventproc.api import emit, events, files, handlers, hooks, ingest, misc, pages, people, runs
+from eventproc.api.deps import ERRORS, SECURED
+from eventproc.api.errors import install
+from eventproc.api.limits import Guard
+from eventproc.service.context import ServiceContext
+from eventproc.service.facade import UseCases
+
+PREFIX = "/api/v1"
+DESCRIPTION = """
+Register Python handlers on hooks, emit events, and see how the runs went.
+
+Requests carry an API key: `Authorization: Bearer KEY`. Errors are `{"error": {"code", "message", "details"}}`.
+Times are ISO-8601 in UTC. Lists are `{"items", "next"}`; pass `next` as `after` for the following page.
+"""
+
+
+def create_app(context: ServiceContext) -> FastAPI:
+    """Build the application around one context."""
+    app = FastAPI(
+        title="eventproc",
+        version=pages.platform_version(),
+        description=DESCRIPTION,
+        openapi_url="/openapi.json",
+        redoc_url=None,
+    )
+    app.state.use_cases = UseCases(context)
+    install(app)
+    for router in (people.router, hooks.router, handlers.router, events.router, runs.router, misc.router):
+        app.include_router(_secured(router))
+    for router in (emit.router, ingest.router, files.router, pages.health):
+        app.include_router(router, prefix=PREFIX)
+    app.include_router(pages.router)
+    app.include_router(files.router)
+    app.include_router(files.short)
+    app.add_middleware(Guard, max_body=context.settings.max_body_bytes, streaming=(f"{PREFIX}{ingest.PATH}",))
+    return app
+
+
+def _secured(router: APIRouter) -> APIRouter:
+    """Put a router below the prefix, with the security scheme and the errors in its description."""
+    outer = APIRouter(prefix=PREFIX, dependencies=SECURED, responses=ERRORS)
+    outer.include_router(router)
+    return outer

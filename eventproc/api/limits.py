@@ -1,0 +1,88 @@
+"""Middleware: a cap on request bodies, and headers that every answer carries."""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from eventproc.api import shapes
+from eventproc.api.errors import error_response, fault_message
+from eventproc.errors import TooLarge
+
+SECURITY_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+
+
+class Guard:
+    """
+    Refuses bodies over the limit, by their stated length or once they have grown past it.
+
+    Paths that begin with one of `streaming` look after their own bodies. Faults get the answer that hides them.
+    """
+
+    def __init__(self, app: ASGIApp, *, max_body: int, streaming: tuple[str, ...] = ()) -> None:
+        self._app = app
+        self._max_body = max_body
+        self._streaming = streaming
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        answer = _Answer(send)
+        try:
+            await self._guarded(scope, receive, answer)
+        except Exception as error:
+            body = fault_message(error, f"{scope['method']} {scope['path']}")
+            if answer.begun:
+                raise  # too late for another answer: the server closes the connection
+            await shapes.answer({"error": body}, status=500)(scope, receive, answer)
+
+    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"].startswith(self._streaming):
+            await self._app(scope, receive, send)
+            return
+        stated = Headers(scope=scope).get("content-length", "")
+        if stated.isdigit() and int(stated) > self._max_body:
+            await error_response(self._refusal(int(stated)))(scope, receive, send)
+            return
+        await self._app(scope, self._capped(receive), send)
+
+    def _capped(self, receive: Receive) -> Receive:
+        seen = 0
+
+        async def capped() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self._max_body:
+                raise self._refusal(seen)
+            return message
+
+        return capped
+
+    def _refusal(self, size: int) -> TooLarge:
+        return TooLarge(
+            f"the request's body has {size:,} bytes or more, and {self._max_body:,} are allowed; send it in parts",
+            limit=self._max_body,
+        )
+
+
+class _Answer:
+    """Passes an answer on, with the headers that all carry."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.begun = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.begun = True
+            headers = MutableHeaders(scope=message)
+            for name, value in SECURITY_HEADERS.items():
+                headers.setdefault(name, value)
+        await self._send(message)

@@ -1,0 +1,125 @@
+"""The bodies of requests; FastAPI checks them and writes them into the OpenAPI description."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MAX_PAGE = 1000
+
+
+class Body(BaseModel):
+    """A JSON body; what is not known is refused, so that a typing error is not silently ignored."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class ErrorBody(BaseModel):
+    code: str = Field(description="Which error: `invalid`, `unknown_hook`, `forbidden`, …")
+    message: str = Field(description="What was wrong, where, and what to do.")
+    details: dict[str, Any] = Field(description="The same for machines; `path` is the JSON path in the request.")
+
+
+class ErrorAnswer(BaseModel):
+    error: ErrorBody
+
+
+class HookIn(Body):
+    summary: str = ""
+    schema_: dict[str, Any] = Field(default_factory=dict, alias="schema", description="JSON Schema of the payload.")
+    sample: dict[str, Any] = Field(default_factory=dict, description="A payload that keeps to the schema.")
+    keep: float | str | None = Field(default=None, description="How long events stay: seconds, or `7d`, `12h`.")
+    keep_idle: float | str | None = Field(default=None, description="The same for events that caused no run.")
+    keep_s: int | None = Field(default=None, description="`keep` in seconds.")
+    keep_idle_s: int | None = Field(default=None, description="`keep_idle` in seconds.")
+
+
+class HandlerIn(Body):
+    hook: str
+    name: str
+    tags: list[str] | None = Field(default=None, description="None and [] match all events.")
+    notify_on_success: str | None = Field(default=None, description="Mail addresses, separated by commas.")
+    notify_on_failure: str | None = None
+    options: dict[str, Any] | None = Field(default=None, description="timeout, retries, filter, isolation, …")
+    bundle: dict[str, Any] = Field(
+        description="The pickled callable: blob (base64), digest (SHA-256), python, dill, source, filename, qualname, "
+        "kind, globals."
+    )
+
+
+class CurrentIn(Body):
+    version: int
+
+
+class DryRunIn(Body):
+    event_id: str | None = Field(default=None, description="A stored event.")
+    payload: dict[str, Any] | None = Field(default=None, description="Or a payload.")
+    tags: list[str] | None = None
+
+
+class ReplayIn(Body):
+    hook: str
+    since: str = Field(description="ISO-8601 time; compared with the events' own time.")
+    until: str
+    filter: dict[str, Any] | None = Field(default=None, description="Pattern on the payload.")
+    handler: int | None = Field(default=None, description="Only this handler.")
+    current: bool = Field(default=True, description="With the handlers' current versions.")
+
+
+class RequeueIn(Body):
+    current: bool = Field(default=False, description="With the handler's current version instead of the run's own.")
+
+
+class RunsIn(Body):
+    """Runs by their ids, or by a filter as in GET /runs."""
+
+    ids: list[int] | None = None
+    state: str | list[str] | None = None
+    hook: str | None = None
+    handler: int | str | None = None
+    event: str | None = None
+    since: str | None = None
+    until: str | None = None
+
+
+class RunsRequeueIn(RunsIn):
+    current: bool = False
+
+
+class UserIn(Body):
+    name: str
+    role: str = Field(description="viewer, emitter, developer or admin")
+
+
+class UserChange(Body):
+    role: str | None = None
+    disabled: bool | None = None
+
+
+class KeyIn(Body):
+    label: str = ""
+
+
+class ScheduleIn(Body):
+    cron: str = Field(description="Five fields, as in crontab.", examples=["*/5 * * * *"])
+    timezone: str = "UTC"
+    hook: str = "schedule.tick"
+    tags: list[str] | None = None
+    payload: dict[str, Any] | None = None
+    paused: bool = False
+
+
+class EventIn(Body):
+    hook: str = Field(examples=["inference.batch_done"])
+    payload: dict[str, Any] = Field(default_factory=dict)
+    id: str | None = Field(default=None, description="Up to 255 characters; the same id and content is accepted once.")
+    source: str | None = None
+    time: str | None = Field(default=None, description="ISO-8601, UTC unless it says otherwise; now if left out.")
+    tags: list[str] | None = None
+    key: str | None = Field(default=None, description="Events of one key are handled in order.")
+    traceparent: str | None = Field(default=None, description="W3C trace context.")
+
+
+class EventsIn(Body):
+    events: list[EventIn]

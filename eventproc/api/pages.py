@@ -1,0 +1,54 @@
+"""The one page there is: what runs here."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import version
+from importlib.resources import files
+
+from fastapi import APIRouter, Request
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.responses import Response
+
+from eventproc.api import shapes
+from eventproc.api.deps import use_cases
+
+POLICY = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+router = APIRouter(include_in_schema=False)
+health = APIRouter(tags=["server"])
+
+
+@cache
+def platform_version() -> str:
+    return version("eventproc")
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(loader=PackageLoader("eventproc.api"), autoescape=True, undefined=StrictUndefined)
+
+
+@cache
+def _style() -> bytes:
+    return files("eventproc.api").joinpath("static/plain.css").read_bytes()
+
+
+@router.get("/")
+def index(request: Request) -> Response:
+    page = _templates().get_template("index.html")
+    base_url = use_cases(request).context.settings.base_url.rstrip("/")
+    text = page.render(version=platform_version(), base_url=base_url)
+    return Response(text, media_type="text/html", headers={"Content-Security-Policy": POLICY})
+
+
+@router.get("/static/plain.css")
+def style() -> Response:
+    return Response(_style(), media_type="text/css", headers={"Cache-Control": "max-age=3600"})
+
+
+@health.get("/health", summary="Is the server well? (no key needed)")
+def get_health(request: Request) -> Response:
+    with use_cases(request).context.store.read() as tx:
+        tx.handlers.revision()
+    return shapes.answer({"status": "ok", "version": platform_version()})

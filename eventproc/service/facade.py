@@ -1,0 +1,34 @@
+"""All use cases, built once per process around one context."""
+
+from __future__ import annotations
+
+from eventproc.service.auth import Authenticator
+from eventproc.service.context import ServiceContext
+from eventproc.service.events import Events
+from eventproc.service.files import Files
+from eventproc.service.handlers import Handlers
+from eventproc.service.hooks import Hooks
+from eventproc.service.ingest import Ingest
+from eventproc.service.notices import Notices
+from eventproc.service.runs import Runs
+from eventproc.service.schedules import Schedules
+from eventproc.service.series import SeriesReader
+from eventproc.service.users import Users
+
+
+class UseCases:
+    """What front doors call: each group's methods take the acting user first."""
+
+    def __init__(self, context: ServiceContext) -> None:
+        self.context = context
+        self.auth = Authenticator(context.store, context.group, context.clock, cache_s=context.settings.auth_cache_s)
+        self.users = Users(context, self.auth)
+        self.hooks = Hooks(context)
+        self.handlers = Handlers(context)
+        self.events = Events(context)
+        self.runs = Runs(context)
+        self.schedules = Schedules(context)
+        self.notices = Notices(context)
+        self.files = Files(context)
+        self.series = SeriesReader(context)
+        self.ingest = Ingest(context)

@@ -1,0 +1,197 @@
+"""What a handler may read: series and events, as they were committed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from eventproc.abc import Tx
+from eventproc.engine import series as samples
+from eventproc.errors import InvalidInput, NotFound, TooLarge
+from eventproc.model import Event, Series
+from eventproc.service import args as take
+from eventproc.service.context import ServiceContext
+
+MAX_SAMPLES = 8_000_000  # in one answer: 128 MB
+MAX_WINDOWS = 2_000_000
+MAX_EVENTS = 1000
+MAX_STREAMS = 10_000
+WINDOW_FIELDS = ("time", "min", "mean", "max", "count", "stddev")
+
+Answer = tuple[Any, Sequence[bytes]]
+Read = Callable[[Mapping[str, Any]], Answer]
+
+
+def stream_dict(series: Series) -> dict[str, Any]:
+    """Write a series as handlers see it; `earliest` and `latest` are nanoseconds."""
+    return {
+        "uuid": series.uuid,
+        "name": series.name,
+        "collection": series.collection,
+        "unit": series.unit,
+        "tags": dict(series.tags),
+        "annotations": dict(series.annotations),
+        "count": series.count,
+        "earliest": series.earliest_ns,
+        "latest": series.latest_ns,
+    }
+
+
+def event_dict(event: Event) -> dict[str, Any]:
+    return {
+        "seq": event.seq,
+        "id": event.id,
+        "hook": event.hook,
+        "source": event.source,
+        "time_us": event.time_us,
+        "tags": list(event.tags),
+        "key": event.key,
+        "payload": json.loads(event.payload_json),
+    }
+
+
+def existing(tx: Tx, uuid: str) -> Series:
+    found = tx.series.get(uuid)
+    if found is None:
+        raise NotFound(f"there is no stream {uuid}", uuid=uuid)
+    return found
+
+
+class Reads:
+    """The reading requests, each in a read transaction of its own."""
+
+    def __init__(self, context: ServiceContext) -> None:
+        self._context = context
+
+    def ops(self) -> dict[str, Read]:
+        return {
+            "values": self.values,
+            "windows": self.windows,
+            "aligned_windows": self.aligned_windows,
+            "earliest": self.earliest,
+            "latest": self.latest,
+            "count": self.count,
+            "streams": self.streams,
+            "stream": self.stream,
+            "collections": self.collections,
+            "annotations": self.annotations,
+            "events": self.events,
+        }
+
+    def values(self, args: Mapping[str, Any]) -> Answer:
+        uuid, start, end = _range(args)
+        with self._context.store.read() as tx:
+            existing(tx, uuid)
+            count = samples.count(tx, uuid, start, end)
+            if count > MAX_SAMPLES:
+                raise TooLarge(
+                    f"{count:,} values in that range, more than the {MAX_SAMPLES:,} of one answer; ask for shorter "
+                    "ranges or for windows",
+                    count=count,
+                    limit=MAX_SAMPLES,
+                )
+            times, values = samples.values(tx, uuid, start, end)
+        return {"count": len(times)}, [_raw(times, "<i8"), _raw(values, "<f8")]
+
+    def windows(self, args: Mapping[str, Any]) -> Answer:
+        uuid, start, end = _range(args)
+        width = take.integer(args, "width")
+        if width > 0:
+            _check_windows((end - start) // width)
+        with self._context.store.read() as tx:
+            existing(tx, uuid)
+            return _window_answer(samples.windows(tx, uuid, start, end, width))
+
+    def aligned_windows(self, args: Mapping[str, Any]) -> Answer:
+        uuid, start, end = _range(args)
+        pointwidth = take.integer(args, "pointwidth")
+        with self._context.store.read() as tx:
+            existing(tx, uuid)
+            return _window_answer(samples.aligned_windows(tx, uuid, start, end, pointwidth))
+
+    def earliest(self, args: Mapping[str, Any]) -> Answer:
+        return self._point(args, samples.earliest)
+
+    def latest(self, args: Mapping[str, Any]) -> Answer:
+        return self._point(args, samples.latest)
+
+    def _point(self, args: Mapping[str, Any], find: Callable[[Tx, str], tuple[int, float] | None]) -> Answer:
+        uuid = take.uuid_text(args.get("uuid"))
+        with self._context.store.read() as tx:
+            existing(tx, uuid)
+            found = find(tx, uuid)
+        return (None if found is None else {"time": int(found[0]), "value": float(found[1])}), ()
+
+    def count(self, args: Mapping[str, Any]) -> Answer:
+        uuid = take.uuid_text(args.get("uuid"))
+        start, end = take.optional_integer(args, "start"), take.optional_integer(args, "end")
+        with self._context.store.read() as tx:
+            existing(tx, uuid)
+            return {"count": samples.count(tx, uuid, start, end)}, ()
+
+    def streams(self, args: Mapping[str, Any]) -> Answer:
+        uuids = [take.uuid_text(item) for item in take.text_list(args, "uuids")[:MAX_STREAMS]]
+        with self._context.store.read() as tx:
+            if uuids:
+                return [stream_dict(existing(tx, uuid)) for uuid in uuids], ()
+            found = tx.series.find(
+                name=take.optional_text(args, "name"),
+                collection=take.optional_text(args, "collection"),
+                prefix=bool(args.get("prefix")),
+                tags=take.texts(args, "tags") or None,
+                limit=take.limit(args, default=1000, highest=MAX_STREAMS),
+            )
+        return [stream_dict(series) for series in found], ()
+
+    def stream(self, args: Mapping[str, Any]) -> Answer:
+        with self._context.store.read() as tx:
+            return stream_dict(existing(tx, take.uuid_text(args.get("uuid")))), ()
+
+    def collections(self, args: Mapping[str, Any]) -> Answer:
+        with self._context.store.read() as tx:
+            return tx.series.collections(take.optional_text(args, "prefix") or ""), ()
+
+    def annotations(self, args: Mapping[str, Any]) -> Answer:
+        with self._context.store.read() as tx:
+            return dict(existing(tx, take.uuid_text(args.get("uuid"))).annotations), ()
+
+    def events(self, args: Mapping[str, Any]) -> Answer:
+        with self._context.store.read() as tx:
+            found = tx.events.page(
+                hook=take.optional_text(args, "hook"),
+                tag=take.optional_text(args, "tag"),
+                key=take.optional_text(args, "key"),
+                since_us=take.optional_integer(args, "since_us"),
+                until_us=take.optional_integer(args, "until_us"),
+                limit=take.limit(args, default=100, highest=MAX_EVENTS),
+            )
+        return [event_dict(event) for event in found], ()
+
+
+def _range(args: Mapping[str, Any]) -> tuple[str, int, int]:
+    uuid, start, end = take.uuid_text(args.get("uuid")), take.integer(args, "start"), take.integer(args, "end")
+    if end < start:
+        raise InvalidInput(f"'end' ({end}) lies before 'start' ({start})", argument="end")
+    return uuid, start, end
+
+
+def _check_windows(count: int) -> None:
+    if count > MAX_WINDOWS:
+        raise TooLarge(
+            f"{count:,} windows, more than the {MAX_WINDOWS:,} of one answer; ask for wider windows or a shorter range",
+            count=count,
+            limit=MAX_WINDOWS,
+        )
+
+
+def _window_answer(table: np.ndarray[Any, Any]) -> Answer:
+    _check_windows(len(table))
+    formats = {"time": "<i8", "count": "<i8"}
+    return {"count": len(table)}, [_raw(table[name], formats.get(name, "<f8")) for name in WINDOW_FIELDS]
+
+
+def _raw(array: np.ndarray[Any, Any], dtype: str) -> bytes:
+    return np.ascontiguousarray(array, dtype=dtype).tobytes()

@@ -1,0 +1,93 @@
+"""The handlers' world: answers what `db` and `ep` ask for, with the rights of the handler's owner."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from eventproc.abc import RunSession, Services
+from eventproc.errors import Forbidden, InvalidInput
+from eventproc.model import Claim, Effects, LogChunk, Role, User
+from eventproc.service.context import ServiceContext
+from eventproc.service.logs import LogWriter, RunLog
+from eventproc.service.reads import Answer, Reads
+from eventproc.service.rights import require
+from eventproc.service.writes import Writes
+
+OWNER_S = 2.0  # a disabled owner is noticed within so many seconds
+
+
+class World(Services):
+    """Opens sessions for the runs that a worker executes."""
+
+    def __init__(self, context: ServiceContext) -> None:
+        self._context = context
+        self._logs = LogWriter(context.store)
+
+    def open(self, claim: Claim) -> RunSession:
+        return Session(self._context, claim, self._logs)
+
+    def close(self) -> None:
+        """Store what output is left; call it when no session is in use any more."""
+        self._logs.close()
+
+
+class Session(RunSession):
+    """
+    One execution's side of the platform.
+
+    Reads see committed data only. What the run asks to be written is validated now and kept until its commit.
+    """
+
+    def __init__(self, context: ServiceContext, claim: Claim, writer: LogWriter) -> None:
+        self._context = context
+        self._claim = claim
+        self._writer = writer
+        self._lock = threading.Lock()
+        self._owner: User | None = None
+        self._owner_until = 0.0  # on the monotonic clock
+        limits = claim.handler.options.limits
+        self._log = RunLog(claim.run_id, claim.attempt, max_bytes=limits.output_bytes)
+        self._reads = Reads(context).ops()
+        self._writes = Writes(context, claim, self._owner_now)
+        self._write_ops = self._writes.ops()
+
+    def call(self, op: str, args: Mapping[str, Any], body: bytes) -> Answer:
+        what = f"{op!r} in handler {self._claim.handler_name!r}"
+        read, write = self._reads.get(op), self._write_ops.get(op)
+        if read is not None:
+            require(self._owner_now(), Role.VIEWER, what)
+            return read(args)
+        if write is None:
+            raise InvalidInput(f"unknown request {op!r}")
+        require(self._owner_now(), Role.EMITTER if op == "emit" else Role.DEVELOPER, what)
+        with self._lock:
+            return write(args, body)
+
+    def log(self, stream: str, text: str) -> None:
+        if self._log.add(stream, text, at_us=self._context.clock.now_us()):
+            self._writer.watch(self._log)
+
+    def take_logs(self) -> Sequence[LogChunk]:
+        return self._log.take()
+
+    def effects(self) -> Effects:
+        with self._lock:
+            return self._writes.effects()
+
+    def discard(self) -> None:
+        with self._lock:
+            self._writes.discard()
+
+    def _owner_now(self) -> User:
+        """Return the owner as they are now, or were a moment ago."""
+        now = time.monotonic()
+        if self._owner is None or now > self._owner_until:
+            with self._context.store.read() as tx:
+                self._owner = tx.users.get(self._claim.owner_id)
+            self._owner_until = now + OWNER_S
+        if self._owner is None:
+            raise Forbidden(f"the owner of handler {self._claim.handler_name!r} does not exist any more")
+        return self._owner
