@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from email import message_from_bytes, policy
+from email.utils import parseaddr
 from uuid import uuid4
 
 import structlog
@@ -38,7 +39,7 @@ log = structlog.get_logger(__name__)
 class NotifierSettings:
     """How notices are sent."""
 
-    sender: str = "eventproc@localhost"
+    sender: str = "eventproc@localhost"  # or "Name <address>"
     batch: int = 10  # notices leased at a time
     poll_s: float = 5.0  # between looks when no wake-up comes
     lease_s: float = 300.0
@@ -112,6 +113,7 @@ class Notifier:
         self._renderer = renderer
         self._clock = clock
         self._settings = settings or NotifierSettings()
+        self._sender = parseaddr(self._settings.sender)[1] or self._settings.sender
         self._store_id: str | None = None
         self._stopping = threading.Event()
         self._done = threading.Event()
@@ -138,11 +140,12 @@ class Notifier:
             self._done.set()
             log.info("notifier stopped")
 
-    def stop(self, grace_s: float = 30.0) -> bool:
-        """Begin no further send, wait for the one under way; return whether the notifier came to its end in time."""
+    def stop(self, grace_s: float = 30.0) -> None:
+        """Begin no further send, and wait so long for the one under way."""
         self._stopping.set()
         self._bus.wake(TOPIC)
-        return self._done.wait(grace_s)
+        if not self._done.wait(grace_s):
+            log.warning("notifier: a send is still under way after the grace time", grace_s=grace_s)
 
     def turn(self) -> bool:
         """Work off one batch of due notices; return whether there may be more at once."""
@@ -262,7 +265,7 @@ class Notifier:
     def _send(self, letter: _Letter, turn: _Turn) -> None:
         notice = letter.notice
         try:
-            refused = self._mailer.send(letter.mail, self._settings.sender, notice.recipients)
+            refused = self._mailer.send(letter.mail, self._sender, notice.recipients)
         except MailRefused as error:
             self._refused(letter, error)
         except MailError as error:

@@ -66,7 +66,7 @@ class NoticeFacts:
     event: Event | None
     log_tail: tuple[LogChunk, ...] = ()
     files: tuple[FileRecord, ...] = ()
-    sender: str
+    sender: str  # an address, or `Name <address>`
     store_id: str  # tells the mails of one installation from those of another
     now_us: int
     digest: tuple[Run, ...] = ()

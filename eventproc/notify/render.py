@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from email import policy
 from email.headerregistry import Address
 from email.message import EmailMessage
-from email.utils import format_datetime
+from email.utils import format_datetime, parseaddr
 from pathlib import Path
 from typing import Any
 
@@ -130,14 +130,16 @@ def _message(facts: NoticeFacts, subject: str) -> EmailMessage:
     """Make the headers. Addresses outside ASCII are named only when there is no other: not every server takes them."""
     recipients = [_ascii_domain(address) for address in facts.notice.recipients]
     shown = [address for address in recipients if address.isascii()] or recipients
-    ascii_only = all(address.isascii() for address in shown) and facts.sender.isascii()
+    name, sender = parseaddr(facts.sender)
+    sender = _ascii_domain(sender or facts.sender)
+    ascii_only = all(address.isascii() for address in [*shown, sender])
     message = EmailMessage(policy=policy.SMTP if ascii_only else policy.SMTPUTF8)
     run, notice = facts.run, facts.notice
     message["Subject"] = subject
-    message["From"] = _address(facts.sender, "eventproc")
+    message["From"] = _address(sender, clean_line(name, NAME) or "eventproc")
     message["To"] = tuple(_address(address) for address in shown)
     message["Date"] = format_datetime(to_datetime(facts.now_us // SECOND_US * SECOND_US).astimezone(dt.UTC))
-    message["Message-ID"] = f"<eventproc.{facts.store_id}.{notice.id}@{_domain(facts.sender)}>"
+    message["Message-ID"] = f"<eventproc.{facts.store_id}.{notice.id}@{_domain(sender)}>"
     message["List-Id"] = f"<handler-{run.handler_id}.{facts.store_id}.eventproc.invalid>"
     message["Auto-Submitted"] = "auto-generated"
     message["X-Auto-Response-Suppress"] = "All"
@@ -163,7 +165,7 @@ def _ascii_domain(address: str) -> str:
 
 
 def _domain(address: str) -> str:
-    domain = _ascii_domain(address).rpartition("@")[2]
+    domain = address.rpartition("@")[2]
     return domain if domain.isascii() else "eventproc.invalid"
 
 

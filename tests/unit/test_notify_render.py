@@ -192,6 +192,13 @@ def test_headers_name_the_mail_for_machines() -> None:
     assert message["X-Eventproc-Run"] == "7"
 
 
+def test_the_senders_name_is_shown_and_can_not_add_headers() -> None:
+    rendered = TemplateRenderer().render(make_facts(sender="Meter Room <m@bücher.example>"))
+    assert parse(rendered)["From"] == "Meter Room <m@xn--bcher-kva.example>"
+    assert rendered.message_id.endswith("@xn--bcher-kva.example>")
+    assert parse(TemplateRenderer().render(make_facts()))["From"] == "eventproc <eventproc@example.org>"
+
+
 def test_the_same_facts_give_the_same_bytes() -> None:
     facts = make_facts()
     assert TemplateRenderer().render(facts) == TemplateRenderer().render(facts)
