@@ -94,6 +94,7 @@ class Run:
     cpu_us: int | None
     memory_bytes: int | None
     callbacks_only: bool = False  # requeued commit_failed run: effects are recorded already
+    serial: int = 0  # grows with each requeue; a notice is unique by (run, outcome, serial)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,6 +115,7 @@ class Claim:
     handler: HandlerVersion
     event: Event
     callbacks_only: bool = False
+    serial: int = 0  # of the run, for its notices
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,150 @@
+"""Events: each stored once by id."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import bindparam, select
+
+from eventproc.model import Event
+from eventproc.store.base import Rows, any_of, tuple_from_json, tuple_to_json
+from eventproc.store.schema import event_tags, events, pruned_events
+
+_BY_ID = select(events).where(any_of(events.c.id, "ids"))
+_BY_SEQ = select(events).where(any_of(events.c.seq, "seqs"))
+_GET = select(events).where(events.c.id == bindparam("id"))
+_PRUNED = select(pruned_events.c.id, pruned_events.c.digest).where(any_of(pruned_events.c.id, "ids"))
+
+
+def event_of(row: Any) -> Event:
+    """Build the value from a row of the table."""
+    return Event(
+        seq=row[0],
+        id=row[1],
+        hook=row[2],
+        source=row[3],
+        time_us=row[4],
+        tags=tuple_from_json(row[5]),
+        key=row[6],
+        payload_json=row[7],
+        digest=row[8],
+        trace_parent=row[9],
+        hops=row[10],
+        accepted_us=row[11],
+        user_id=row[12],
+        caused_by_run=row[13],
+    )
+
+
+def _values(event: Event, seq: int) -> dict[str, Any]:
+    return {
+        "seq": seq,
+        "id": event.id,
+        "hook": event.hook,
+        "source": event.source,
+        "time_us": event.time_us,
+        "tags_json": tuple_to_json(event.tags),
+        "key": event.key,
+        "payload_json": event.payload_json,
+        "digest": event.digest,
+        "trace_parent": event.trace_parent,
+        "hops": event.hops,
+        "accepted_us": event.accepted_us,
+        "user_id": event.user_id,
+        "caused_by_run": event.caused_by_run,
+    }
+
+
+class SqlEvents(Rows):
+    """Events in the order of acceptance."""
+
+    def add(self, events_: Sequence[Event]) -> list[tuple[Event, bool]]:
+        """Insert events (their `seq` is ignored), each once by id; a batch costs a constant number of statements."""
+        if not events_:
+            return []
+        known = self._known(events_)
+        fresh: dict[str, Event] = {}
+        for event in events_:
+            if event.id not in known:
+                fresh.setdefault(event.id, event)
+        inserted = self._insert(fresh)
+        if len(inserted) < len(fresh):  # somebody else was quicker with these ids
+            known |= self._known([event for id_, event in fresh.items() if id_ not in inserted])
+        result = []
+        for event in events_:
+            new = inserted.get(event.id)
+            stored = new or known[event.id]
+            # An id that stands twice in the batch is new once.
+            result.append((stored, new is not None and fresh.pop(event.id, None) is not None))
+        return result
+
+    def _known(self, wanted: Sequence[Event]) -> dict[str, Event]:
+        ids = {"ids": [event.id for event in wanted]}
+        known = {row.id: event_of(row) for row in self._all(_BY_ID, ids)}
+        digests = {row.id: row.digest for row in self._all(_PRUNED, ids)}
+        if digests:
+            for event in wanted:
+                if event.id in digests and event.id not in known:
+                    known[event.id] = replace(event, seq=0, digest=digests[event.id])
+        return known
+
+    def _insert(self, fresh: dict[str, Event]) -> dict[str, Event]:
+        if not fresh:
+            return {}
+        work = self.work
+        seqs = work.bulk.serials(work.conn, events, len(fresh))
+        stored = {event.id: replace(event, seq=seq) for event, seq in zip(fresh.values(), seqs, strict=True)}
+        # In the order of the id: two transactions with the same ids never wait for each other in a circle.
+        rows = [_values(event, event.seq) for event in stored.values()]
+        if work.bulk.name != "sqlite":
+            rows.sort(key=lambda row: row["id"])
+        new = work.bulk.insert_new(work.conn, events, rows, "id")
+        if len(new) < len(stored):
+            stored = {id_: event for id_, event in stored.items() if id_ in new}
+        tags = [
+            {"tag": tag, "event_seq": event.seq} for event in stored.values() if event.tags for tag in set(event.tags)
+        ]
+        if tags:
+            work.bulk.insert_new(work.conn, event_tags, tags, "event_seq")
+        return stored
+
+    def get(self, event_id: str) -> Event | None:
+        row = self._first(_GET, {"id": event_id})
+        return event_of(row) if row else None
+
+    def by_seq(self, seqs: Sequence[int]) -> dict[int, Event]:
+        if not seqs:
+            return {}
+        return {row[0]: event_of(row) for row in self._all(_BY_SEQ, {"seqs": list(seqs)})}
+
+    def page(
+        self,
+        *,
+        hook: str | None = None,
+        tag: str | None = None,
+        key: str | None = None,
+        since_us: int | None = None,
+        until_us: int | None = None,
+        after: int | None = None,
+        limit: int = 100,
+        newest_first: bool = True,
+    ) -> list[Event]:
+        """Return events by seq, starting behind seq `after` (keyset paging); since/until compare `time_us`."""
+        query = select(events)
+        if tag is not None:
+            query = query.join(event_tags, event_tags.c.event_seq == events.c.seq).where(event_tags.c.tag == tag)
+        position = event_tags.c.event_seq if tag is not None else events.c.seq
+        if hook is not None:
+            query = query.where(events.c.hook == hook)
+        if key is not None:
+            query = query.where(events.c.key == key)
+        if since_us is not None:
+            query = query.where(events.c.time_us >= since_us)
+        if until_us is not None:
+            query = query.where(events.c.time_us < until_us)
+        if after is not None:
+            query = query.where(position < after if newest_first else position > after)
+        query = query.order_by(position.desc() if newest_first else position).limit(limit)
+        return [event_of(row) for row in self._all(query)]

@@ -1,0 +1,122 @@
+"""PostgreSQL: connections, bulk statements, and what its errors mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Engine,
+    Integer,
+    Table,
+    bindparam,
+    column,
+    event,
+    func,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.engine import ExceptionContext
+
+from eventproc.errors import ConfigError, InvalidInput, StoreUnavailable
+from eventproc.store.base import Bulk, BulkUpdate, Row
+
+_SERIALS = text("SELECT nextval(pg_get_serial_sequence(:name, :column)) FROM generate_series(1, :wanted)")
+
+
+class PostgresBulk(Bulk):
+    """Statements over many rows: one statement whose parameters are arrays."""
+
+    name = "postgresql"
+
+    def __init__(self) -> None:
+        self._updates: dict[BulkUpdate, Any] = {}
+        self._inserts: dict[tuple[Table, tuple[str, ...], str], Any] = {}
+
+    def insert_new(self, conn: Connection, table: Table, rows: Sequence[Row], key: str) -> set[Any]:
+        """Insert in the order of the key, so that two transactions never wait for each other in a circle."""
+        columns = tuple(rows[0])
+        statement = self._inserts.get((table, columns, key))
+        if statement is None:
+            source = _unnest({name: table.c[name].type for name in columns})
+            statement = (
+                insert(table)
+                .from_select(list(columns), select(*source.c))
+                .on_conflict_do_nothing()
+                .returning(table.c[key])
+            )
+            self._inserts[(table, columns, key)] = statement
+        return set(conn.execute(statement, _arrays(rows, columns)).scalars())
+
+    def update(self, conn: Connection, update: BulkUpdate, rows: Sequence[Row]) -> None:
+        """Update each row by its `id`."""
+        statement = self._updates.get(update)
+        if statement is None:
+            statement = self._updates[update] = self._build(update)
+        conn.execute(statement, _arrays(rows, ("id", *update.params)))
+
+    @staticmethod
+    def _build(spec: BulkUpdate) -> Any:
+        source = _unnest({"id": BigInteger(), **spec.params})
+        values = spec.values(lambda name: source.c[name])
+        return update(spec.table).where(spec.table.c.id == source.c.id).values(values)
+
+    def serials(self, conn: Connection, table: Table, wanted: int) -> Sequence[int]:
+        """Take numbers from the sequence behind the table's key."""
+        key = next(iter(table.primary_key.columns)).name
+        return sorted(conn.execute(_SERIALS, {"name": table.name, "column": key, "wanted": wanted}).scalars())
+
+
+def _unnest(columns: dict[str, Any]) -> Any:
+    wide = {name: BigInteger() if isinstance(kind, Integer) else kind for name, kind in columns.items()}
+    arrays = [bindparam(f"_{name}", type_=ARRAY(kind)) for name, kind in wide.items()]
+    source = func.unnest(*arrays).table_valued(*[column(name, kind) for name, kind in wide.items()], name="given")
+    return source.render_derived()
+
+
+def _arrays(rows: Sequence[Row], columns: Sequence[str]) -> dict[str, list[Any]]:
+    return {f"_{name}": [row[name] for row in rows] for name in columns}
+
+
+def prepare(engine: Engine) -> None:
+    """Translate the engine's errors."""
+    event.listen(engine, "handle_error", _on_error)
+
+
+def _on_error(context: ExceptionContext) -> Exception | None:
+    error = context.original_exception
+    if isinstance(error, psycopg.Error):
+        translated = translate(error, lost=context.is_disconnect)
+        if translated is not error:
+            return translated
+    return None
+
+
+def translate(error: psycopg.Error, *, lost: bool = False) -> Exception:
+    """Say what the error means for the platform; the error itself where it means a fault of ours."""
+    errors = psycopg.errors
+    if isinstance(error, errors.ReadOnlySqlTransaction):
+        return RuntimeError("this transaction is for reading: use begin() to write")
+    if isinstance(error, errors.InvalidPassword | errors.InvalidAuthorizationSpecification | errors.InvalidCatalogName):
+        return ConfigError(f"PostgreSQL refuses the connection: {_first_line(error)}; check the database URL")
+    if isinstance(error, errors.SerializationFailure | errors.DeadlockDetected | errors.LockNotAvailable):
+        return StoreUnavailable(f"another transaction was in the way, try again: {_first_line(error)}")
+    if isinstance(error, errors.DiskFull):
+        return StoreUnavailable("the disk of the PostgreSQL server is full: nothing of the transaction was written")
+    if isinstance(error, errors.UntranslatableCharacter | errors.CharacterNotInRepertoire):
+        return InvalidInput(f"PostgreSQL can not store that text: {_first_line(error)}")
+    if isinstance(error, psycopg.DataError) and "NUL" in str(error):
+        return InvalidInput("PostgreSQL can not store texts that contain the NUL character")
+    if lost or isinstance(error, psycopg.OperationalError):
+        return StoreUnavailable(f"PostgreSQL can not be reached or ended the connection: {_first_line(error)}")
+    return error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,185 @@
+"""Runs: queued with their event, leased, finished."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import bindparam, func, insert, select, text
+
+from eventproc.model import Claim, Finish, LogChunk, NewRun, Run, RunFilter
+from eventproc.store import claim, finish, requeue
+from eventproc.store.base import Rows, any_of
+from eventproc.store.due import next_due_us
+from eventproc.store.lanes import Lanes
+from eventproc.store.reading import RunPages
+from eventproc.store.schema import OPEN, WAITING, events, lanes, run_logs, runs
+
+_HOOKS = select(events.c.seq, events.c.hook).where(any_of(events.c.seq, "seqs"))
+_KNOWN = select(runs.c.event_seq, runs.c.handler_id, runs.c.round).where(any_of(runs.c.event_seq, "seqs"))
+_COUNTS = (
+    select(runs.c.state, func.count())
+    .where(text("state <> 'succeeded'"), text(f"({OPEN} OR state IN ('failed', 'commit_failed'))"))
+    .group_by(runs.c.state)
+)
+_ROUND = select(func.max(runs.c.round)).where(
+    runs.c.event_seq == bindparam("event_seq"), runs.c.handler_id == bindparam("handler_id")
+)
+_ADD_LOGS = insert(run_logs)
+_LOGS = (
+    select(run_logs)
+    .where(run_logs.c.run_id == bindparam("run_id"), run_logs.c.id > bindparam("after"))
+    .order_by(run_logs.c.id)
+    .limit(bindparam("wanted"))
+)
+_BACKLOG = select(func.count()).where(
+    runs.c.lane_id.in_(select(lanes.c.id).where(lanes.c.handler_id == bindparam("handler_id"))), text(WAITING)
+)
+
+
+class SqlRuns(Rows):
+    """Runs by id."""
+
+    def add(self, event_seq: int, runs: Sequence[NewRun], *, now_us: int) -> list[int]:
+        """Queue runs of one event; a (event, handler, round) that exists is left alone and not returned."""
+        return [run_id for _, run_id in self.add_many([(event_seq, run) for run in runs], now_us=now_us)]
+
+    def add_many(self, new: Sequence[tuple[int, NewRun]], *, now_us: int) -> list[tuple[int, int]]:
+        """Queue (event_seq, run) pairs in few statements; return (event_seq, run id) of the new ones."""
+        if not new:
+            return []
+        work = self.work
+        seqs = {"seqs": list({seq for seq, _ in new})}
+        hooks = {row.seq: row.hook for row in self._all(_HOOKS, seqs)}
+        known = {tuple(row) for row in self._all(_KNOWN, seqs)}
+        wanted: dict[tuple[int, int, int], NewRun] = {}
+        for seq, run in new:
+            name = (seq, run.handler_id, run.round)
+            if name not in known:
+                wanted.setdefault(name, run)
+        if not wanted:
+            return []
+        lane_ids = Lanes(work).of({(run.handler_id, hooks[name[0]], run.isolation) for name, run in wanted.items()})
+        ids = work.bulk.serials(work.conn, runs, len(wanted))
+        rows = [
+            _values(run_id, name[0], run, lane_ids[(run.handler_id, hooks[name[0]], run.isolation)], now_us)
+            for run_id, (name, run) in zip(ids, wanted.items(), strict=True)
+        ]
+        if work.bulk.name != "sqlite":  # see SqlEvents.add: no waiting in a circle
+            rows.sort(key=lambda row: (row["event_seq"], row["handler_id"], row["round"]))
+        added = work.bulk.insert_new(work.conn, runs, rows, "id")
+        return [(name[0], run_id) for run_id, name in zip(ids, wanted, strict=True) if run_id in added]
+
+    def claim(
+        self,
+        *,
+        worker: str,
+        pythons: Sequence[str],
+        want_run: int,
+        want_batch: int,
+        lease_us: int,
+        now_us: int,
+    ) -> list[Claim]:
+        """Lease due runs."""
+        return claim.claim(
+            self.work,
+            worker=worker,
+            pythons=pythons,
+            want_run=want_run,
+            want_batch=want_batch,
+            lease_us=lease_us,
+            now_us=now_us,
+        )
+
+    def renew(self, leases: Sequence[tuple[int, int]], *, lease_us: int, now_us: int) -> set[int]:
+        """Prolong (run id, token) leases; return the ids still held and not asked to be cancelled."""
+        return finish.renew(self.work, leases, lease_us=lease_us, now_us=now_us)
+
+    def cancel_requests(self, run_ids: Sequence[int]) -> set[int]:
+        """Return those of the leased runs that somebody asked to cancel."""
+        return finish.cancel_requests(self.work, run_ids)
+
+    def finish(self, finishes: Sequence[Finish], *, now_us: int) -> set[int]:
+        """Write transitions of leased runs in few statements; return the ids that were still ours."""
+        return finish.finish(self.work, finishes, now_us=now_us)
+
+    def expire_leases(self, *, now_us: int, max_interruptions: int, limit: int = 1000) -> list[Run]:
+        """Take back leases that ran out. Return the runs as they now stand."""
+        return finish.expire_leases(self.work, now_us=now_us, max_interruptions=max_interruptions, limit=limit)
+
+    def next_due_us(self) -> int | None:
+        """Return when the next queued or retrying run is due."""
+        return next_due_us(self.work)
+
+    def get(self, run_id: int) -> Run | None:
+        return RunPages(self.work).get(run_id)
+
+    def page(self, which: RunFilter, *, after: int | None = None, limit: int = 100) -> list[Run]:
+        """Return runs newest first, starting behind id `after`."""
+        return RunPages(self.work).page(which, after=after, limit=limit)
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of runs in each state that is not final, and of the dead ones."""
+        return {state: number for state, number in self._all(_COUNTS)}
+
+    def cancel(self, run_ids: Sequence[int], *, now_us: int, reason: str) -> tuple[set[int], set[int]]:
+        """Cancel waiting runs, ask for the end of leased ones; return the ids (cancelled, asked)."""
+        return requeue.cancel(self.work, run_ids, now_us=now_us, reason=reason)
+
+    def requeue(self, run_ids: Sequence[int], *, now_us: int, current: bool) -> set[int]:
+        """Queue failed, commit_failed and cancelled runs again, with their own version or the current one."""
+        return requeue.requeue(self.work, run_ids, now_us=now_us, current=current)
+
+    def next_round(self, event_seq: int, handler_id: int) -> int:
+        last = self._scalar(_ROUND, {"event_seq": event_seq, "handler_id": handler_id})
+        return 0 if last is None else int(last) + 1
+
+    def add_logs(self, chunks: Sequence[LogChunk]) -> None:
+        rows = [
+            {
+                "run_id": chunk.run_id,
+                "attempt": chunk.attempt,
+                "stream": chunk.stream,
+                "at_us": chunk.at_us,
+                "text": chunk.text,
+            }
+            for chunk in chunks
+        ]
+        if rows:
+            self.work.conn.execute(_ADD_LOGS, rows)
+
+    def logs(self, run_id: int, *, after: int = 0, limit: int = 1000) -> list[LogChunk]:
+        rows = self._all(_LOGS, {"run_id": run_id, "after": after, "wanted": limit})
+        return [
+            LogChunk(
+                run_id=row.run_id, attempt=row.attempt, stream=row.stream, at_us=row.at_us, text=row.text, id=row.id
+            )
+            for row in rows
+        ]
+
+    def backlog(self, handler_id: int) -> int:
+        """Return how many runs of the handler wait."""
+        return int(self._scalar(_BACKLOG, {"handler_id": handler_id}))
+
+
+def _values(run_id: int, event_seq: int, run: NewRun, lane_id: int, now_us: int) -> dict[str, Any]:
+    return {
+        "id": run_id,
+        "event_seq": event_seq,
+        "handler_id": run.handler_id,
+        "version": run.version,
+        "round": run.round,
+        "lane_id": lane_id,
+        "state": "queued",
+        "attempt": 0,
+        "interruptions": 0,
+        "serial": 0,
+        "token": 0,
+        "order_key": run.order_key,
+        "limit_key": run.limit_key,
+        "rate_key": run.rate_key,
+        "created_us": now_us,
+        "due_us": run.due_us or now_us,
+        "cancel_requested": False,
+        "callbacks_only": False,
+    }

@@ -1,0 +1,375 @@
+"""
+The tables. Migrations create them step by step; a test holds the two against each other.
+
+Columns ending in `_us` are microseconds since 1970 UTC, in `_ns` nanoseconds, in `_json` JSON text.
+No column is called `t`, `count` or `index`: SQLAlchemy's rows have methods of those names.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+# The revision of store/migrations that these tables correspond to.
+REVISION: Final = "0001"
+
+WAITING: Final = "state IN ('queued', 'retrying')"
+LEASED: Final = "state IN ('running', 'committing')"
+OPEN: Final = "state IN ('queued', 'retrying', 'running', 'committing')"
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite counts rows in "INTEGER PRIMARY KEY" only; its integers are 64 bits wide anyway.
+Big = BigInteger().with_variant(Integer(), "sqlite")
+
+
+def _partial(name: str, *columns: str, where: str) -> Index:
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+
+
+def _serial(name: str = "id") -> Column[int]:
+    return Column(name, Big, primary_key=True, autoincrement=True)
+
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+# "revision": grows with every change of hooks, handlers or users.
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", Big, nullable=False),
+)
+
+users = Table(
+    "users",
+    metadata,
+    _serial(),
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("disabled", Boolean, nullable=False),
+    Column("created_us", Big, nullable=False),
+    UniqueConstraint("name"),
+    sqlite_autoincrement=True,
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    _serial(),
+    Column("user_id", Big, ForeignKey("users.id"), nullable=False, index=True),
+    Column("prefix", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("created_us", Big, nullable=False),
+    Column("revoked_us", Big),
+    Column("last_used_us", Big),
+    UniqueConstraint("prefix"),
+    sqlite_autoincrement=True,
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    _serial(),
+    Column("at_us", Big, nullable=False, index=True),
+    Column("user_name", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("object", Text, nullable=False),
+    Column("detail_json", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+hooks = Table(
+    "hooks",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("summary", Text, nullable=False),
+    Column("schema_json", Text, nullable=False),
+    Column("sample_json", Text, nullable=False),
+    Column("keep_s", Big),
+    Column("keep_idle_s", Big),
+    Column("source", Text, nullable=False),
+    Column("paused", Boolean, nullable=False),
+    Column("updated_us", Big, nullable=False),
+    Column("updated_by", Text, nullable=False),
+)
+
+# `live` is true, or null once deregistered: nulls are distinct, so dead handlers may share a name.
+handlers = Table(
+    "handlers",
+    metadata,
+    _serial(),
+    Column("hook", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("live", Boolean),
+    Column("owner_id", Big, ForeignKey("users.id"), nullable=False),
+    Column("current_version", Integer, nullable=False),
+    Column("last_version", Integer, nullable=False),
+    Column("paused", Boolean, nullable=False),
+    Column("created_us", Big, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("updated_us", Big, nullable=False),
+    Column("updated_by", Text, nullable=False),
+    Column("deregistered_us", Big),
+    UniqueConstraint("hook", "name", "live"),
+    sqlite_autoincrement=True,
+)
+
+handler_versions = Table(
+    "handler_versions",
+    metadata,
+    Column("handler_id", Big, ForeignKey("handlers.id"), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("size", Big, nullable=False),
+    Column("python", Text, nullable=False),
+    Column("dill", Text, nullable=False),
+    Column("source", Text),
+    Column("filename", Text),
+    Column("qualname", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("globals_json", Text, nullable=False),
+    Column("tags_json", Text, nullable=False),
+    Column("notify_on_success", Text),
+    Column("notify_on_failure", Text),
+    Column("options_json", Text, nullable=False),
+    Column("created_us", Big, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("blob", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("handler_id", "version"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    _serial("seq"),
+    Column("id", Text, nullable=False),
+    Column("hook", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("time_us", Big, nullable=False, index=True),
+    Column("tags_json", Text, nullable=False),
+    Column("key", Text),
+    Column("payload_json", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("trace_parent", Text),
+    Column("hops", Integer, nullable=False),
+    Column("accepted_us", Big, nullable=False),
+    Column("user_id", Big),
+    Column("caused_by_run", Big),
+    UniqueConstraint("id"),
+    Index("ix_events_hook_seq", "hook", "seq"),
+    _partial("ix_events_key_seq", "key", "seq", where="key IS NOT NULL"),
+    sqlite_autoincrement=True,
+)
+
+event_tags = Table(
+    "event_tags",
+    metadata,
+    Column("tag", Text, nullable=False),
+    Column("event_seq", Big, ForeignKey("events.seq", ondelete="CASCADE"), nullable=False, index=True),
+    PrimaryKeyConstraint("tag", "event_seq"),
+)
+
+# What is left of a pruned event for the deduplication window.
+pruned_events = Table(
+    "pruned_events",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("digest", Text, nullable=False),
+    Column("accepted_us", Big, nullable=False, index=True),
+)
+
+# A lane is where runs of one handler on one hook wait in one kind of isolation. A claim looks at lanes that have
+# runs waiting, never at the runs of a paused lane.
+lanes = Table(
+    "lanes",
+    metadata,
+    _serial(),
+    Column("handler_id", Big, ForeignKey("handlers.id"), nullable=False),
+    Column("hook", Text, nullable=False),
+    Column("isolation", Text, nullable=False),
+    UniqueConstraint("handler_id", "hook", "isolation"),
+    Index("ix_lanes_hook", "hook"),
+    sqlite_autoincrement=True,
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    _serial(),
+    Column("event_seq", Big, ForeignKey("events.seq"), nullable=False),
+    Column("handler_id", Big, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("round", Integer, nullable=False),
+    Column("lane_id", Big, ForeignKey("lanes.id"), nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("interruptions", Integer, nullable=False),
+    Column("serial", Integer, nullable=False),
+    Column("token", Integer, nullable=False),
+    Column("order_key", Text),
+    Column("limit_key", Text),
+    Column("rate_key", Text),
+    Column("created_us", Big, nullable=False),
+    Column("due_us", Big, nullable=False),
+    Column("started_us", Big),
+    Column("finished_us", Big),
+    Column("lease_until_us", Big),
+    Column("worker", Text),
+    Column("cancel_requested", Boolean, nullable=False),
+    Column("callbacks_only", Boolean, nullable=False),
+    Column("result_json", Text),
+    Column("failure_json", Text),
+    Column("sandbox", Text),
+    Column("cpu_us", Big),
+    Column("memory_bytes", Big),
+    UniqueConstraint("event_seq", "handler_id", "round"),
+    ForeignKeyConstraint(["handler_id", "version"], ["handler_versions.handler_id", "handler_versions.version"]),
+    Index("ix_runs_lane_id_id", "lane_id", "id"),
+    _partial("ix_runs_waiting", "lane_id", "due_us", "id", where=WAITING),
+    _partial("ix_runs_unsucceeded", "state", "id", where="state <> 'succeeded'"),
+    _partial("ix_runs_ordered", "handler_id", "order_key", "id", where=f"order_key IS NOT NULL AND {OPEN}"),
+    _partial("ix_runs_ordered_leased", "handler_id", "order_key", where=f"order_key IS NOT NULL AND {LEASED}"),
+    Index("ix_runs_finished_us", "finished_us"),
+    sqlite_autoincrement=True,
+)
+
+# Starts within the present window of a rate limit; `rate_key` is "" for the whole handler, "=KEY" for one key.
+rate_windows = Table(
+    "rate_windows",
+    metadata,
+    Column("handler_id", Big, nullable=False),
+    Column("rate_key", Text, nullable=False),
+    Column("end_us", Big, nullable=False),
+    Column("used", Integer, nullable=False),
+    PrimaryKeyConstraint("handler_id", "rate_key"),
+)
+
+run_logs = Table(
+    "run_logs",
+    metadata,
+    _serial(),
+    Column("run_id", Big, ForeignKey("runs.id", ondelete="CASCADE"), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("stream", Text, nullable=False),
+    Column("at_us", Big, nullable=False, index=True),
+    Column("text", Text, nullable=False),
+    Index("ix_run_logs_run_id_id", "run_id", "id"),
+    sqlite_autoincrement=True,
+)
+
+# A leased notice is a pending one whose `due_us` lies at the end of the lease. Notices and files may outlive their
+# runs, so they do not reference them.
+notices = Table(
+    "notices",
+    metadata,
+    _serial(),
+    Column("run_id", Big, nullable=False),
+    Column("handler_id", Big, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("serial", Integer, nullable=False),
+    Column("recipients_json", Text, nullable=False),
+    Column("refused_json", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due_us", Big, nullable=False),
+    Column("created_us", Big, nullable=False, index=True),
+    Column("sent_us", Big),
+    Column("error", Text),
+    Column("message_id", Text),
+    Column("subject", Text),
+    Column("mail", LargeBinary),
+    Column("token", Integer, nullable=False),
+    UniqueConstraint("run_id", "outcome", "serial"),
+    _partial("ix_notices_due_us", "due_us", "id", where="state = 'pending'"),
+    _partial("ix_notices_pending", "handler_id", "outcome", "id", where="state = 'pending'"),
+    _partial("ix_notices_sent", "handler_id", "outcome", "sent_us", where="sent_us IS NOT NULL"),
+    sqlite_autoincrement=True,
+)
+
+files = Table(
+    "files",
+    metadata,
+    Column("code", Text, primary_key=True),
+    Column("run_id", Big, nullable=False, index=True),
+    Column("name", Text, nullable=False),
+    Column("size", Big, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("created_us", Big, nullable=False, index=True),
+)
+
+series = Table(
+    "series",
+    metadata,
+    Column("uuid", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("collection", Text, nullable=False),
+    Column("unit", Text, nullable=False),
+    Column("tags_json", Text, nullable=False),
+    Column("annotations_json", Text, nullable=False),
+    Column("layout", Text, nullable=False),
+    Column("points", Big, nullable=False),
+    Column("earliest_ns", Big),
+    Column("latest_ns", Big),
+    Column("created_us", Big, nullable=False),
+    Column("owner_id", Big),
+    Index("ix_series_collection_name", "collection", "name"),
+    Index("ix_series_name", "name"),
+)
+
+series_chunks = Table(
+    "series_chunks",
+    metadata,
+    Column("series", Text, ForeignKey("series.uuid", ondelete="CASCADE"), nullable=False),
+    Column("start_ns", Big, nullable=False),
+    Column("end_ns", Big, nullable=False),
+    Column("points", Big, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("series", "start_ns"),
+)
+
+schedules = Table(
+    "schedules",
+    metadata,
+    _serial(),
+    Column("name", Text, nullable=False),
+    Column("cron", Text, nullable=False),
+    Column("timezone", Text, nullable=False),
+    Column("hook", Text, nullable=False),
+    Column("tags_json", Text, nullable=False),
+    Column("payload_json", Text, nullable=False),
+    Column("next_us", Big, nullable=False, index=True),
+    Column("paused", Boolean, nullable=False),
+    Column("user_id", Big),
+    UniqueConstraint("name"),
+    sqlite_autoincrement=True,
+)

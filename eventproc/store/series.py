@@ -1,0 +1,158 @@
+"""Series: the registry and the chunks of samples."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import bindparam, delete, func, insert, select, text, update
+
+from eventproc.errors import NotFound
+from eventproc.model import Chunk, Series
+from eventproc.store.base import Rows, any_of, to_json
+from eventproc.store.schema import series, series_chunks
+
+_PUT = text(
+    "INSERT INTO series (uuid, name, collection, unit, tags_json, annotations_json, layout, points, earliest_ns,"
+    " latest_ns, created_us, owner_id) VALUES (:uuid, :name, :collection, :unit, :tags_json, :annotations_json,"
+    " :layout, :points, :earliest_ns, :latest_ns, :created_us, :owner_id) ON CONFLICT (uuid) DO NOTHING"
+)
+_GET = select(series).where(series.c.uuid == bindparam("uuid"))
+_LOCK = select(series.c.uuid).where(series.c.uuid == bindparam("uuid")).with_for_update()
+_ANNOTATE = update(series).where(series.c.uuid == bindparam("_uuid")).values(annotations_json=bindparam("_text"))
+# Chunks never overlap, so only the last one that starts before `start_ns` can reach into the range.
+_OVERLAPPING = text(
+    "SELECT start_ns, end_ns, points, data FROM series_chunks WHERE series = :uuid AND start_ns < :end_ns"
+    " AND start_ns >= COALESCE((SELECT max(start_ns) FROM series_chunks WHERE series = :uuid"
+    " AND start_ns <= :start_ns), :start_ns) AND end_ns >= :start_ns ORDER BY start_ns"
+)
+_DELETE = delete(series_chunks).where(
+    series_chunks.c.series == bindparam("uuid"), any_of(series_chunks.c.start_ns, "old")
+)
+_INSERT = insert(series_chunks)
+_EXTENT = select(
+    func.coalesce(func.sum(series_chunks.c.points), 0),
+    func.min(series_chunks.c.start_ns),
+    func.max(series_chunks.c.end_ns),
+).where(series_chunks.c.series == bindparam("uuid"))
+_SET_EXTENT = (
+    update(series)
+    .where(series.c.uuid == bindparam("_uuid"))
+    .values(points=bindparam("_points"), earliest_ns=bindparam("_earliest"), latest_ns=bindparam("_latest"))
+)
+
+
+def _series(row: Any) -> Series:
+    return Series(
+        uuid=row.uuid,
+        name=row.name,
+        collection=row.collection,
+        unit=row.unit,
+        tags=json.loads(row.tags_json),
+        annotations=json.loads(row.annotations_json),
+        layout=row.layout,
+        count=row.points,
+        earliest_ns=row.earliest_ns,
+        latest_ns=row.latest_ns,
+        created_us=row.created_us,
+        owner_id=row.owner_id,
+    )
+
+
+class SqlSeries(Rows):
+    """Series by UUID."""
+
+    def put(self, new: Series) -> Series:
+        """Insert the registry row, or return the existing one of that uuid unchanged."""
+        values = {
+            "uuid": new.uuid,
+            "name": new.name,
+            "collection": new.collection,
+            "unit": new.unit,
+            "tags_json": to_json(dict(new.tags)),
+            "annotations_json": to_json(dict(new.annotations)),
+            "layout": new.layout,
+            "points": new.count,
+            "earliest_ns": new.earliest_ns,
+            "latest_ns": new.latest_ns,
+            "created_us": new.created_us,
+            "owner_id": new.owner_id,
+        }
+        self.work.conn.execute(_PUT, values)
+        stored = self.get(new.uuid)
+        if stored is None:
+            raise NotFound(f"series {new.uuid} was deleted a moment ago", uuid=new.uuid)
+        return stored
+
+    def get(self, uuid: str) -> Series | None:
+        row = self._first(_GET, {"uuid": uuid})
+        return _series(row) if row else None
+
+    def find(
+        self,
+        *,
+        name: str | None = None,
+        collection: str | None = None,
+        prefix: bool = False,
+        tags: Mapping[str, str] | None = None,
+        limit: int = 1000,
+    ) -> list[Series]:
+        """Return series by name and collection; `prefix` compares the collection's beginning."""
+        query = select(series).order_by(series.c.collection, series.c.name, series.c.uuid)
+        if name is not None:
+            query = query.where(series.c.name == name)
+        if collection is not None and prefix:
+            query = query.where(func.substr(series.c.collection, 1, len(collection)) == collection)
+        elif collection is not None:
+            query = query.where(series.c.collection == collection)
+        if not tags:
+            return [_series(row) for row in self._all(query.limit(limit))]
+        found: list[Series] = []
+        for row in self.work.conn.execute(query):
+            candidate = _series(row)
+            if all(candidate.tags.get(key) == value for key, value in tags.items()):
+                found.append(candidate)
+            if len(found) >= limit:
+                break
+        return found
+
+    def collections(self, prefix: str = "") -> list[str]:
+        rows = self._all(select(series.c.collection).distinct())
+        return sorted(row.collection for row in rows if row.collection.startswith(prefix))
+
+    def set_annotations(self, uuid: str, annotations: Mapping[str, str]) -> bool:
+        return self._changed(_ANNOTATE, {"_uuid": uuid, "_text": to_json(dict(annotations))}) > 0
+
+    def chunks(self, uuid: str, start_ns: int, end_ns: int) -> list[Chunk]:
+        """Return the chunks that overlap [start_ns, end_ns), in order."""
+        rows = self._all(_OVERLAPPING, {"uuid": uuid, "start_ns": start_ns, "end_ns": end_ns})
+        return [
+            Chunk(series=uuid, start_ns=row.start_ns, end_ns=row.end_ns, count=row.points, data=bytes(row.data))
+            for row in rows
+        ]
+
+    def replace_chunks(self, uuid: str, old: Sequence[int], new: Sequence[Chunk]) -> None:
+        """Delete the chunks that start at `old`, insert `new`, and bring count, earliest and latest up to date."""
+        conn = self.work.conn
+        if old:
+            conn.execute(_DELETE, {"uuid": uuid, "old": list(old)})
+        if new:
+            rows = [
+                {
+                    "series": uuid,
+                    "start_ns": chunk.start_ns,
+                    "end_ns": chunk.end_ns,
+                    "points": chunk.count,
+                    "data": chunk.data,
+                }
+                for chunk in new
+            ]
+            conn.execute(_INSERT, rows)
+        points, earliest, latest = conn.execute(_EXTENT, {"uuid": uuid}).one()
+        values = {"_uuid": uuid, "_points": int(points), "_earliest": earliest, "_latest": latest}
+        conn.execute(_SET_EXTENT, values)
+
+    def lock(self, uuid: str) -> None:
+        """Keep other writers of this series out until the end of the transaction."""
+        self.work.conn.execute(_LOCK, {"uuid": uuid})

@@ -1,0 +1,159 @@
+"""SQLite: connections, bulk statements, and what its errors mean."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, Table, bindparam, event, insert, text, update
+from sqlalchemy.engine import ExceptionContext
+
+from eventproc.errors import ConfigError, EventprocError, StoreUnavailable
+from eventproc.store.base import Bulk, BulkUpdate, Row
+
+BUSY_TIMEOUT_S: Final = 30.0
+BUSY_POLL_S: Final = 0.0005  # SQLite's own back-off sleeps up to 0.1 s: far too long between short transactions
+BUSY_POLL_MAX_S: Final = 0.005
+
+_LAST_SERIAL = text("SELECT seq FROM sqlite_sequence WHERE name = :name")
+
+
+class SqliteBulk(Bulk):
+    """Statements over many rows: `executemany` is the fastest there is, and a writer is alone."""
+
+    name = "sqlite"
+
+    def __init__(self) -> None:
+        self._updates: dict[BulkUpdate, Any] = {}
+        self._inserts: dict[tuple[Table, tuple[str, ...]], Any] = {}
+
+    def insert_new(self, conn: Connection, table: Table, rows: Sequence[Row], key: str) -> set[Any]:
+        """Insert the rows: nobody else writes since the caller looked."""
+        columns = tuple(rows[0])
+        statement = self._inserts.get((table, columns))
+        if statement is None:
+            statement = insert(table).values({name: bindparam(name) for name in columns})
+            self._inserts[(table, columns)] = statement
+        conn.execute(statement, rows)
+        return {row[key] for row in rows}
+
+    def update(self, conn: Connection, update: BulkUpdate, rows: Sequence[Row]) -> None:
+        """Update each row by its `id`."""
+        statement = self._updates.get(update)
+        if statement is None:
+            statement = self._updates[update] = self._build(update)
+        conn.execute(statement, [{f"_{name}": value for name, value in row.items()} for row in rows])
+
+    @staticmethod
+    def _build(spec: BulkUpdate) -> Any:
+        def param(name: str) -> Any:
+            return bindparam(f"_{name}", type_=spec.params[name])
+
+        values: Mapping[str, Any] = spec.values(param)
+        return update(spec.table).where(spec.table.c.id == bindparam("_id")).values(values)
+
+    def serials(self, conn: Connection, table: Table, wanted: int) -> Sequence[int]:
+        """Continue behind the highest number ever used; the insert that follows moves the counter."""
+        last = conn.execute(_LAST_SERIAL, {"name": table.name}).scalar() or 0
+        return range(last + 1, last + 1 + wanted)
+
+
+def prepare(engine: Engine, *, write: bool, durability: str, busy_timeout_s: float, memory: bool = False) -> None:
+    """Set up the engine's connections and its way to begin a transaction."""
+
+    @event.listens_for(engine, "connect")
+    def _connect(dbapi: sqlite3.Connection, _record: Any) -> None:
+        dbapi.isolation_level = None  # the sqlite3 module must not begin transactions of its own
+        busy_ms = 2 if write else round(busy_timeout_s * 1000)
+        if not memory:
+            _use_wal(dbapi, busy_timeout_s)
+        dbapi.execute(f"PRAGMA busy_timeout = {busy_ms}")
+        dbapi.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
+        dbapi.execute("PRAGMA foreign_keys = ON")
+        dbapi.execute("PRAGMA temp_store = MEMORY")
+        dbapi.execute("PRAGMA cache_size = -32000")
+        if not write:
+            dbapi.execute("PRAGMA query_only = ON")
+
+    @event.listens_for(engine, "begin")
+    def _begin(conn: Connection) -> None:
+        dbapi: sqlite3.Connection = conn.connection.dbapi_connection  # type: ignore[assignment]  # SQLAlchemy's protocol
+        if not write:
+            dbapi.execute("BEGIN")
+            return
+        _begin_immediate(dbapi, busy_timeout_s)
+
+    event.listen(engine, "handle_error", _on_error)
+
+
+def _use_wal(dbapi: sqlite3.Connection, busy_timeout_s: float) -> None:
+    # The change of mode ignores busy_timeout, and several processes may open a new database at once.
+    def change() -> None:
+        if dbapi.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            dbapi.execute("PRAGMA journal_mode = WAL")
+
+    _patiently(change, busy_timeout_s)
+
+
+def _begin_immediate(dbapi: sqlite3.Connection, busy_timeout_s: float) -> None:
+    _patiently(lambda: dbapi.execute("BEGIN IMMEDIATE"), busy_timeout_s)
+
+
+def _patiently(action: Any, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    pause = BUSY_POLL_S
+    while True:
+        try:
+            action()
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error) or time.monotonic() >= deadline:
+                raise translate(error) from error
+        else:
+            return
+        time.sleep(pause)
+        pause = min(pause * 1.2, BUSY_POLL_MAX_S)
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0) or 0
+    return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _on_error(context: ExceptionContext) -> Exception | None:
+    error = context.original_exception
+    if isinstance(error, sqlite3.Error):
+        translated = translate(error)
+        if translated is not error:
+            return translated
+    return None
+
+
+def translate(error: sqlite3.Error) -> Exception:
+    """Say what the error means for the platform; the error itself where it means a fault of ours."""
+    code = getattr(error, "sqlite_errorcode", None) or 0
+    primary = code & 0xFF
+    if _is_busy(error):
+        return StoreUnavailable(
+            "the database is locked: another process holds it; find it with `fuser` on the database file, or try again"
+        )
+    if primary == sqlite3.SQLITE_READONLY and "readonly" in str(error):
+        return RuntimeError("this transaction is for reading, or the database file is read-only: use begin() to write")
+    known: dict[int, type[EventprocError]] = {
+        sqlite3.SQLITE_FULL: StoreUnavailable,
+        sqlite3.SQLITE_IOERR: StoreUnavailable,
+        sqlite3.SQLITE_CANTOPEN: ConfigError,
+        sqlite3.SQLITE_NOTADB: ConfigError,
+        sqlite3.SQLITE_CORRUPT: StoreUnavailable,
+    }
+    advice = {
+        sqlite3.SQLITE_FULL: "the disk is full: nothing of the transaction was written; free some space and try again",
+        sqlite3.SQLITE_IOERR: "the disk failed while the database was read or written; nothing was half written",
+        sqlite3.SQLITE_CANTOPEN: "the database file can not be opened: check that its directory exists and may be written",
+        sqlite3.SQLITE_NOTADB: "that file is not a SQLite database: check the database URL",
+        sqlite3.SQLITE_CORRUPT: "the database file is damaged: restore it from a backup",
+    }
+    if primary in known:
+        return known[primary](f"{advice[primary]} ({error})")
+    return error

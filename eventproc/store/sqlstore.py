@@ -1,0 +1,223 @@
+"""The store over SQLAlchemy: engines, transactions, joining a caller's session, schema revisions."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, bindparam, event, inspect, select, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from eventproc.abc import Store, Tx
+from eventproc.errors import ConfigError
+from eventproc.store.audit import SqlAudit
+from eventproc.store.base import Bulk, Caches, Work
+from eventproc.store.events import SqlEvents
+from eventproc.store.files import SqlFiles
+from eventproc.store.handlers import SqlHandlers
+from eventproc.store.hooks import SqlHooks
+from eventproc.store.notices import SqlNotices
+from eventproc.store.retention import SqlRetention
+from eventproc.store.runs import SqlRuns
+from eventproc.store.schedules import SqlSchedules
+from eventproc.store.schema import REVISION, meta
+from eventproc.store.series import SqlSeries
+from eventproc.store.users import SqlUsers
+
+logger = logging.getLogger(__name__)
+
+_META = select(meta.c.value).where(meta.c.name == bindparam("name"))
+_SET_META = text(
+    "INSERT INTO meta (name, value) VALUES (:name, :value) ON CONFLICT (name) DO UPDATE SET value = :value"
+)
+_REVISION = text("SELECT version_num FROM alembic_version")
+
+
+class SqlTx(Tx):
+    """A transaction: the aggregates over one connection."""
+
+    def __init__(self, conn: Connection, bulk: Bulk, caches: Caches) -> None:
+        work = self.work = Work(conn, bulk, caches)
+        self.hooks = SqlHooks(work)
+        self.handlers = SqlHandlers(work)
+        self.events = SqlEvents(work)
+        self.runs = SqlRuns(work)
+        self.notices = SqlNotices(work)
+        self.files = SqlFiles(work)
+        self.series = SqlSeries(work)
+        self.users = SqlUsers(work)
+        self.audit = SqlAudit(work)
+        self.schedules = SqlSchedules(work)
+        self.retention = SqlRetention(work)
+
+    def after_commit(self, action: Callable[[], None]) -> None:
+        """Call `action` once the transaction is committed; never after a rollback."""
+        self.work.actions.append(action)
+
+    def get_meta(self, name: str) -> str | None:
+        """Return a setting kept in the database."""
+        value: str | None = self.work.conn.execute(_META, {"name": name}).scalar()
+        return value
+
+    def set_meta(self, name: str, value: str) -> None:
+        """Keep a setting in the database."""
+        self.work.conn.execute(_SET_META, {"name": name, "value": value})
+
+
+def run_actions(work: Work) -> None:
+    """Do what waited for the commit; it has happened, so that a failing action may not look like a failed commit."""
+    actions, work.actions = work.actions, []
+    for action in actions:
+        try:
+            action()
+        except Exception:  # noqa: BLE001 - the data is safe; a lost wake-up costs latency only
+            logger.warning("an action after the commit failed", exc_info=True)
+
+
+class WriterLock:
+    """
+    Lets the threads of this process write in turn.
+
+    Waiting here costs nothing, while waiting inside SQLite means sleeping and polling. A second transaction of the
+    thread that holds it would wait for ever, so it is refused.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._owner: int | None = None
+
+    def __enter__(self) -> None:
+        me = threading.get_ident()
+        if self._owner == me:
+            raise RuntimeError("this thread is inside begin() already: pass its Tx on instead of beginning another")
+        self._lock.acquire()
+        self._owner = me
+
+    def __exit__(self, *_: object) -> None:
+        self._owner = None
+        self._lock.release()
+
+
+class SqlStore(Store):
+    """A store on one database, with an engine for writing and one for reading."""
+
+    def __init__(self, writer: Engine, reader: Engine, bulk: Bulk, *, lock: WriterLock | None) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._bulk = bulk
+        self._lock = lock
+        self._caches = Caches()
+        self._checked = False
+        self._store_id: str | None = None
+
+    @contextmanager
+    def begin(self) -> Iterator[Tx]:
+        """Open a transaction for writing; it commits at the end of the block and rolls back on an exception."""
+        self._check()
+        if self._lock is None:
+            tx = yield from self._transact(self._writer)
+        else:
+            with self._lock:
+                tx = yield from self._transact(self._writer)
+        run_actions(tx.work)
+
+    def _transact(self, engine: Engine) -> Iterator[Any]:
+        with engine.begin() as conn:
+            tx = SqlTx(conn, self._bulk, self._caches)
+            yield tx
+        return tx
+
+    @contextmanager
+    def read(self) -> Iterator[Tx]:
+        """Open a transaction for reading; it takes no write lock, and writing in it is an error."""
+        self._check()
+        with self._reader.connect() as conn:
+            tx = SqlTx(conn, self._bulk, self._caches)
+            yield tx
+        run_actions(tx.work)
+
+    def join(self, session: Any) -> Tx:
+        """Wrap a caller's own SQLAlchemy session or connection on the platform's database."""
+        self._check()
+        conn = session if isinstance(session, Connection) else session.connection()
+        self._check_same(conn)
+        tx = SqlTx(conn, self._bulk, self._caches)
+        _follow(session, tx.work)
+        return tx
+
+    def _check_same(self, conn: Connection) -> None:
+        if self._store_id is None:
+            with self.read() as tx:
+                self._store_id = tx.get_meta("store_id")
+        problem = "that session is on another database than the platform's: outbox events must share its transaction"
+        if not inspect(conn).has_table("meta"):
+            raise ConfigError(problem)
+        try:
+            found = conn.execute(_META, {"name": "store_id"}).scalar()
+        except DBAPIError as error:
+            raise ConfigError(problem) from error
+        if found != self._store_id:
+            raise ConfigError(problem)
+
+    def upgrade(self) -> None:
+        """Create the tables or bring them to this version's schema; several processes may do so at once."""
+        from eventproc.store.migrations import upgrade  # noqa: PLC0415 - alembic is slow to import and rarely needed
+
+        with self._writer.begin() as conn:
+            upgrade(conn)
+        self._checked = False
+
+    def revision(self) -> tuple[str | None, str]:
+        """Return the schema revision of the database (None: empty) and the one this version needs."""
+        with self._reader.connect() as conn:
+            if not inspect(conn).has_table("alembic_version"):
+                return None, REVISION
+            return conn.execute(_REVISION).scalar(), REVISION
+
+    def _check(self) -> None:
+        if self._checked:
+            return
+        found, needed = self.revision()
+        if found is None:
+            raise ConfigError("the database is empty: run `eventproc db upgrade` to create its tables")
+        if found != needed:
+            age = "older" if found < needed else "newer"
+            raise ConfigError(
+                f"the database has schema revision {found}, which is {age} than this version's {needed}: "
+                + ("run `eventproc db upgrade`" if found < needed else "install the version that upgraded it"),
+                found=found,
+                needed=needed,
+            )
+        self._checked = True
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._writer.dispose()
+        self._reader.dispose()
+
+
+def _follow(session: Any, work: Work) -> None:
+    """Run the transaction's actions after the caller's commit, and forget them with its rollback."""
+    over = threading.Event()
+
+    def committed(*_: Any) -> None:
+        if not over.is_set():
+            over.set()
+            run_actions(work)
+
+    def rolled_back(*_: Any) -> None:
+        over.set()
+        work.actions.clear()
+
+    if isinstance(session, Connection):
+        event.listen(session, "commit", committed)
+        event.listen(session, "rollback", rolled_back)
+    else:
+        event.listen(session, "after_commit", committed)
+        event.listen(session, "after_rollback", rolled_back)
+
+
+__all__ = ["SQLAlchemyError", "SqlStore", "SqlTx", "WriterLock", "run_actions"]
