@@ -1,0 +1,57 @@
+"""What runs asked for, written in the transaction of their result."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from eventproc.abc import Tx
+from eventproc.engine import series as samples
+from eventproc.engine.accept import accept_events
+from eventproc.errors import Conflict, EventprocError, NotFound
+from eventproc.model import Accepted, Claim, Effects, FileRecord
+from eventproc.registry.catalogue import Catalogue
+
+NO_EFFECTS = Effects()
+
+
+def apply_effects(tx: Tx, catalogue: Catalogue, claim: Claim, effects: Effects, *, now_us: int) -> bool:
+    """
+    Write a run's effects and tell whether runs were queued.
+
+    Raises an EventprocError when one of them has become impossible since it was asked for; the caller then writes
+    nothing of the run's success.
+    """
+    for series in effects.series:
+        stored = tx.series.put(series)
+        if (stored.name, stored.collection) != (series.name, series.collection):
+            raise Conflict(f"stream {series.uuid} exists meanwhile under the name {stored.name!r}", uuid=series.uuid)
+    for insert in effects.inserts:
+        times = np.frombuffer(insert.times_ns, "<i8")
+        samples.insert(tx, insert.series, times, np.frombuffer(insert.values, "<f8"))
+    for change in effects.annotations:
+        if not tx.series.set_annotations(change.series, change.annotations):
+            raise NotFound(f"there is no stream {change.series} any more", uuid=change.series)
+    if effects.files:
+        tx.files.add(
+            [
+                FileRecord(
+                    code=file.code,
+                    run_id=claim.run_id,
+                    name=file.name,
+                    size=file.size,
+                    digest=file.digest,
+                    created_us=now_us,
+                )
+                for file in effects.files
+            ]
+        )
+    return bool(effects.events) and _emit(tx, catalogue, claim, effects, now_us=now_us)
+
+
+def _emit(tx: Tx, catalogue: Catalogue, claim: Claim, effects: Effects, *, now_us: int) -> bool:
+    source = f"handler:{claim.handler_name}"
+    results = accept_events(tx, catalogue, effects.events, user_id=claim.owner_id, now_us=now_us, source=source)
+    for result in results:
+        if isinstance(result, EventprocError):
+            raise result
+    return any(isinstance(result, Accepted) and result.runs for result in results)

@@ -1,0 +1,382 @@
+"""Executes claimed runs in sandbox children and says what came of them: law 2, from the slot's side."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from eventproc.abc import Call, Child, Clock, Outcome, RunSession, Services
+from eventproc.engine import outcomes
+from eventproc.engine.children import Children, Key, Warm, key_of
+from eventproc.engine.effects import NO_EFFECTS
+from eventproc.engine.finishing import Finisher, Written
+from eventproc.engine.leases import Ending, Leases
+from eventproc.engine.outcomes import Conclusion
+from eventproc.errors import EventprocError, SandboxError, Unavailable
+from eventproc.model import Claim, Effects, Failure, Finish, Isolation, RunState
+
+log = logging.getLogger(__name__)
+
+_encode = msgspec.json.encode
+_DEAD_KINDS = frozenset({"interrupted", "exit", "signal", "sandbox", "cancelled", "lost"})
+_SMOOTHING = 0.3  # weight of the newest measurement of a handler's duration
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExecutionSettings:
+    sandbox_label: str
+    batch_max: int  # calls handed to a child at once
+    batch_target_s: float  # and about so much work
+    batch_hold_s: float  # what a slot has not started by then goes back into the queue
+    commit_tries: int
+    commit_pause_s: float
+
+
+class Durations:
+    """How long calls of each handler version take, as measured lately."""
+
+    def __init__(self, *, first_guess_s: float = 0.005) -> None:
+        self._guess_s = first_guess_s
+        self._by_key: dict[Key, float] = {}
+        self.mean_s = first_guess_s  # over all versions, for the size of claims
+
+    def of(self, key: Key) -> float | None:
+        return self._by_key.get(key)
+
+    def note(self, key: Key, seconds: float) -> None:
+        before = self._by_key.get(key, seconds)
+        if len(self._by_key) > 10_000:
+            self._by_key.clear()
+        self._by_key[key] = before + _SMOOTHING * (seconds - before)
+        self.mean_s += _SMOOTHING * (seconds - self.mean_s)
+
+
+class Executor:
+    """Takes lists of claims of one handler version and sees each of them to its end."""
+
+    def __init__(
+        self,
+        *,
+        children: Children,
+        services: Services,
+        leases: Leases,
+        finisher: Finisher,
+        clock: Clock,
+        settings: ExecutionSettings,
+    ) -> None:
+        self._children = children
+        self._services = services
+        self._leases = leases
+        self._finisher = finisher
+        self._clock = clock
+        self._settings = settings
+        self._stopping = threading.Event()
+        self.durations = Durations()
+
+    def stop(self) -> None:
+        """Start nothing more: what was not started is given back."""
+        self._stopping.set()
+
+    def run(self, claims: Sequence[Claim]) -> None:
+        """Execute claims of one version; returns when each has been concluded or given back."""
+        waiting = deque(claims)
+        began = time.monotonic()
+        fruitless = 0
+        while waiting:
+            if self._stopping.is_set() or (len(claims) > 1 and time.monotonic() - began > self._settings.batch_hold_s):
+                self._give_back(waiting)
+                return
+            chunk = self._next_chunk(waiting)
+            if not chunk:
+                continue
+            left = self._execute_chunk(chunk)
+            fruitless = fruitless + 1 if len(left) == len(chunk) else 0
+            if fruitless > 1:
+                self._fault(left.pop(0), SandboxError("its process ended twice before the handler began"))
+            waiting.extendleft(reversed(left))
+
+    # ---------------------------------------------------------------------------------------- chunks
+
+    def _next_chunk(self, waiting: deque[Claim]) -> list[Claim]:
+        """Take about `batch_target_s` of work, leaving out what must not run any more."""
+        took_s = self.durations.of(key_of(waiting[0].handler))
+        size = 1 if took_s is None else round(self._settings.batch_target_s / max(took_s, 1e-6))
+        chunk = []
+        for _ in range(min(max(1, size), self._settings.batch_max, len(waiting))):
+            claim = waiting.popleft()
+            ending = self._leases.ending(claim.run_id)
+            if ending is None:
+                chunk.append(claim)
+            else:
+                self._end_unstarted(claim, ending)
+        return chunk
+
+    def _end_unstarted(self, claim: Claim, ending: Ending) -> None:
+        if ending is Ending.CANCELLED:
+            self._submit(Conclusion(claim=claim, finish=outcomes.cancelled(claim, figures={})))
+        elif ending is Ending.STOPPING:
+            self._give_back([claim])
+        else:
+            self._leases.release([claim.run_id])
+
+    def _give_back(self, claims: Sequence[Claim] | deque[Claim]) -> None:
+        for claim in claims:
+            self._submit(Conclusion(claim=claim, finish=outcomes.given_back(claim)))
+
+    def _execute_chunk(self, chunk: list[Claim]) -> list[Claim]:
+        """Execute a chunk in one child; return the claims that never began."""
+        batch = chunk[0].handler.options.isolation is Isolation.BATCH
+        warm: Warm | None = None
+        done: set[int] = set()
+        healthy = False
+        try:
+            warm = (
+                self._children.take(chunk[0])
+                if batch
+                else Warm(self._children.spawn(chunk[0]), key_of(chunk[0].handler))
+            )
+            left, healthy = self._drive(warm, chunk, done)
+        except Exception as error:  # noqa: BLE001 - the boundary: whatever goes wrong is the outcome of these runs
+            left = [claim for claim in chunk if claim.run_id not in done]
+            return self._after_fault(left, error)
+        else:
+            return left
+        finally:
+            if warm is not None:
+                if batch and healthy:
+                    self._children.give(warm)
+                else:
+                    warm.child.close()
+
+    def _after_fault(self, left: list[Claim], error: Exception) -> list[Claim]:
+        if isinstance(error, Unavailable) and not isinstance(error, SandboxError):
+            # The store or another part is away: that is no fault of these runs.
+            log.warning("%d runs are given back: %s", len(left), error)
+            self._give_back(left)
+            return []
+        if not isinstance(error, EventprocError):
+            log.error("a fault of the platform while it executed runs", exc_info=error)
+        if left:
+            self._fault(left[0], error)
+        return left[1:]
+
+    def _fault(self, claim: Claim, error: Exception) -> None:
+        text = error.message if isinstance(error, EventprocError) else f"internal error of eventproc: {error!r}"
+        self._conclude_failure(claim, Failure(kind="sandbox", message=text), figures={}, logs=())
+
+    def _drive(self, warm: Warm, chunk: list[Claim], done: set[int]) -> tuple[list[Claim], bool]:
+        child = warm.child
+        sessions = [self._services.open(claim) for claim in chunk]
+        calls = [(_call(claim), session) for claim, session in zip(chunk, sessions, strict=True)]
+        left: list[Claim] = []
+        healthy = True
+        key = key_of(chunk[0].handler)
+        before = time.monotonic()
+        results = child.execute(calls)
+        for claim, session, outcome in _in_turn(chunk, sessions, results, child, self._leases):
+            # A killed child's other runs had no part in it: they begin again elsewhere.
+            if not outcome.started or self._hit_by_mistake(claim, outcome):
+                session.discard()
+                left.append(claim)
+                healthy = False
+                continue
+            self.durations.note(key, time.monotonic() - before)
+            warm.calls += 1
+            done.add(claim.run_id)
+            self._conclude(child, claim, session, outcome)
+            healthy = healthy and outcome.alive
+            before = time.monotonic()
+        return left, healthy
+
+    def _hit_by_mistake(self, claim: Claim, outcome: Outcome) -> bool:
+        killed = outcome.failure is not None and outcome.failure.kind == "cancelled"
+        return killed and self._leases.ending(claim.run_id) is None
+
+    # ---------------------------------------------------------------------------------------- conclusions
+
+    def _conclude(self, child: Child, claim: Claim, session: RunSession, outcome: Outcome) -> None:
+        figures = self._figures(outcome)
+        ending = self._leases.ending(claim.run_id)
+        if ending is Ending.LOST:
+            session.discard()
+            self._leases.release([claim.run_id])
+            return
+        if outcome.failure is not None:
+            self._conclude_ended(claim, session, outcome.failure, ending, figures)
+        elif outcome.callbacks and not outcome.alive:
+            failure = Failure(
+                kind="exit", message="its process ended before the commit callbacks could run", rolled_back=False
+            )
+            self._conclude_ended(claim, session, failure, ending, figures)
+        else:
+            self._conclude_success(child, claim, session, outcome, figures)
+
+    def _conclude_ended(
+        self, claim: Claim, session: RunSession, failure: Failure, ending: Ending | None, figures: dict[str, Any]
+    ) -> None:
+        logs = tuple(session.take_logs())
+        session.discard()
+        if ending is Ending.CANCELLED:
+            self._submit(Conclusion(claim=claim, finish=outcomes.cancelled(claim, figures=figures), logs=logs))
+        elif ending is Ending.STOPPING and failure.kind == "cancelled":
+            self._submit(Conclusion(claim=claim, finish=outcomes.given_back(claim), logs=logs))
+        else:
+            self._conclude_failure(claim, failure, figures=figures, logs=logs)
+
+    def _conclude_failure(
+        self, claim: Claim, failure: Failure, *, figures: dict[str, Any], logs: tuple[Any, ...]
+    ) -> None:
+        finish = outcomes.failed(claim, failure, now_us=self._clock.now_us(), figures=figures)
+        self._submit(Conclusion(claim=claim, finish=finish, logs=logs))
+
+    def _conclude_success(
+        self, child: Child, claim: Claim, session: RunSession, outcome: Outcome, figures: dict[str, Any]
+    ) -> None:
+        state = RunState.COMMITTING if outcome.callbacks else RunState.SUCCEEDED
+        try:
+            effects = NO_EFFECTS if claim.callbacks_only else _effects_of(session)
+        except EventprocError as error:
+            self._refused(child, claim, session, error, figures)
+            return
+        if claim.callbacks_only:
+            session.discard()
+        result = None if claim.callbacks_only else outcome.result_json
+        finish = Finish(run_id=claim.run_id, token=claim.token, state=state, result_json=result, **figures)
+        conclusion = Conclusion(claim=claim, finish=finish, effects=effects, logs=tuple(session.take_logs()))
+        future = self._finisher.submit(conclusion)
+        if not (outcome.callbacks or outcome.rollbacks):
+            future.add_done_callback(lambda done: self._written(done, None, claim, session, figures))
+            return
+        # The child must not go on to another run: what happens next is decided by this transaction.
+        if outcome.callbacks:
+            self._leases.committing(claim.run_id)
+        if _wait(future) is Written.YES and outcome.callbacks:
+            self._settle(child, claim, session)
+        else:
+            self._written(future, child, claim, session, figures)
+
+    def _written(
+        self,
+        future: Future[Written],
+        child: Child | None,
+        claim: Claim,
+        session: RunSession,
+        figures: dict[str, Any],
+    ) -> None:
+        """Deal with the answer to the transaction of a success."""
+        error = future.exception()
+        if error is None and future.result() is Written.YES:
+            self._leases.release([claim.run_id])
+        elif error is None:
+            if child is not None:
+                child.settle(claim.run_id, "rollback")
+            session.discard()
+            self._leases.release([claim.run_id])
+        else:
+            self._refused(child, claim, session, error, figures)
+
+    def _refused(
+        self, child: Child | None, claim: Claim, session: RunSession, error: BaseException, figures: dict[str, Any]
+    ) -> None:
+        """The run was fine, what it asked for can not be written: then nothing of it is."""
+        rolled_back = None
+        if child is not None:
+            rolled_back = child.settle(claim.run_id, "rollback") is None
+        session.discard()
+        if isinstance(error, Unavailable):
+            self._leases.release([claim.run_id])  # the worker gave up on the store; the lease runs out by itself
+            return
+        text = error.message if isinstance(error, EventprocError) else repr(error)
+        failure = Failure(
+            kind="result",
+            type=type(error).__name__,
+            message=f"what the run asked for can not be written: {text}",
+            rolled_back=rolled_back,
+        )
+        self._conclude_failure(claim, failure, figures=figures, logs=tuple(session.take_logs()))
+
+    def _settle(self, child: Child, claim: Claim, session: RunSession) -> None:
+        """Run the commit callbacks; those that failed are repeated in this child, then it is for good."""
+        failure = None
+        for attempt in range(self._settings.commit_tries):
+            if attempt:
+                time.sleep(self._settings.commit_pause_s * 2 ** (attempt - 1))
+            failure = child.settle(claim.run_id, "commit")
+            if failure is None or failure.kind in _DEAD_KINDS or self._leases.ending(claim.run_id) is Ending.LOST:
+                break
+        logs = tuple(session.take_logs())
+        if self._leases.ending(claim.run_id) is Ending.LOST:
+            self._leases.release([claim.run_id])
+            return
+        state = RunState.SUCCEEDED if failure is None else RunState.COMMIT_FAILED
+        finish = Finish(run_id=claim.run_id, token=claim.token, state=state, failure=failure)
+        self._submit(Conclusion(claim=claim, finish=finish, logs=logs))
+
+    def _submit(self, conclusion: Conclusion) -> None:
+        run_id = conclusion.run_id
+        self._finisher.submit(conclusion).add_done_callback(lambda _: self._leases.release([run_id]))
+
+    def _figures(self, outcome: Outcome) -> dict[str, Any]:
+        return {
+            "sandbox": self._settings.sandbox_label,
+            "cpu_us": outcome.cpu_us,
+            "memory_bytes": outcome.memory_bytes,
+        }
+
+
+def _in_turn(
+    chunk: Sequence[Claim],
+    sessions: Sequence[RunSession],
+    results: Iterator[Outcome],
+    child: Child,
+    leases: Leases,
+) -> Iterator[tuple[Claim, RunSession, Outcome]]:
+    """Yield each claim with its outcome; while one is executed its lease knows the child."""
+    for claim, session in zip(chunk, sessions, strict=True):
+        leases.enter(claim.run_id, child)
+        try:
+            outcome = next(results)
+        finally:
+            leases.leave(claim.run_id)
+        if outcome.run_id != claim.run_id:
+            raise SandboxError(f"the sandbox reported run {outcome.run_id} in place of {claim.run_id}")
+        yield claim, session, outcome
+
+
+def _wait(future: Future[Written]) -> Written | None:
+    """Wait for a transaction; None when it failed."""
+    return None if future.exception() is not None else future.result()
+
+
+def _effects_of(session: RunSession) -> Effects:
+    effects = session.effects()
+    return NO_EFFECTS if effects == NO_EFFECTS else effects
+
+
+def _call(claim: Claim) -> Call:
+    event = claim.event
+    return Call(
+        run_id=claim.run_id,
+        attempt=claim.attempt,
+        event_json=_encode(
+            {
+                "message_id": event.id,
+                "event_type": event.hook,
+                "timestamp": event.time_us,
+                "tags": event.tags,
+                "key": event.key,
+                "attempt": claim.attempt,
+            }
+        ),
+        payload_json=event.payload_json.encode(),
+        hook=event.hook,
+        callbacks_only=claim.callbacks_only,
+    )

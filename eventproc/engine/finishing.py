@@ -1,0 +1,192 @@
+"""Writes what became of runs: results, effects, notices and output of many runs in one transaction."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from enum import Enum
+
+from eventproc.abc import Bus, Clock, Store, Tx
+from eventproc.engine.accept import accept_events
+from eventproc.engine.batches import Batches
+from eventproc.engine.effects import NO_EFFECTS, apply_effects
+from eventproc.engine.outcomes import Conclusion, failure_event_of, notice_of, unblocks_others
+from eventproc.errors import EventprocError, Unavailable
+from eventproc.model import Claim, LogChunk, NewEvent, NewNotice, RunState
+from eventproc.registry.catalogue import Catalogue, CatalogueCache
+
+log = logging.getLogger(__name__)
+
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 2.0
+
+
+class Written(Enum):
+    """What became of a conclusion."""
+
+    YES = "yes"
+    STALE = "stale"  # the lease was somebody else's: nothing was written
+
+
+class _Spoilt(Exception):
+    """One conclusion can not be written; its neighbours can."""
+
+    def __init__(self, index: int, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.index = index
+        self.cause = cause
+
+
+@dataclass(slots=True)
+class _Job:
+    conclusion: Conclusion
+    future: Future[Written]
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """What the conclusions of one transaction write together."""
+
+    notices: list[NewNotice] = field(default_factory=list)
+    failures: list[tuple[Claim, NewEvent]] = field(default_factory=list)
+    logs: list[LogChunk] = field(default_factory=list)
+    wake: set[str] = field(default_factory=set)
+
+
+class Finisher:
+    """
+    Takes conclusions from the slots and writes them, fenced, in few transactions.
+
+    While the store can not be used they are kept, and written when it is back: the store itself then says whose
+    lease has run out. A conclusion whose effects can not be written fails its future and leaves its neighbours alone.
+    """
+
+    def __init__(
+        self, *, store: Store, bus: Bus, clock: Clock, cache: CatalogueCache, max_delay_s: float, max_items: int = 400
+    ) -> None:
+        self._store = store
+        self._bus = bus
+        self._clock = clock
+        self._cache = cache
+        self._give_up_at: float | None = None
+        self._batches: Batches[_Job] = Batches(
+            self._write_all, name="finisher", max_delay_s=max_delay_s, max_items=max_items
+        )
+
+    def submit(self, conclusion: Conclusion) -> Future[Written]:
+        """Queue a conclusion; the future is done after the commit."""
+        future: Future[Written] = Future()
+        self._batches.put(_Job(conclusion, future))
+        return future
+
+    def stop(self, *, within_s: float) -> None:
+        """Write what waits, then end; a store that can not be used is waited for so long."""
+        self._give_up_at = time.monotonic() + within_s
+        self._batches.stop()
+
+    # ---------------------------------------------------------------------------------------- writing
+
+    def _write_all(self, jobs: list[_Job]) -> None:
+        pause_s = _FIRST_PAUSE_S
+        while jobs:
+            try:
+                jobs = self._write_once(jobs)
+            except Unavailable as error:
+                if self._give_up_at is not None and time.monotonic() > self._give_up_at:
+                    log.warning("%d run outcomes are lost: %s; the runs will be executed again", len(jobs), error)
+                    _fail(jobs, error)
+                    return
+                log.warning("%d run outcomes wait for the store: %s", len(jobs), error)
+                time.sleep(pause_s)
+                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+
+    def _write_once(self, jobs: list[_Job]) -> list[_Job]:
+        """Write all in one transaction; return those still to be written, when one of them spoilt it."""
+        try:
+            ours = self._transact([job.conclusion for job in jobs])
+        except _Spoilt as spoilt:
+            jobs[spoilt.index].future.set_exception(spoilt.cause)
+            return jobs[: spoilt.index] + jobs[spoilt.index + 1 :]
+        except Unavailable:
+            raise
+        except Exception as error:
+            if len(jobs) == 1:
+                log.exception("the outcome of run %d can not be written", jobs[0].conclusion.run_id)
+                jobs[0].future.set_exception(error)
+                return []
+            # Nobody knows whose fault it was: each gets a transaction of its own.
+            rest = [job for job in jobs for _ in self._write_once([job])]
+            assert not rest
+            return rest
+        for job in jobs:
+            job.future.set_result(Written.YES if job.conclusion.run_id in ours else Written.STALE)
+        return []
+
+    def _transact(self, conclusions: Sequence[Conclusion]) -> set[int]:
+        gathered = _Gathered()
+        with self._store.begin() as tx:
+            now_us = self._clock.now_us()
+            ours = tx.runs.finish([each.finish for each in conclusions], now_us=now_us)
+            catalogue: Catalogue | None = None
+            for index, each in enumerate(conclusions):
+                if each.run_id not in ours:
+                    continue
+                try:
+                    if each.effects is not NO_EFFECTS and each.effects != NO_EFFECTS:
+                        catalogue = catalogue or self._cache.current(tx)
+                        if apply_effects(tx, catalogue, each.claim, each.effects, now_us=now_us):
+                            gathered.wake.add("runs")
+                except Unavailable:
+                    raise
+                except Exception as error:
+                    raise _Spoilt(index, error) from error
+                _gather(gathered, each, now_us=now_us)
+            self._write_gathered(tx, gathered, catalogue, now_us=now_us)
+        return ours
+
+    def _write_gathered(self, tx: Tx, gathered: _Gathered, catalogue: Catalogue | None, *, now_us: int) -> None:
+        if gathered.failures:
+            catalogue = catalogue or self._cache.current(tx)
+            if emit_failures(tx, catalogue, gathered.failures, now_us=now_us):
+                gathered.wake.add("runs")
+        if gathered.notices:
+            tx.notices.add(gathered.notices, now_us=now_us)
+            gathered.wake.add("notices")
+        if gathered.logs:
+            tx.runs.add_logs(gathered.logs)
+        if gathered.wake:
+            tx.after_commit(lambda: self._bus.wake(*sorted(gathered.wake)))
+
+
+def _gather(gathered: _Gathered, conclusion: Conclusion, *, now_us: int) -> None:
+    claim, finish = conclusion.claim, conclusion.finish
+    gathered.logs.extend(conclusion.logs)
+    if finish.state is RunState.QUEUED or (finish.state is not RunState.COMMITTING and unblocks_others(claim)):
+        gathered.wake.add("runs")
+    notice = notice_of(claim.handler, finish.state, run_id=claim.run_id, serial=claim.serial, now_us=now_us)
+    if notice is not None:
+        gathered.notices.append(notice)
+    event = failure_event_of(claim, finish)
+    if event is not None:
+        gathered.failures.append((claim, event))
+
+
+def emit_failures(tx: Tx, catalogue: Catalogue, failures: Sequence[tuple[Claim, NewEvent]], *, now_us: int) -> bool:
+    """Emit `run.failed` events, each in the name of its handler's owner; tell whether runs were queued."""
+    queued = False
+    for claim, event in failures:
+        (result,) = accept_events(tx, catalogue, [event], user_id=claim.owner_id, now_us=now_us, source="engine")
+        if isinstance(result, EventprocError):
+            # The failure itself is recorded all the same.
+            log.warning("run.failed of run %d was not emitted: %s", claim.run_id, result)
+        else:
+            queued = queued or bool(result.runs)
+    return queued
+
+
+def _fail(jobs: Sequence[_Job], error: Exception) -> None:
+    for job in jobs:
+        job.future.set_exception(error)
