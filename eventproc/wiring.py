@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 import structlog
 
 from eventproc.abc import Blobs, Bus, Clock, Mailer, Renderer, RetentionPolicy, Sandbox, Store
-from eventproc.config import Settings, load
+from eventproc.config import Settings, bundled, load
 from eventproc.engine.clock import SystemClock
 from eventproc.errors import ConfigError, EventprocError
 from eventproc.model import Accepted, HookSpec, NewEvent, Role
@@ -249,11 +249,8 @@ def write_secret(path: Any, text: str) -> None:
 
 def hook_files(settings: Settings) -> tuple[list[Path], list[Path]]:
     """Return the bundled hook files and the project's."""
-    here = Path(__file__).parent
-    installed = here / "_bundled" / "hooks"
-    bundled = installed if installed.is_dir() else here.parent / "hooks"
     project = settings.project / "hooks" if settings.project is not None else None
-    return _yaml_files(bundled), _yaml_files(project)
+    return _yaml_files(bundled("hooks")), _yaml_files(project)
 
 
 def _yaml_files(directory: Path | None) -> list[Path]:
@@ -266,8 +263,8 @@ def load_hooks(settings: Settings) -> tuple[list[HookSpec], list[str]]:
     """Read the bundled hooks and the project's; return the specs, and a line for each one that is broken."""
     from eventproc.registry.specs import load_specs
 
-    bundled, project = hook_files(settings)
-    specs, problems = load_specs(bundled, source="bundled")
+    ours, project = hook_files(settings)
+    specs, problems = load_specs(ours, source="bundled")
     more, further = load_specs(project, source="file")
     merged = {spec.name: spec for spec in [*specs, *more]}
     return list(merged.values()), [problem.message for problem in [*problems, *further]]
@@ -288,10 +285,11 @@ def emit_in_session(session: Any, event: NewEvent, *, settings: Settings | None 
 
     platform = _session_platform(settings or load())
     tx = platform.store.join(session)
-    verdict = accept_events(tx, platform.cache.current(tx), [event], user_id=None, now_us=platform.clock.now_us())[0]
+    verdict = accept_events(
+        tx, platform.cache.current(tx), [event], user_id=None, now_us=platform.clock.now_us(), bus=platform.bus
+    )[0]
     if isinstance(verdict, EventprocError):
         raise verdict
-    tx.after_commit(lambda: platform.bus.wake("runs"))
     return verdict
 
 

@@ -93,11 +93,9 @@ def _show_pushed(results: list[dict[str, Any]]) -> None:
 
 def bundled_dir() -> Path:
     """Return the directory of the ready-made handlers."""
-    import eventproc
+    from eventproc.config import bundled
 
-    here = Path(eventproc.__file__).parent
-    installed = here / "_bundled" / "handlers"
-    return installed if installed.is_dir() else here.parent / "handlers"
+    return bundled("handlers")
 
 
 @handlers.command("available")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +47,12 @@ def add(file: Path) -> None:
 
 def read_specs(file: Path) -> list[dict[str, Any]]:
     """Read the hook specs of a file, in the form in which the API takes them."""
-    from eventproc.registry.specs import load_specs  # placeholder name, see wiring
+    from eventproc.errors import PluginError
+    from eventproc.registry.specs import load_specs
 
+    specs, problems = load_specs([file])
+    if problems or not specs:
+        raise PluginError("; ".join(problem.message for problem in problems) or f"{file}: holds no hooks")
     return [
         {
             "name": spec.name,
@@ -59,7 +62,7 @@ def read_specs(file: Path) -> list[dict[str, Any]]:
             "keep_s": spec.keep_s,
             "keep_idle_s": spec.keep_idle_s,
         }
-        for spec in load_specs(file)
+        for spec in specs
     ]
 
 
@@ -89,6 +92,3 @@ def pause(name: str) -> None:
 def resume(name: str) -> None:
     """Let the hook's runs go on."""
     _switch(name, "resume")
-
-
-__all__ = ["hooks", "json"]

@@ -29,8 +29,9 @@ def comtrade(path: Path, tags: tuple[str, ...]) -> int:
     """Import a COMTRADE archive (zip, tar), record or folder; `ctingress.on_complete` follows."""
     remote = connect()
     with _archive(path) as (file, name):
-        lines = remote.stream("/ingest/comtrade", file, params={"tag": split_tags(tags), "name": name})
-        result = _follow(lines)
+        params = {"tag": split_tags(tags), "name": name}
+        with remote.stream("/ingest/comtrade", file, params=params) as lines:
+            result = _follow(lines)
     payload = result.get("payload") or {}
     output.show(result, lambda: _summary(result, payload))
     return 0 if any(item.get("Success") for item in payload.get("DataSets", [])) else IngressError.exit_code

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote as _quote
 
 from eventproc.cli.base import state
-from eventproc.client import Connection
-from eventproc.errors import Conflict, ServerUnreachable, UnknownHandler
+from eventproc.client.endpoint import CA_VARIABLE, Address, resolve
+from eventproc.client.transport import Transport, encode
+from eventproc.errors import Conflict, UnknownHandler
+
+if TYPE_CHECKING:
+    from eventproc.client import Connection
 
 PAGE = 500  # items
+TIMEOUT_S = 60.0
+STREAM_S = 3600.0  # an import of many records takes its time
 
 
 def quote(text: str) -> str:
@@ -23,23 +29,40 @@ def quote(text: str) -> str:
 class Remote:
     """The HTTP API, as commands use it."""
 
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._transport = Transport(address, timeout=TIMEOUT_S, ca=os.environ.get(CA_VARIABLE))
+
+    @property
+    def connection(self) -> Connection:
+        """The public client on the same server."""
+        from eventproc.client import Connection
+
+        return Connection(",".join(self._address.bases), self._address.apikey)
+
+    def _send(self, method: str, path: str, body: Any) -> Any:
+        return self._transport.request(method, path, content=None if body is None else encode(body))
+
+    @contextlib.contextmanager
+    def stream(self, path: str, content: Any, *, params: Mapping[str, Any]) -> Iterator[Iterator[str]]:
+        """Send bytes and read the answer line by line."""
+        with self._transport.stream("POST", path, content=content, params=params, timeout=STREAM_S) as response:
+            yield response.iter_lines()
 
     def get(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
-        return self.connection.request("GET", path, params=_given(params))
+        return self._transport.request("GET", path, params=_given(params))
 
     def post(self, path: str, body: Any = None) -> Any:
-        return self.connection.request("POST", path, json=body)
+        return self._send("POST", path, body)
 
     def put(self, path: str, body: Any) -> Any:
-        return self.connection.request("PUT", path, json=body)
+        return self._send("PUT", path, body)
 
     def patch(self, path: str, body: Any) -> Any:
-        return self.connection.request("PATCH", path, json=body)
+        return self._send("PATCH", path, body)
 
     def delete(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
-        return self.connection.request("DELETE", path, params=_given(params))
+        return self._transport.request("DELETE", path, params=_given(params))
 
     def pages(self, path: str, params: Mapping[str, Any] | None = None, *, limit: int | None = None) -> Iterator[Any]:
         """Return the items of a list, page by page, at most `limit`."""
@@ -64,33 +87,14 @@ def connect() -> Remote:
     """
     Connect as the options and the environment say, else to the platform of EVENTPROC_DATA on this machine.
 
-    Raises ServerUnreachable when there is nothing to connect to.
+    Raises ConfigError when there is nothing to connect to.
     """
     said = state()
-    endpoint = said.endpoint or os.environ.get("EVENTPROC_ENDPOINTS")
-    key = said.api_key or os.environ.get("EVENTPROC_API_KEY")
-    if endpoint is None or key is None:
-        local_endpoint, local_key = _local(need_endpoint=endpoint is None)
-        # The admin key of this machine's platform is for this machine's platform, not for whoever is addressed.
-        key = key or (local_key if endpoint in (None, local_endpoint) else None)
-        endpoint = endpoint or local_endpoint
-    return Remote(Connection(endpoint, key))
+    if not (said.endpoint or os.environ.get("EVENTPROC_ENDPOINTS")) and not os.environ.get("EVENTPROC_DATA"):
+        from eventproc.config import load
 
-
-def _local(*, need_endpoint: bool) -> tuple[str | None, str | None]:
-    from eventproc.config import load
-
-    settings = load(config=state().config)
-    endpoint = key = None
-    if settings.endpoints_file.is_file():
-        endpoint = json.loads(settings.endpoints_file.read_text(encoding="utf-8")).get("http")
-    elif need_endpoint:
-        raise ServerUnreachable(
-            f"no platform runs on {settings.data}; start one with `eventproc serve`, or give --endpoint"
-        )
-    if settings.admin_key_file.is_file() and os.access(settings.admin_key_file, os.R_OK):
-        key = settings.admin_key_file.read_text(encoding="utf-8").strip()
-    return endpoint, key
+        os.environ["EVENTPROC_DATA"] = str(load(config=said.config).data)  # eventproc.toml may say where it is
+    return Remote(resolve(said.endpoint, said.api_key))
 
 
 def find_handler(remote: Remote, which: str) -> dict[str, Any]:

@@ -57,16 +57,33 @@ def make_worker(platform: Platform) -> Service:
         sandbox=platform.sandbox,
         services=platform.world,
         clock=platform.clock,
-        settings=WorkerSettings(slots=worker.slots, lease_s=worker.lease),
+        settings=WorkerSettings(slots=worker.slots, lease_s=worker.lease, poll_s=worker.poll),
+        cache=platform.cache,
     )
 
 
 def make_housekeeper(platform: Platform) -> Service:
-    raise NotImplementedError
+    from eventproc.engine.housekeeping import Housekeeper
+
+    return Housekeeper(
+        store=platform.store,
+        bus=platform.bus,
+        blobs=platform.blobs,
+        clock=platform.clock,
+    )
 
 
 def make_notifier(platform: Platform) -> Service:
-    raise NotImplementedError
+    from eventproc.engine.notifier import Notifier, NotifierSettings
+
+    return Notifier(
+        store=platform.store,
+        bus=platform.bus,
+        mailer=platform.mailer,
+        renderer=platform.renderer,
+        clock=platform.clock,
+        settings=NotifierSettings(sender=platform.settings.mail_sender),
+    )
 
 
 def http_socket(settings: Settings) -> socket.socket:

@@ -1,59 +1,42 @@
-"""The API's process: uvicorn on a socket that outlives it."""
+"""The API's process: it serves on a socket that outlives it."""
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import uvicorn
-
+from eventproc.api.app import create_app
+from eventproc.api.server import Server
 from eventproc.wiring import Platform
 
-
-class Server(uvicorn.Server):
-    """uvicorn, but signals are the role's business and readiness is announced."""
-
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._ready = ready
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            self._ready()
+LOOK_S = 0.01  # between looks whether the server has started
 
 
 class ApiService:
-    def __init__(self, platform: Platform, sock: socket.socket, *, ready: Callable[[], None]) -> None:
-        from eventproc.api.app import create_app  # noqa: PLC0415  # FastAPI is for this role alone
+    """The HTTP API as a role."""
 
+    def __init__(self, platform: Platform, sock: socket.socket, *, ready: Callable[[], None]) -> None:
         self._platform = platform
-        self._socket = sock
-        config = uvicorn.Config(
-            create_app(platform.context),
-            log_config=None,
-            access_log=False,
-            lifespan="on",
-            timeout_keep_alive=30,
-            timeout_graceful_shutdown=max(1, int(platform.settings.worker.grace)),
-            server_header=False,
-        )
-        self._server = Server(config, ready)
+        self._ready = ready
         self._ended = threading.Event()
+        grace_s = max(1, int(platform.settings.worker.grace))
+        self._server = Server(create_app(platform.context), sock, grace_s=grace_s)
 
     def run(self) -> None:
+        threading.Thread(target=self._announce, name="ready", daemon=True).start()
         try:
-            self._server.run(sockets=[self._socket])
+            self._server.run()
         finally:
             self._ended.set()
 
+    def _announce(self) -> None:
+        while not self._ended.wait(LOOK_S):
+            if self._server.started:
+                self._ready()
+                return
+
     def stop(self, grace_s: float) -> None:
         self._platform.draining.set()  # open streams of logs end
-        self._server.should_exit = True
+        self._server.stop()
         self._ended.wait(grace_s)

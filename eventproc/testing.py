@@ -1,0 +1,393 @@
+"""
+A platform in memory, for tests of handlers: no server, no files, a clock that stands still, mails that are collected.
+
+>>> from eventproc.testing import Harness
+>>> with Harness() as platform:
+...     platform.add_hook("order.placed")
+...     _ = platform.register(lambda db, total, **kw: total * 2, hook="order.placed", name="double")
+...     _ = platform.emit("order.placed", {"total": 21})
+...     platform.run_until_idle()
+...     platform.runs[0].result
+42
+
+Handlers run on a thread of the test's own process, so a debugger steps into them; the sandbox's limits are not enforced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from email.message import EmailMessage
+from typing import Any, Self
+
+from eventproc.abc import Sandbox, Tx
+from eventproc.blobs import MemoryBlobs
+from eventproc.bus.memory import MemoryBus
+from eventproc.codec.blob import pack, verify
+from eventproc.config import bundled
+from eventproc.engine import series
+from eventproc.engine.clock import ManualClock
+from eventproc.engine.group import GroupCommit
+from eventproc.engine.housekeeping import Housekeeper
+from eventproc.engine.notifier import Notifier
+from eventproc.engine.worker import Worker, WorkerSettings
+from eventproc.errors import EventprocError
+from eventproc.model import (
+    LEASED_STATES,
+    Accepted,
+    Event,
+    Failure,
+    HandlerRecord,
+    HookSpec,
+    NewEvent,
+    Role,
+    Run,
+    RunFilter,
+    Series,
+    from_datetime,
+    to_datetime,
+)
+from eventproc.notify import MemoryMailer, TemplateRenderer
+from eventproc.registry import CatalogueCache
+from eventproc.registry.specs import load_specs
+from eventproc.sandbox.memory import InProcessSandbox
+from eventproc.service.context import ServiceContext
+from eventproc.service.facade import UseCases
+from eventproc.service.hooks import sync_bundled_hooks
+from eventproc.service.world import World
+from eventproc.store.memory import MemoryStore
+
+MAX_LISTED = 100_000
+LEASE_S = 3600.0  # of the harness's own clock, which only moves when the test says so
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """One run, as a test wants to see it."""
+
+    id: int
+    state: str
+    hook: str
+    handler: str
+    event_id: str
+    attempt: int
+    result: Any
+    failure: Failure | None
+    logs: str
+    files: Mapping[str, bytes] = field(repr=False)
+
+    @property
+    def succeeded(self) -> bool:
+        return self.state == "succeeded"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmittedEvent:
+    """One accepted event."""
+
+    id: str
+    hook: str
+    payload: Mapping[str, Any]
+    tags: tuple[str, ...]
+    key: str | None
+    source: str
+    time: dt.datetime
+    caused_by_run: int | None
+
+
+class NotIdle(AssertionError):
+    """The platform still works after the time given."""
+
+
+class _Dry(Exception):
+    """Ends a transaction that only wanted to look."""
+
+
+class Harness:
+    """The whole platform in memory. Use it as a context manager."""
+
+    def __init__(self, *, sandbox: Sandbox | None = None, bundled_hooks: bool = True) -> None:
+        self.clock = ManualClock()
+        self.bus = MemoryBus()
+        self.blobs = MemoryBlobs()
+        self.mailer = MemoryMailer()
+        self.store = MemoryStore()
+        self._sandbox = sandbox or InProcessSandbox()
+        self.store.upgrade()
+        self._context = ServiceContext(
+            store=self.store,
+            bus=self.bus,
+            blobs=self.blobs,
+            sandbox=self._sandbox,
+            clock=self.clock,
+            cache=CatalogueCache(self.store),
+            group=GroupCommit(self.store),
+        )
+        self.use = UseCases(self._context)
+        with self.store.begin() as tx:
+            self.admin = tx.users.add("tester", Role.ADMIN, now_us=self.clock.now_us())
+            if bundled_hooks:
+                specs, _ = load_specs(sorted(bundled("hooks").glob("*.yaml")), source="bundled")
+                sync_bundled_hooks(tx, specs, now_us=self.clock.now_us())
+        self._world = World(self._context)
+        self._worker = Worker(
+            store=self.store,
+            bus=self.bus,
+            sandbox=self._sandbox,
+            services=self._world,
+            clock=self.clock,
+            settings=WorkerSettings(slots=1, lease_s=LEASE_S),
+        )
+        self._housekeeper = Housekeeper(store=self.store, bus=self.bus, blobs=self.blobs, clock=self.clock)
+        self._notifier = Notifier(
+            store=self.store, bus=self.bus, mailer=self.mailer, renderer=TemplateRenderer(), clock=self.clock
+        )
+        self._thread: threading.Thread | None = None
+
+    # ------------------------------------------------------------------------------------------- life
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._worker.run, name="harness-worker", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._worker.stop(5.0)
+        if self._thread is not None:
+            self._thread.join(10.0)
+        self._world.close()
+        self._context.group.close()
+        self._sandbox.close()
+        self.bus.close()
+        self.store.close()
+
+    # ------------------------------------------------------------------------------------------- doing
+
+    def add_hook(
+        self, name: str, *, schema: Mapping[str, Any] | None = None, sample: Mapping[str, Any] | None = None
+    ) -> HookSpec:
+        """Add a hook."""
+        return self.use.hooks.put(self.admin, name, summary="made by a test", schema=schema, sample=sample)
+
+    def register(
+        self,
+        handler: Callable[..., Any],
+        *,
+        hook: str | None = None,
+        name: str | None = None,
+        tags: Sequence[str] | None = None,
+        notify_on_success: str | None = None,
+        notify_on_failure: str | None = None,
+        **options: Any,
+    ) -> HandlerRecord:
+        """Register a handler as `conn.register` would; what `@register(...)` said of it counts where nothing is given."""
+        marked = _marks(handler)
+        given = {
+            "hook": hook,
+            "name": name,
+            "tags": tags,
+            "notify_on_success": notify_on_success,
+            "notify_on_failure": notify_on_failure,
+        }
+        said = {key: value if value is not None else marked.get(key) for key, value in given.items()}
+        if not said["hook"]:
+            raise EventprocError("say on which hook: register(handler, hook=...)")
+        registered = self.use.handlers.register(
+            self.admin,
+            hook=str(said["hook"]),
+            name=str(said["name"] or getattr(handler, "__name__", "handler")),
+            bundle=pack(handler),
+            tags=tuple(said["tags"] or ()),
+            notify_on_success=said["notify_on_success"],
+            notify_on_failure=said["notify_on_failure"],
+            options={**marked.get("options", {}), **options},
+        )
+        return registered.handler
+
+    def emit(
+        self,
+        hook: str,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        id: str | None = None,
+        tags: Sequence[str] = (),
+        key: str | None = None,
+        time: dt.datetime | None = None,
+    ) -> Accepted:
+        """Report an event; without a payload, the hook's sample is taken."""
+        if payload is None:
+            payload = self.use.hooks.get(self.admin, hook).sample
+        event = NewEvent(
+            hook=hook,
+            payload=payload,
+            id=id,
+            tags=tuple(tags),
+            key=key,
+            time_us=from_datetime(time) if time is not None else None,
+            source="test",
+        )
+        return self.use.events.emit(self.admin, event)
+
+    def run_until_idle(self, timeout_s: float = 60.0) -> None:
+        """
+        Run everything that is due at the clock's time: schedules, runs, what they emit, and mails.
+
+        Retries and schedules that are due later stay: move `clock` and call it again.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self._housekeeper.turn()
+            self._wait_for_runs(deadline)
+            self._notifier.turn()
+            if self._idle():
+                return
+
+    def _wait_for_runs(self, deadline: float) -> None:
+        self.bus.wake("runs")
+        pause = 0.0005
+        while not self._idle():
+            if time.monotonic() > deadline:
+                raise NotIdle(f"runs are still going on: {self._counts()}")
+            time.sleep(pause)
+            pause = min(pause * 2, 0.02)
+            self.bus.wake("runs")
+
+    def _counts(self) -> dict[str, int]:
+        with self.store.read() as tx:
+            return tx.runs.counts()
+
+    def _idle(self) -> bool:
+        """Tell whether nothing runs and nothing could be claimed: asked by claiming, in a transaction that is undone."""
+        claimable = 0
+        with contextlib.suppress(_Dry), self.store.begin() as tx:
+            counts = tx.runs.counts()
+            if any(counts.get(state, 0) for state in LEASED_STATES):
+                return False
+            claims = tx.runs.claim(
+                worker="look", pythons=(), want_run=1, want_batch=1, lease_us=1, now_us=self.clock.now_us()
+            )
+            claimable = len(claims)
+            raise _Dry
+        return claimable == 0
+
+    # ------------------------------------------------------------------------------------------- looking
+
+    @property
+    def runs(self) -> list[RunResult]:
+        """All runs, the oldest first."""
+        with self.store.read() as tx:
+            found = tx.runs.page(RunFilter(), limit=MAX_LISTED)
+            return [self._result(tx, run) for run in reversed(found)]
+
+    def _result(self, tx: Tx, run: Run) -> RunResult:
+        files = {}
+        for record in tx.files.of_run(run.id):
+            with self.blobs.open(record.code) as file:
+                files[record.name] = file.read()
+        return RunResult(
+            id=run.id,
+            state=str(run.state),
+            hook=run.hook,
+            handler=run.handler_name,
+            event_id=run.event_id,
+            attempt=run.attempt,
+            result=None if run.result_json is None else json.loads(run.result_json),
+            failure=run.failure,
+            logs="".join(chunk.text for chunk in tx.runs.logs(run.id)),
+            files=files,
+        )
+
+    @property
+    def events(self) -> list[EmittedEvent]:
+        """All events, the oldest first."""
+        with self.store.read() as tx:
+            return [_emitted(event) for event in tx.events.page(limit=MAX_LISTED, newest_first=False)]
+
+    @property
+    def mails(self) -> list[EmailMessage]:
+        """All mails sent, the oldest first."""
+        return [sent.parsed for sent in self.mailer.sent]
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """All files uploaded, by name; of several with one name the newest."""
+        return {name: data for run in self.runs for name, data in run.files.items()}
+
+    # ------------------------------------------------------------------------------------------- series
+
+    def add_series(
+        self, name: str, times_ns: Sequence[int], values: Sequence[float], *, collection: str = "", uuid: str | None = None
+    ) -> str:
+        """Store samples for handlers to read with `db`; return the series' UUID."""
+        import uuid as uuids
+
+        import numpy as np
+
+        code = uuid or str(uuids.uuid5(uuids.NAMESPACE_URL, f"{collection}/{name}"))
+        with self.store.begin() as tx:
+            tx.series.put(Series(uuid=code, name=name, collection=collection, created_us=self.clock.now_us()))
+            series.insert(tx, code, np.asarray(times_ns, np.int64), np.asarray(values, np.float64))
+        return code
+
+    def values(self, uuid: str) -> tuple[list[int], list[float]]:
+        """Return all samples of a series: what handlers inserted, too."""
+        with self.store.read() as tx:
+            times, values = series.values(tx, uuid, -(1 << 62), 1 << 62)
+        return times.tolist(), values.tolist()
+
+
+def _emitted(event: Event) -> EmittedEvent:
+    return EmittedEvent(
+        id=event.id,
+        hook=event.hook,
+        payload=json.loads(event.payload_json),
+        tags=event.tags,
+        key=event.key,
+        source=event.source,
+        time=to_datetime(event.time_us),
+        caused_by_run=event.caused_by_run,
+    )
+
+
+def _marks(handler: Callable[..., Any]) -> dict[str, Any]:
+    """Return what `@register(...)` said of a function."""
+    raise NotImplementedError
+
+
+def check_handler(
+    handler: Callable[..., Any],
+    hook: str | None = None,
+    *,
+    payload: Mapping[str, Any] | None = None,
+    tags: Sequence[str] = (),
+) -> RunResult:
+    """
+    Check that a handler would do on a real platform, and return its run on the hook's sample payload.
+
+    It must pickle, load in a clean interpreter that has none of your files, take the payload, and return what JSON
+    can hold. Raises InvalidHandler, or AssertionError with the failure's own words.
+    """
+    wanted = hook or _marks(handler).get("hook")
+    if not wanted:
+        raise EventprocError("say on which hook: check_handler(handler, hook=...)")
+    verify(pack(handler))
+    with Harness() as harness:
+        with harness.store.read() as tx:
+            known = any(spec.name == wanted for spec in tx.hooks.all())
+        if not known and payload is not None:
+            harness.add_hook(wanted)
+        harness.register(handler, hook=wanted, name="checked", tags=())
+        harness.emit(wanted, payload, tags=tags)
+        harness.run_until_idle()
+        run = harness.runs[0]
+    if run.failure is not None:
+        raise AssertionError(f"the handler failed ({run.failure.kind}): {run.failure.message}\n{run.failure.traceback or ''}")
+    return run
+
+
+__all__ = ["EmittedEvent", "Harness", "NotIdle", "RunResult", "check_handler"]
