@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 
 from eventproc.api import emit, events, files, handlers, hooks, ingest, misc, pages, people, runs
 from eventproc.api.deps import ERRORS, SECURED
@@ -32,7 +32,7 @@ def create_app(context: ServiceContext) -> FastAPI:
     app.state.use_cases = UseCases(context)
     install(app)
     for router in (people.router, hooks.router, handlers.router, events.router, runs.router, misc.router):
-        app.include_router(_secured(router))
+        app.include_router(router, prefix=PREFIX, dependencies=SECURED, responses=ERRORS)
     for router in (emit.router, ingest.router, files.router, pages.health):
         app.include_router(router, prefix=PREFIX)
     app.include_router(pages.router)
@@ -40,10 +40,3 @@ def create_app(context: ServiceContext) -> FastAPI:
     app.include_router(files.short)
     app.add_middleware(Guard, max_body=context.settings.max_body_bytes, streaming=(f"{PREFIX}{ingest.PATH}",))
     return app
-
-
-def _secured(router: APIRouter) -> APIRouter:
-    """Put a router below the prefix, with the security scheme and the errors in its description."""
-    outer = APIRouter(prefix=PREFIX, dependencies=SECURED, responses=ERRORS)
-    outer.include_router(router)
-    return outer

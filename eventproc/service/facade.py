@@ -13,6 +13,7 @@ from eventproc.service.notices import Notices
 from eventproc.service.runs import Runs
 from eventproc.service.schedules import Schedules
 from eventproc.service.series import SeriesReader
+from eventproc.service.trials import Trials
 from eventproc.service.users import Users
 
 
@@ -26,6 +27,7 @@ class UseCases:
         self.hooks = Hooks(context)
         self.handlers = Handlers(context)
         self.events = Events(context)
+        self.trials = Trials(context)
         self.runs = Runs(context)
         self.schedules = Schedules(context)
         self.notices = Notices(context)

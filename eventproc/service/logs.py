@@ -81,12 +81,14 @@ class LogWriter:
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._stop = threading.Event()
+        self._work = threading.Event()
         self._thread: threading.Thread | None = None
 
     def watch(self, run_log: RunLog) -> None:
         """Look after a log that just got output; ends with the next flush."""
         with self._lock:
             self._watched.append(run_log)
+            self._work.set()
             if self._thread is None and not self._stop.is_set():
                 self._thread = threading.Thread(target=self._run, name="run-output", daemon=True)
                 self._thread.start()
@@ -101,6 +103,7 @@ class LogWriter:
 
     def close(self) -> None:
         self._stop.set()
+        self._work.set()
         if self._thread is not None:
             self._thread.join()
         self.flush()
@@ -108,8 +111,11 @@ class LogWriter:
             log.warning("the last output of %d run(s) could not be stored", len({c.run_id for c in self._unwritten}))
 
     def _run(self) -> None:
-        while not self._stop.wait(self._flush_s):
+        while self._work.wait() and not self._stop.wait(self._flush_s):
+            self._work.clear()
             self.flush()
+            if self._unwritten:
+                self._work.set()
 
     def _write(self, chunks: list[LogChunk]) -> list[LogChunk]:
         try:

@@ -4,16 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim, CronSimError
 
 from eventproc.abc import Tx
-from eventproc.engine.schedules import check_schedule, next_due_us
-from eventproc.errors import NotFound
-from eventproc.model import Role, Schedule, User
+from eventproc.errors import InvalidInput, NotFound
+from eventproc.model import Role, Schedule, User, from_datetime, to_datetime
+from eventproc.registry.catalogue import Catalogue
 from eventproc.registry.checks import check_name, check_tags
 from eventproc.service.context import ServiceContext
 from eventproc.service.rights import require, require_owner
 
 TICK = "schedule.tick"
+
+
+def next_due_us(cron: str, timezone: str, now_us: int) -> int:
+    try:
+        zone = ZoneInfo(timezone)
+    except (KeyError, ValueError, OSError):
+        raise InvalidInput(f"unknown timezone {timezone!r}", path="$.timezone") from None
+    try:
+        return from_datetime(next(CronSim(cron, to_datetime(now_us).astimezone(zone))))
+    except (CronSimError, StopIteration):
+        raise InvalidInput(f"{cron!r} is no cron expression that is ever due", path="$.cron") from None
+
+
+def check_schedule(catalogue: Catalogue, schedule: Schedule) -> None:
+    catalogue.spec_for_event(schedule.hook)
+    if schedule.hook != TICK:
+        catalogue.validate(schedule.hook, schedule.payload)
 
 
 class Schedules:

@@ -12,10 +12,11 @@ from eventproc.errors import Forbidden, InvalidInput
 from eventproc.model import Claim, Effects, LogChunk, Role, User
 from eventproc.service.context import ServiceContext
 from eventproc.service.logs import LogWriter, RunLog
-from eventproc.service.reads import Answer, Reads
+from eventproc.service.reads import Answer, Read, Reads
 from eventproc.service.rights import require
 from eventproc.service.writes import Writes
 
+NO_EFFECTS = Effects()
 OWNER_S = 2.0  # a disabled owner is noticed within so many seconds
 
 
@@ -46,24 +47,30 @@ class Session(RunSession):
         self._claim = claim
         self._writer = writer
         self._lock = threading.Lock()
+        self._over = False  # nothing can be added to the effects any more
         self._owner: User | None = None
         self._owner_until = 0.0  # on the monotonic clock
         limits = claim.handler.options.limits
         self._log = RunLog(claim.run_id, claim.attempt, max_bytes=limits.output_bytes)
-        self._reads = Reads(context).ops()
-        self._writes = Writes(context, claim, self._owner_now)
-        self._write_ops = self._writes.ops()
+        # Most runs ask for nothing, and there are thousands a second.
+        self._reads: dict[str, Read] | None = None
+        self._writes: Writes | None = None
 
     def call(self, op: str, args: Mapping[str, Any], body: bytes) -> Answer:
         what = f"{op!r} in handler {self._claim.handler_name!r}"
-        read, write = self._reads.get(op), self._write_ops.get(op)
+        if self._reads is None:
+            self._reads = Reads(self._context).ops()
+        read = self._reads.get(op)
         if read is not None:
             require(self._owner_now(), Role.VIEWER, what)
             return read(args)
-        if write is None:
-            raise InvalidInput(f"unknown request {op!r}")
-        require(self._owner_now(), Role.EMITTER if op == "emit" else Role.DEVELOPER, what)
         with self._lock:
+            if self._writes is None:
+                self._writes = Writes(self._context, self._claim, self._owner_now, sealed=self._over)
+            write = self._writes.ops().get(op)
+            if write is None:
+                raise InvalidInput(f"unknown request {op!r}")
+            require(self._owner_now(), Role.EMITTER if op == "emit" else Role.DEVELOPER, what)
             return write(args, body)
 
     def log(self, stream: str, text: str) -> None:
@@ -75,11 +82,14 @@ class Session(RunSession):
 
     def effects(self) -> Effects:
         with self._lock:
-            return self._writes.effects()
+            self._over = True
+            return NO_EFFECTS if self._writes is None else self._writes.effects()
 
     def discard(self) -> None:
         with self._lock:
-            self._writes.discard()
+            self._over = True
+            if self._writes is not None:
+                self._writes.discard()
 
     def _owner_now(self) -> User:
         """Return the owner as they are now, or were a moment ago."""

@@ -64,7 +64,9 @@ class Upload:
 class Writes:
     """One execution's buffer of effects, behind the writing requests."""
 
-    def __init__(self, context: ServiceContext, claim: Claim, owner: Callable[[], User]) -> None:
+    def __init__(
+        self, context: ServiceContext, claim: Claim, owner: Callable[[], User], *, sealed: bool = False
+    ) -> None:
         self._context = context
         self._claim = claim
         self._owner = owner
@@ -79,7 +81,7 @@ class Writes:
         self._uploads: dict[str, Upload] = {}
         self._count = 0
         self._bytes = 0
-        self._sealed = False
+        self._sealed = sealed
 
     def ops(self) -> dict[str, Write]:
         return {
