@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from waiting import wait_until
 
@@ -69,7 +69,7 @@ class Lab:
                 for spec in [*specs, ANY]:
                     tx.hooks.put(spec, now_us=self.now_us(), by="test")
 
-    def __enter__(self) -> Lab:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
