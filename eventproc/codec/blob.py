@@ -25,7 +25,7 @@ from typing import Any
 
 import dill
 
-from eventproc.codec.bundle import MAX_BLOB_BYTES, digest_of
+from eventproc.codec.bundle import MAX_BLOB_BYTES, HandlerSizeWarning, digest_of
 from eventproc.codec.origin import is_own_module
 from eventproc.codec.pickler import HandlerPickler, OverLimit, type_name
 from eventproc.errors import HandlerTooLarge, InvalidHandler
@@ -47,10 +47,6 @@ if not callable(handler):
     print(f"the blob holds a {type(handler).__name__}", file=sys.stderr)
     sys.exit(3)
 """
-
-
-class HandlerSizeWarning(UserWarning):
-    """A handler is so large that every run will feel it."""
 
 
 def pack(

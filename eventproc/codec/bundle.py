@@ -23,6 +23,14 @@ _OPTIONAL_TEXTS = ("source", "filename")
 _FIELDS = frozenset({"blob", "kind", "globals", *_TEXTS, *_OPTIONAL_TEXTS})
 
 
+class HandlerWarning(UserWarning):
+    """Something about a handler that its author should know; it was accepted all the same."""
+
+
+class HandlerSizeWarning(HandlerWarning):
+    """A handler is so large that every run will feel it."""
+
+
 def digest_of(blob: bytes) -> str:
     """Return the digest that names a blob: SHA-256 in hex."""
     return hashlib.sha256(blob).hexdigest()

@@ -30,9 +30,9 @@ import dill
 
 from eventproc.codec.origin import find, is_own_module, is_own_name, is_own_namespace
 from eventproc.codec.scan import Chain, Import, Needs, scan
+from eventproc.model.marks import HANDLER_MARK
 
 PROTOCOL = 4  # every Python since 3.8 reads it
-MARK_ATTRIBUTE = "__eventproc_handler__"  # what `register` leaves on a callable; it stays at home
 AMBIENT_NAMES = frozenset({"ep"})  # there in the handler's process without being defined
 
 # A module makes these itself, or they mean something else elsewhere.
@@ -294,7 +294,7 @@ class HandlerPickler(dill.Pickler):  # type: ignore[misc]  # dill has no types
             "__annotations__": _light_annotations(obj),
         }
         slots = {name: value for name, value in state.items() if value}
-        attributes = {name: value for name, value in vars(obj).items() if name != MARK_ATTRIBUTE}
+        attributes = {name: value for name, value in vars(obj).items() if name != HANDLER_MARK}
         self.save((attributes or None, slots))
         self.write(pickle.BUILD)
 
@@ -549,7 +549,7 @@ def _is_plain(value: object) -> bool:
 
 def _made_by_class(cls: type[Any], name: str, value: object) -> bool:
     """Say whether Python puts that member into every class by itself."""
-    if name in _CLASS_LEFT_OUT:
+    if name in _CLASS_LEFT_OUT or name == HANDLER_MARK:
         return True
     return isinstance(value, (types.MemberDescriptorType, types.GetSetDescriptorType)) and value.__objclass__ is cls
 

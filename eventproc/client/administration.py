@@ -1,0 +1,143 @@
+"""The calls that look after a platform: users, keys, hooks, schedules, notices, series."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+
+def _segment(text: str) -> str:
+    return quote(text, safe="")
+
+
+class Administration(ABC):
+    """The part of a Connection that people who write handlers seldom need."""
+
+    @abstractmethod
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        json: Any = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Call a route and return its JSON."""
+
+    @abstractmethod
+    def _pages(self, path: str, params: Mapping[str, Any], limit: int | None) -> Iterator[dict[str, Any]]: ...
+
+    def _object(self, method: str, path: str, json: Any = None) -> dict[str, Any]:
+        answer: dict[str, Any] = self.request(method, path, json=json)
+        return answer
+
+    def health(self) -> dict[str, Any]:
+        """Return the server's status and version."""
+        return self._object("GET", "/health")
+
+    def me(self) -> dict[str, Any]:
+        """Return the user whose key this is."""
+        return self._object("GET", "/me")
+
+    # hooks
+
+    def hook_specs(self) -> list[dict[str, Any]]:
+        """List the hooks with summary, schema and sample."""
+        return list(self._pages("/hooks", {}, None))
+
+    def put_hook(self, name: str, **spec: Any) -> dict[str, Any]:
+        """Add or replace a hook of one's own: summary, schema, sample, keep, keep_idle."""
+        return self._object("PUT", f"/hooks/{_segment(name)}", spec)
+
+    def delete_hook(self, name: str) -> None:
+        """Delete a hook of one's own."""
+        self.request("DELETE", f"/hooks/{_segment(name)}")
+
+    # users and keys
+
+    def users(self) -> list[dict[str, Any]]:
+        """List the users."""
+        return list(self._pages("/users", {}, None))
+
+    def add_user(self, name: str, role: str) -> dict[str, Any]:
+        """Add a user: viewer, emitter, developer or admin."""
+        return self._object("POST", "/users", {"name": name, "role": role})
+
+    def update_user(self, name: str, *, role: str | None = None, disabled: bool | None = None) -> dict[str, Any]:
+        """Change a user's role, disable or enable them."""
+        changes = {"role": role, "disabled": disabled}
+        return self._object(
+            "PATCH", f"/users/{_segment(name)}", {name: value for name, value in changes.items() if value is not None}
+        )
+
+    def keys(self, user: str) -> list[dict[str, Any]]:
+        """List a user's API keys: prefix, label, last use. The keys themselves are not kept anywhere."""
+        return list(self._pages(f"/users/{_segment(user)}/keys", {}, None))
+
+    def add_key(self, user: str, label: str = "") -> dict[str, Any]:
+        """Issue an API key; `key` of the answer is shown this once."""
+        return self._object("POST", f"/users/{_segment(user)}/keys", {"label": label})
+
+    def revoke_key(self, prefix: str) -> None:
+        """Revoke an API key by its prefix."""
+        self.request("DELETE", f"/keys/{_segment(prefix)}")
+
+    def audit(self, *, limit: int | None = 100) -> list[dict[str, Any]]:
+        """List who changed what, newest first."""
+        return list(self._pages("/audit", {}, limit))
+
+    # schedules
+
+    def schedules(self) -> list[dict[str, Any]]:
+        """List the schedules."""
+        return list(self._pages("/schedules", {}, None))
+
+    def put_schedule(
+        self,
+        name: str,
+        cron: str,
+        *,
+        timezone: str = "UTC",
+        hook: str | None = None,
+        tags: Sequence[str] = (),
+        payload: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Add or replace a schedule: it emits an event whenever the cron expression is due."""
+        body = {"cron": cron, "timezone": timezone, "hook": hook, "tags": list(tags), "payload": payload}
+        return self._object(
+            "PUT", f"/schedules/{_segment(name)}", {name: value for name, value in body.items() if value is not None}
+        )
+
+    def schedule(self, name: str) -> dict[str, Any]:
+        """Return one schedule."""
+        return self._object("GET", f"/schedules/{_segment(name)}")
+
+    def delete_schedule(self, name: str) -> None:
+        """Delete a schedule."""
+        self.request("DELETE", f"/schedules/{_segment(name)}")
+
+    # notices and series
+
+    def notices(self, *, run: int | None = None, limit: int | None = 100) -> list[dict[str, Any]]:
+        """List the notices (mails), newest first."""
+        return list(self._pages("/notices", {"run": run}, limit))
+
+    def notice(self, notice_id: int) -> dict[str, Any]:
+        """Return one notice; `mail` is its text."""
+        return self._object("GET", f"/notices/{int(notice_id)}")
+
+    def series(
+        self, *, collection: str | None = None, name: str | None = None, limit: int | None = None
+    ) -> list[dict[str, Any]]:
+        """List series."""
+        return list(self._pages("/series", {"collection": collection, "name": name}, limit))
+
+    def values(self, uuid: str, start: int | None = None, end: int | None = None) -> dict[str, Any]:
+        """Return a series' values in [start, end): `times` in nanoseconds and `values`, as lists."""
+        answer: dict[str, Any] = self.request(
+            "GET", f"/series/{_segment(uuid)}/values", params={"start": start, "end": end}
+        )
+        return answer
