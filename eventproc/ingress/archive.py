@@ -138,9 +138,11 @@ def _members(file: BinaryIO, name: str, limits: ArchiveLimits, stack: contextlib
     openers = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\x00", lzma.open))
     for magic, opener in openers:
         if head.startswith(magic):
+            spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL)  # noqa: SIM115 - the stack closes it
+            unpacked = cast("BinaryIO", stack.enter_context(spool))
             with cast("BinaryIO", opener(file, "rb")) as packed:
-                unpacked = _unpack(packed, _size(file), limits, name)
-            file = stack.enter_context(unpacked)
+                _unpack(packed, unpacked, _size(file), limits, name)
+            file = unpacked
             head = file.read(512)
             file.seek(0)
             break
@@ -157,9 +159,8 @@ def _size(file: BinaryIO) -> int:
     return size
 
 
-def _unpack(packed: BinaryIO, packed_size: int, limits: ArchiveLimits, name: str) -> BinaryIO:
+def _unpack(packed: BinaryIO, unpacked: BinaryIO, packed_size: int, limits: ArchiveLimits, name: str) -> None:
     """Unpack a compressed tar up to the limits, so that walking through it can not be made endless."""
-    unpacked = tempfile.SpooledTemporaryFile(max_size=_SPOOL)  # noqa: SIM115 - the caller closes it
     total = 0
     while block := packed.read(_BLOCK):
         total += len(block)
@@ -168,7 +169,6 @@ def _unpack(packed: BinaryIO, packed_size: int, limits: ArchiveLimits, name: str
             raise IngressError(_too_big(name, limits), limit=limits.total_bytes)
         unpacked.write(block)
     unpacked.seek(0)
-    return cast("BinaryIO", unpacked)
 
 
 def _bloated(size: int, packed: int, limits: ArchiveLimits) -> bool:
