@@ -1,0 +1,139 @@
+"""Private servers on loopback that tests start for themselves and stop again."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from waiting import wait_until
+
+PR_SET_PDEATHSIG = 1
+APT_POSTGRESQL = "apt-get install --no-install-recommends postgresql"
+
+
+def missing(what: str, command: str) -> Any:
+    """Skip the test for want of a server; where CI is set, that is a failure."""
+    text = f"{what} is not installed; install it with: {command}"
+    if os.environ.get("CI"):
+        pytest.fail(text)
+    pytest.skip(text)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def postgres_binaries() -> Path | None:
+    """Find the directory with initdb and postgres: Debian keeps it out of PATH."""
+    for directory in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True):
+        if (directory / "initdb").exists() and (directory / "postgres").exists():
+            return directory
+    found = shutil.which("initdb")
+    return Path(found).resolve().parent if found and shutil.which("postgres") else None
+
+
+@dataclass(frozen=True)
+class PostgresServer:
+    """A running server; each database made here is dropped with it."""
+
+    port: int
+
+    def url(self, database: str) -> str:
+        return f"postgresql://eventproc@127.0.0.1:{self.port}/{database}"
+
+    def create(self, template: str | None = None) -> str:
+        """Create a database, as a copy of another one if given; return its name."""
+        name = f"t{uuid.uuid4().hex[:12]}"
+        source = f' TEMPLATE "{template}"' if template else ""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as conn:
+            conn.execute(f'CREATE DATABASE "{name}"{source}')  # type: ignore[arg-type]  # not a literal, but ours
+        return name
+
+    def execute(self, statement: str, database: str = "postgres") -> None:
+        with psycopg.connect(self.url(database), autocommit=True) as conn:
+            conn.execute(statement)  # type: ignore[arg-type]  # not a literal, but ours
+
+
+def _other_user() -> dict[str, Any]:
+    # PostgreSQL refuses to run as root.
+    if os.geteuid() != 0:
+        return {}
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    account = pwd.getpwnam("postgres" if "postgres" in names else "nobody")
+    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+
+
+def _die_with_parent() -> None:
+    # pytest may be killed: the server then stops by itself (SIGINT is its fast shutdown).
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)
+
+
+@contextlib.contextmanager
+def postgres_server() -> Iterator[PostgresServer]:
+    """Run a private PostgreSQL; for a fixture of session scope."""
+    binaries = postgres_binaries()
+    if binaries is None:
+        missing("PostgreSQL", APT_POSTGRESQL)
+    assert binaries is not None
+    home = Path(tempfile.mkdtemp(prefix="eventproc-pg-"))
+    account = _other_user()
+    if account:
+        os.chown(home, account["user"], account["group"])
+    process: subprocess.Popen[bytes] | None = None
+    try:
+        data = home / "data"
+        setup = [binaries / "initdb", "-D", data, "-A", "trust", "-U", "eventproc", "-E", "UTF8", "--locale=C", "-N"]
+        subprocess.run(setup, check=True, capture_output=True, cwd=home, **account)
+        process, port = _start(binaries, home, account)
+        yield PostgresServer(port)
+    finally:
+        if process is not None:
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=60)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _start(binaries: Path, home: Path, account: dict[str, Any]) -> tuple[subprocess.Popen[bytes], int]:
+    port = free_port()
+    settings = {
+        "listen_addresses": "127.0.0.1",
+        "unix_socket_directories": "",
+        "port": port,
+        "fsync": "off",
+        "full_page_writes": "off",
+        "max_connections": 100,
+    }
+    command = [str(binaries / "postgres"), "-D", str(home / "data")]
+    for name, value in settings.items():
+        command += ["-c", f"{name}={value}"]
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen(
+            command, cwd=home, stdout=log, stderr=log, preexec_fn=_die_with_parent, **account
+        )
+
+    def answers() -> bool:
+        if process.poll() is not None:
+            pytest.fail(f"PostgreSQL did not start: {(home / 'log').read_text(errors='replace')[-2000:]}")
+        with contextlib.suppress(psycopg.OperationalError):  # not up yet
+            psycopg.connect(f"postgresql://eventproc@127.0.0.1:{port}/postgres").close()
+            return True
+        return False
+
+    wait_until(answers, timeout_s=60, what="PostgreSQL to answer")
+    return process, port
