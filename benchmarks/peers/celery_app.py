@@ -1,0 +1,25 @@
+"""Celery on RabbitMQ."""
+
+import os
+
+import job
+from celery import Celery
+
+app = Celery("bench", broker=os.environ["BENCH_BROKER"])
+app.conf.update(
+    task_default_queue=os.environ["BENCH_QUEUE"],
+    task_ignore_result=True,
+    task_acks_late=os.environ.get("BENCH_LATE") == "1",
+    worker_prefetch_multiplier=int(os.environ.get("BENCH_PREFETCH", "4")),
+    broker_connection_retry_on_startup=True,
+    worker_hijack_root_logger=False,
+)
+
+
+@app.task(name="noop")
+def noop(sent_ns, payload):
+    job.ran(sent_ns)
+
+
+if __name__ == "__main__":
+    job.main(lambda sent_ns, payload: noop.delay(sent_ns, payload))
