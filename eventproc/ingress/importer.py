@@ -44,13 +44,13 @@ Payload: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """What was done of an import: the `done`-th of `total` records has just been finished, well or not."""
+    """What was done of an import: the `done`-th of `total` records has just been finished, well or for a `reason` not."""
 
     done: int
     total: int
     name: str
     ok: bool
-    error: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,7 +119,7 @@ def import_archive(
             if progress is not None:
                 last = datasets[-1]
                 progress(
-                    Progress(done=done, total=len(items), name=last["Name"], ok=last["Success"], error=last["Error"])
+                    Progress(done=done, total=len(items), name=last["Name"], ok=last["Success"], reason=last["Error"])
                 )
     payload = {
         "DataSets": datasets,
