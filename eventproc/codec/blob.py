@@ -144,11 +144,7 @@ def _kind(handler: object) -> str:
 
 
 def _check_callable(function: Any, name: str) -> None:
-    if inspect.iscoroutinefunction(function):
-        raise InvalidHandler(
-            f"{name} is an `async def`; handlers are called without an event loop. "
-            "Write a plain function that calls asyncio.run(...)"
-        )
+    # An `async def` is welcome: the worker runs it to its end.
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise InvalidHandler(f"{name} is a generator (it contains `yield`); nobody would run it. Return the result")
 
