@@ -296,13 +296,6 @@ def _env_name(name: str) -> str:
     return PREFIX + name.upper()
 
 
-def bundled(kind: str) -> Path:
-    """Return the directory of the `hooks` or `handlers` that come with eventproc, installed or in a checkout."""
-    here = Path(__file__).parent
-    installed = here / "_bundled" / kind
-    return installed if installed.is_dir() else here.parent / kind
-
-
 def find_file(explicit: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Path | None:
     """Return the settings file to read: `explicit`, else one in EVENTPROC_DATA, else one in the current directory."""
     named = explicit or (Path(environ["EVENTPROC_CONFIG"]) if environ.get("EVENTPROC_CONFIG") else None)
@@ -446,7 +439,6 @@ __all__ = [
     "Retention",
     "Settings",
     "WorkerSection",
-    "bundled",
     "find_file",
     "load",
     "mask_url",

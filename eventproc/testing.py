@@ -20,23 +20,25 @@ import datetime as dt
 import json
 import threading
 import time
+import uuid as uuids
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from typing import Any, Self
 
+import numpy as np
+
 from eventproc.abc import Sandbox, Tx
 from eventproc.blobs import MemoryBlobs
 from eventproc.bus.memory import MemoryBus
 from eventproc.codec.blob import pack, verify
-from eventproc.config import bundled
 from eventproc.engine import series
 from eventproc.engine.clock import ManualClock
 from eventproc.engine.group import GroupCommit
 from eventproc.engine.housekeeping import Housekeeper
 from eventproc.engine.notifier import Notifier
 from eventproc.engine.worker import Worker, WorkerSettings
-from eventproc.errors import EventprocError
+from eventproc.errors import InvalidInput
 from eventproc.model import (
     LEASED_STATES,
     Accepted,
@@ -52,7 +54,9 @@ from eventproc.model import (
     from_datetime,
     to_datetime,
 )
+from eventproc.model.marks import HandlerMark, marks_of
 from eventproc.notify import MemoryMailer, TemplateRenderer
+from eventproc.plugins import bundled_dir, files_in
 from eventproc.registry import CatalogueCache
 from eventproc.registry.specs import load_specs
 from eventproc.sandbox.memory import InProcessSandbox
@@ -132,7 +136,7 @@ class Harness:
         with self.store.begin() as tx:
             self.admin = tx.users.add("tester", Role.ADMIN, now_us=self.clock.now_us())
             if bundled_hooks:
-                specs, _ = load_specs(sorted(bundled("hooks").glob("*.yaml")), source="bundled")
+                specs, _ = load_specs(files_in(bundled_dir("hooks"), "hooks"), source="bundled")
                 sync_bundled_hooks(tx, specs, now_us=self.clock.now_us())
         self._world = World(self._context)
         self._worker = Worker(
@@ -172,7 +176,8 @@ class Harness:
         self, name: str, *, schema: Mapping[str, Any] | None = None, sample: Mapping[str, Any] | None = None
     ) -> HookSpec:
         """Add a hook."""
-        return self.use.hooks.put(self.admin, name, summary="made by a test", schema=schema, sample=sample)
+        definition = {"summary": "made by a test", "schema": dict(schema or {}), "sample": dict(sample or {})}
+        return self.use.hooks.put(self.admin, name, definition)
 
     def register(
         self,
@@ -185,27 +190,20 @@ class Harness:
         notify_on_failure: str | None = None,
         **options: Any,
     ) -> HandlerRecord:
-        """Register a handler as `conn.register` would; what `@register(...)` said of it counts where nothing is given."""
-        marked = _marks(handler)
-        given = {
-            "hook": hook,
-            "name": name,
-            "tags": tags,
-            "notify_on_success": notify_on_success,
-            "notify_on_failure": notify_on_failure,
-        }
-        said = {key: value if value is not None else marked.get(key) for key, value in given.items()}
-        if not said["hook"]:
-            raise EventprocError("say on which hook: register(handler, hook=...)")
+        """Register a handler as `conn.register` would; what is not given is taken from its `@register(...)`."""
+        marked = next((mark for mark in marks_of(handler) if hook in (None, mark.hook)), HandlerMark(name="", hook=""))
+        if not (hook or marked.hook):
+            raise InvalidInput("say on which hook: register(handler, hook=...)")
+        plain_name = getattr(handler, "__name__", "handler").strip("<>").replace("_", "-")
         registered = self.use.handlers.register(
             self.admin,
-            hook=str(said["hook"]),
-            name=str(said["name"] or getattr(handler, "__name__", "handler")),
+            hook=hook or marked.hook,
+            name=name or marked.name or plain_name,
             bundle=pack(handler),
-            tags=tuple(said["tags"] or ()),
-            notify_on_success=said["notify_on_success"],
-            notify_on_failure=said["notify_on_failure"],
-            options={**marked.get("options", {}), **options},
+            tags=marked.tags if tags is None else tuple(tags),
+            notify_on_success=notify_on_success or marked.notify_on_success,
+            notify_on_failure=notify_on_failure or marked.notify_on_failure,
+            options={**marked.options, **options},
         )
         return registered.handler
 
@@ -241,7 +239,7 @@ class Harness:
         """
         deadline = time.monotonic() + timeout_s
         while True:
-            self._housekeeper.turn()
+            self._housekeeper.tick()
             self._wait_for_runs(deadline)
             self._notifier.turn()
             if self._idle():
@@ -262,7 +260,7 @@ class Harness:
             return tx.runs.counts()
 
     def _idle(self) -> bool:
-        """Tell whether nothing runs and nothing could be claimed: asked by claiming, in a transaction that is undone."""
+        """Tell whether nothing runs and nothing could be claimed: tried in a transaction that is undone."""
         claimable = 0
         with contextlib.suppress(_Dry), self.store.begin() as tx:
             counts = tx.runs.counts()
@@ -321,13 +319,15 @@ class Harness:
     # ------------------------------------------------------------------------------------------- series
 
     def add_series(
-        self, name: str, times_ns: Sequence[int], values: Sequence[float], *, collection: str = "", uuid: str | None = None
+        self,
+        name: str,
+        times_ns: Sequence[int],
+        values: Sequence[float],
+        *,
+        collection: str = "",
+        uuid: str | None = None,
     ) -> str:
         """Store samples for handlers to read with `db`; return the series' UUID."""
-        import uuid as uuids
-
-        import numpy as np
-
         code = uuid or str(uuids.uuid5(uuids.NAMESPACE_URL, f"{collection}/{name}"))
         with self.store.begin() as tx:
             tx.series.put(Series(uuid=code, name=name, collection=collection, created_us=self.clock.now_us()))
@@ -354,11 +354,6 @@ def _emitted(event: Event) -> EmittedEvent:
     )
 
 
-def _marks(handler: Callable[..., Any]) -> dict[str, Any]:
-    """Return what `@register(...)` said of a function."""
-    raise NotImplementedError
-
-
 def check_handler(
     handler: Callable[..., Any],
     hook: str | None = None,
@@ -372,9 +367,9 @@ def check_handler(
     It must pickle, load in a clean interpreter that has none of your files, take the payload, and return what JSON
     can hold. Raises InvalidHandler, or AssertionError with the failure's own words.
     """
-    wanted = hook or _marks(handler).get("hook")
+    wanted = hook or next((mark.hook for mark in marks_of(handler)), None)
     if not wanted:
-        raise EventprocError("say on which hook: check_handler(handler, hook=...)")
+        raise InvalidInput("say on which hook: check_handler(handler, hook=...)")
     verify(pack(handler))
     with Harness() as harness:
         with harness.store.read() as tx:
@@ -386,7 +381,9 @@ def check_handler(
         harness.run_until_idle()
         run = harness.runs[0]
     if run.failure is not None:
-        raise AssertionError(f"the handler failed ({run.failure.kind}): {run.failure.message}\n{run.failure.traceback or ''}")
+        raise AssertionError(
+            f"the handler failed ({run.failure.kind}): {run.failure.message}\n{run.failure.traceback or ''}"
+        )
     return run
 
 

@@ -14,13 +14,12 @@ import secrets
 import threading
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import structlog
 
 from eventproc.abc import Blobs, Bus, Clock, Mailer, Renderer, RetentionPolicy, Sandbox, Store
-from eventproc.config import Settings, bundled, load
+from eventproc.config import Settings, load
 from eventproc.engine.clock import SystemClock
 from eventproc.errors import ConfigError, EventprocError
 from eventproc.model import Accepted, HookSpec, NewEvent, Role
@@ -36,6 +35,13 @@ log = structlog.get_logger(__name__)
 ADMIN = "admin"
 
 
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+P = TypeVar("P", bound=_Closable)
+
+
 class Platform:
     """Everything that one process of the platform may need; made lazily, closed once."""
 
@@ -43,7 +49,7 @@ class Platform:
         self.settings = settings
         self.clock = clock or SystemClock()
         self.draining = threading.Event()
-        self._opened: list[Any] = []
+        self._opened: list[_Closable] = []
 
     # ------------------------------------------------------------------------------------------- parts
 
@@ -158,7 +164,7 @@ class Platform:
             upload_bytes=most.uploads,
         )
 
-    def _keep(self, part: Any) -> Any:
+    def _keep(self, part: P) -> P:
         self._opened.append(part)
         return part
 
@@ -247,27 +253,18 @@ def write_secret(path: Any, text: str) -> None:
     temporary.replace(path)
 
 
-def hook_files(settings: Settings) -> tuple[list[Path], list[Path]]:
-    """Return the bundled hook files and the project's."""
-    project = settings.project / "hooks" if settings.project is not None else None
-    return _yaml_files(bundled("hooks")), _yaml_files(project)
-
-
-def _yaml_files(directory: Path | None) -> list[Path]:
-    if directory is None or not directory.is_dir():
-        return []
-    return sorted(path for path in directory.iterdir() if path.suffix in (".yaml", ".yml") and path.is_file())
-
-
 def load_hooks(settings: Settings) -> tuple[list[HookSpec], list[str]]:
-    """Read the bundled hooks and the project's; return the specs, and a line for each one that is broken."""
+    """Read the hook files: bundled, of other distributions, of the project; return a line for each that is broken."""
+    from eventproc.plugins import find
     from eventproc.registry.specs import load_specs
 
-    ours, project = hook_files(settings)
-    specs, problems = load_specs(ours, source="bundled")
-    more, further = load_specs(project, source="file")
-    merged = {spec.name: spec for spec in [*specs, *more]}
-    return list(merged.values()), [problem.message for problem in [*problems, *further]]
+    files, problems = find("hooks", [settings.project] if settings.project is not None else [])
+    merged: dict[str, HookSpec] = {}
+    for file in files:
+        specs, broken = load_specs([file.path], source="bundled" if file.origin == "bundled" else "file")
+        merged.update((spec.name, spec) for spec in specs)
+        problems += broken
+    return list(merged.values()), [problem.message for problem in problems]
 
 
 _lock = threading.Lock()
@@ -299,4 +296,4 @@ def _session_platform(settings: Settings) -> Platform:
         return _for_sessions.setdefault(settings.database, Platform(settings))
 
 
-__all__: Sequence[str] = ["Platform", "SystemClock", "emit_in_session", "hook_files", "load_hooks", "make_private"]
+__all__: Sequence[str] = ["Platform", "SystemClock", "emit_in_session", "load_hooks", "make_private"]

@@ -81,9 +81,9 @@ class Group(click.Group):
             from difflib import get_close_matches
 
             near = get_close_matches(args[0], self.list_commands(ctx), n=3, cutoff=0.5)
-            if near:
-                error.message += f" Did you mean: {', '.join(near)}?"
-            raise
+            if not near:
+                raise
+            raise click.UsageError(f"{error.message} Did you mean: {', '.join(near)}?", ctx) from None
 
 
 Group.group_class = Group

@@ -11,7 +11,7 @@ import click
 from eventproc.cli import output
 from eventproc.cli.base import Group, split_tags, state
 from eventproc.cli.remote import connect, find_handler
-from eventproc.errors import EventprocError, NotFound, PluginError
+from eventproc.errors import NotFound, PluginError
 
 COLUMNS = ["id", "hook", "name", "version", "tags", "notify_on_success", "notify_on_failure", "paused", "updated_at"]
 
@@ -43,39 +43,48 @@ def show(handler: str) -> None:
 @click.argument("paths", type=click.Path(exists=True, path_type=Path), nargs=-1, required=True)
 def push(paths: tuple[Path, ...]) -> int:
     """Register the handlers that FILEs, or the files of DIRs, mark with `@register(...)`."""
-    return _push(plugin_files(paths), tags=None, success=None, failure=None)
+    return _push(handler_files(paths), tags=None, success=None, failure=None)
 
 
-def plugin_files(paths: Iterable[Path]) -> list[Path]:
-    """Return the handler files among and below the paths; a file named by hand is always one."""
+def handler_files(paths: Iterable[Path]) -> list[Path]:
+    """Return the handler files among and in the paths; a file named by hand is always one."""
+    from eventproc.plugins import files_in
+
     files: list[Path] = []
     for path in paths:
-        if path.is_dir():
-            files += sorted(file for file in path.glob("*.py") if not file.name.startswith(("_", ".", "test_")))
-        else:
-            files.append(path)
+        files += files_in(path, "handlers") if path.is_dir() else [path]
     return files
+
+
+def ready_made() -> dict[str, Path]:
+    """Return the ready-made handlers by name: those that come with eventproc and those of other distributions."""
+    from eventproc.plugins import find
+
+    files, problems = find("handlers")
+    for problem in problems:
+        output.note(f"{output.style('warning', fg='yellow')}: {output.plain(problem.message)}")
+    return {file.name: file.path for file in files}
 
 
 def _push(files: list[Path], *, tags: list[str] | None, success: str | None, failure: str | None) -> int:
     """Register what the files mark; a broken file is reported and its neighbours are registered."""
-    from eventproc.cli.marked import marked_in, register_marked
+    from eventproc.cli.marked import register_marked
+    from eventproc.plugins import load_all
 
     if not files:
-        raise NotFound("no handler files there")
+        raise NotFound("there are no handler files")
     connection = connect().connection
     results: list[dict[str, Any]] = []
-    for file in files:
-        try:
-            marked = marked_in(file)
-            if not marked:
-                raise PluginError(f"{file}: marks no handler with @register(...)")
-        except EventprocError as error:
-            results.append({"file": str(file), "error": {"code": error.code, "message": error.message}})
-            continue
-        results += [
-            register_marked(connection, file, item, tags=tags, success=success, failure=failure) for item in marked
-        ]
+    for file, marked in load_all(files):
+        if isinstance(marked, PluginError):
+            results.append({"file": str(file), "error": {"code": marked.code, "message": marked.message}})
+        elif not marked:
+            said = f"{file}: marks no handler with @register(...)"
+            results.append({"file": str(file), "error": {"code": PluginError.code, "message": said}})
+        else:
+            results += [
+                register_marked(connection, file, item, tags=tags, success=success, failure=failure) for item in marked
+            ]
     output.show(results, lambda: _show_pushed(results))
     return PluginError.exit_code if any("error" in result for result in results) else 0
 
@@ -91,17 +100,10 @@ def _show_pushed(results: list[dict[str, Any]]) -> None:
             click.echo(f"  {output.style('warning', fg='yellow')}: {output.plain(warning)}", err=True)
 
 
-def bundled_dir() -> Path:
-    """Return the directory of the ready-made handlers."""
-    from eventproc.config import bundled
-
-    return bundled("handlers")
-
-
 @handlers.command("available")
 def available() -> None:
     """List the ready-made handlers that can be added."""
-    items = [{"name": file.stem, "summary": _summary(file)} for file in plugin_files([bundled_dir()])]
+    items = [{"name": name, "summary": _summary(file)} for name, file in ready_made().items()]
     output.show(items, lambda: output.table(items, ["name", "summary"], empty="none come with this version"))
 
 
@@ -123,7 +125,7 @@ def _summary(file: Path) -> str:
 @click.option("--notify-on-failure", metavar="MAIL")
 def add(name: str, tags: tuple[str, ...], notify_on_success: str | None, notify_on_failure: str | None) -> int:
     """Register the ready-made handler NAME (see `handlers available`)."""
-    known = {file.stem: file for file in plugin_files([bundled_dir()])}
+    known = ready_made()
     if name not in known:
         raise NotFound(f"there is no ready-made handler {name!r}; there are: {', '.join(known) or 'none'}")
     return _push([known[name]], tags=split_tags(tags) or None, success=notify_on_success, failure=notify_on_failure)

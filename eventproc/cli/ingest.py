@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import click
 
 from eventproc.cli import output
 from eventproc.cli.base import Group, split_tags, state
 from eventproc.cli.remote import connect
-from eventproc.errors import IngressError, from_wire
+from eventproc.errors import IngressError
 
 
 @click.group(cls=Group)
@@ -28,76 +28,53 @@ def ingest() -> None:
 def comtrade(path: Path, tags: tuple[str, ...]) -> int:
     """Import a COMTRADE archive (zip, tar), record or folder; `ctingress.on_complete` follows."""
     remote = connect()
-    with _archive(path) as (file, name):
-        params = {"tag": split_tags(tags), "name": name}
-        with remote.stream("/ingest/comtrade", file, params=params) as lines:
-            result = _follow(lines)
+    with archive_of(path) as (file, name), progress_bar() as progress:
+        result = remote.connection.ingest_comtrade(file, split_tags(tags), progress=progress, name=name)
     payload = result.get("payload") or {}
     output.show(result, lambda: _summary(result, payload))
     return 0 if any(item.get("Success") for item in payload.get("DataSets", [])) else IngressError.exit_code
 
 
-class _archive:  # noqa: N801  # used as a context manager, read as a verb
-    """The archive to send: the file itself, or a zip of the folder made on the fly."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: Any = None
-
-    def __enter__(self) -> tuple[BinaryIO, str]:
-        if self._path.is_file():
-            self._file = self._path.open("rb")
-            return self._file, self._path.name
-        self._file = tempfile.TemporaryFile()
-        files = sorted(file for file in self._path.rglob("*") if file.is_file() and not file.is_symlink())
-        if not files:
-            raise IngressError(f"{self._path}: the folder holds no files")
-        with zipfile.ZipFile(self._file, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
+@contextlib.contextmanager
+def archive_of(path: Path) -> Iterator[tuple[Path, str]]:
+    """Return the archive to send and its name: the file itself, or a zip of the folder that is made on the fly."""
+    if path.is_file():
+        yield path, path.name
+        return
+    files = sorted(file for file in path.rglob("*") if file.is_file() and not file.is_symlink())
+    if not files:
+        raise IngressError(f"{path}: the folder holds no files")
+    with tempfile.TemporaryDirectory(prefix="eventproc-") as directory:
+        made = Path(directory) / "folder.zip"
+        with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
             for file in files:
-                archive.write(file, file.relative_to(self._path).as_posix())
-        self._file.seek(0)
-        return self._file, f"{self._path.absolute().name}.zip"
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+                archive.write(file, file.relative_to(path).as_posix())
+        yield made, f"{path.absolute().name}.zip"
 
 
-def _follow(lines: Iterator[str]) -> dict[str, Any]:
-    """Show the progress that the server reports, and return its last word."""
+@contextlib.contextmanager
+def progress_bar() -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Show the progress that the server reports, where there is a terminal to show it on."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    result: dict[str, Any] | None = None
+    console = Console(stderr=True)
     columns = (
         TextColumn("importing"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=state().json or not console.is_terminal) as progress:
-        task = progress.add_task("", total=None)
-        for line in lines:
-            if not line.strip():
-                continue
-            step = json.loads(line)
-            if "error" in step:
-                error = step["error"]
-                raise from_wire(error.get("code", "ingress"), error.get("message", ""), error.get("details"))
-            if "result" in step:
-                result = step["result"]
-                continue
-            mark = "" if step.get("ok", True) else " (refused)"
-            progress.update(
-                task,
-                completed=step.get("done"),
-                total=step.get("total"),
-                description=output.plain(step.get("name", "")) + mark,
-            )
-    if result is None:
-        raise IngressError("the server broke off before the import was complete; nothing of it counts")
-    return result
+    with Progress(*columns, console=console, disable=state().json or not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+
+        def step(said: dict[str, Any]) -> None:
+            mark = "" if said.get("ok", True) else " (refused)"
+            name = f"{output.plain(said.get('name', ''))}{mark}"
+            bar.update(task, completed=said.get("done"), total=said.get("total"), description=name)
+
+        yield step
 
 
 def _summary(result: dict[str, Any], payload: dict[str, Any]) -> None:
@@ -112,4 +89,4 @@ def _summary(result: dict[str, Any], payload: dict[str, Any]) -> None:
     ]
     output.table(rows, ["record", "ok", "streams", "error"], empty="the archive holds no records")
     good = sum(bool(row["ok"]) for row in rows)
-    click.echo(f"{good} of {len(rows)} records imported; event {result.get('event_id')}")
+    click.echo(f"{good} of {len(rows)} records imported; event {output.plain(result.get('event_id'))}")

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote as _quote
 
 from eventproc.cli.base import state
-from eventproc.client.endpoint import CA_VARIABLE, Address, resolve
-from eventproc.client.transport import Transport, encode
+from eventproc.client import Connection
 from eventproc.errors import Conflict, UnknownHandler
-
-if TYPE_CHECKING:
-    from eventproc.client import Connection
 
 PAGE = 500  # items
 TIMEOUT_S = 60.0
-STREAM_S = 3600.0  # an import of many records takes its time
 
 
 def quote(text: str) -> str:
@@ -29,40 +23,23 @@ def quote(text: str) -> str:
 class Remote:
     """The HTTP API, as commands use it."""
 
-    def __init__(self, address: Address) -> None:
-        self._address = address
-        self._transport = Transport(address, timeout=TIMEOUT_S, ca=os.environ.get(CA_VARIABLE))
-
-    @property
-    def connection(self) -> Connection:
-        """The public client on the same server."""
-        from eventproc.client import Connection
-
-        return Connection(",".join(self._address.bases), self._address.apikey)
-
-    def _send(self, method: str, path: str, body: Any) -> Any:
-        return self._transport.request(method, path, content=None if body is None else encode(body))
-
-    @contextlib.contextmanager
-    def stream(self, path: str, content: Any, *, params: Mapping[str, Any]) -> Iterator[Iterator[str]]:
-        """Send bytes and read the answer line by line."""
-        with self._transport.stream("POST", path, content=content, params=params, timeout=STREAM_S) as response:
-            yield response.iter_lines()
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
 
     def get(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
-        return self._transport.request("GET", path, params=_given(params))
+        return self.connection.request("GET", path, params=_given(params))
 
     def post(self, path: str, body: Any = None) -> Any:
-        return self._send("POST", path, body)
+        return self.connection.request("POST", path, json=body)
 
     def put(self, path: str, body: Any) -> Any:
-        return self._send("PUT", path, body)
+        return self.connection.request("PUT", path, json=body)
 
     def patch(self, path: str, body: Any) -> Any:
-        return self._send("PATCH", path, body)
+        return self.connection.request("PATCH", path, json=body)
 
     def delete(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
-        return self._transport.request("DELETE", path, params=_given(params))
+        return self.connection.request("DELETE", path, params=_given(params))
 
     def pages(self, path: str, params: Mapping[str, Any] | None = None, *, limit: int | None = None) -> Iterator[Any]:
         """Return the items of a list, page by page, at most `limit`."""
@@ -94,7 +71,7 @@ def connect() -> Remote:
         from eventproc.config import load
 
         os.environ["EVENTPROC_DATA"] = str(load(config=said.config).data)  # eventproc.toml may say where it is
-    return Remote(resolve(said.endpoint, said.api_key))
+    return Remote(Connection(said.endpoint, said.api_key, timeout=TIMEOUT_S))
 
 
 def find_handler(remote: Remote, which: str) -> dict[str, Any]:

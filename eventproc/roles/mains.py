@@ -63,13 +63,17 @@ def make_worker(platform: Platform) -> Service:
 
 
 def make_housekeeper(platform: Platform) -> Service:
-    from eventproc.engine.housekeeping import Housekeeper
+    from eventproc.engine.housekeeping import Housekeeper, HousekeeperSettings
 
     return Housekeeper(
         store=platform.store,
         bus=platform.bus,
         blobs=platform.blobs,
         clock=platform.clock,
+        cache=platform.cache,
+        settings=HousekeeperSettings(
+            policy=platform.retention, max_interruptions=platform.settings.worker.max_interruptions
+        ),
     )
 
 

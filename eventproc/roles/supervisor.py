@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from eventproc.config import PREFIX, Settings
+from eventproc.config import PREFIX, Address, Settings
 from eventproc.errors import EventprocError, Unavailable
 from eventproc.roles import ENV_HTTP, ENV_READY, ENV_SUPERVISOR, files
 
@@ -161,7 +161,7 @@ class Supervisor:
     def _start_all(self) -> None:
         assert self._http is not None
         http = self._http
-        bound = self._settings.replace(http=files.Address(*http.getsockname()[:2]))
+        bound = self._settings.replace(http=Address(*http.getsockname()[:2]))
         environ = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         environ |= bound.as_environ()
         environ.setdefault("PYTHONUNBUFFERED", "1")
