@@ -87,8 +87,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def http(request: Request, error: HTTPException) -> Response:
-        message = f"{request.method} {request.url.path}: {error.detail}"
         code = _CODES.get(error.status_code, "error")
+        message = error.detail if error.status_code == 413 else f"{request.method} {request.url.path}: {error.detail}"
         body = {"error": {"code": code, "message": message, "details": {}}}
         return answer(body, status=error.status_code, headers=error.headers)
 

@@ -72,11 +72,11 @@ async def _receive(request: Request, cases: UseCases) -> BinaryIO:
             size += len(piece)
             cases.ingest.check_size(size)
             await asyncio.to_thread(spool.write, piece)
+        if size == 0:
+            raise InvalidInput("the request has no body; send the archive itself")  # noqa: TRY301 - closes the spool
     except BaseException:
         spool.close()
         raise
-    if size == 0:
-        raise InvalidInput("the request has no body; send the archive itself")
     spool.seek(0)
     return spool  # type: ignore[return-value]  # it is a binary file in all but name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from eventproc.api import shapes
@@ -60,7 +61,8 @@ class Guard:
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > self._max_body:
-                raise self._refusal(seen)
+                # The framework takes any other exception here for malformed JSON.
+                raise HTTPException(413, self._refusal(seen).message)
             return message
 
         return capped

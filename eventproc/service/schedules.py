@@ -4,36 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-from zoneinfo import ZoneInfo
-
-from cronsim import CronSim, CronSimError
 
 from eventproc.abc import Tx
-from eventproc.errors import InvalidInput, NotFound
-from eventproc.model import Role, Schedule, User, from_datetime, to_datetime
+from eventproc.codec.events import payload_json
+from eventproc.engine.schedules import TICK_HOOK, next_due_us
+from eventproc.errors import NotFound
+from eventproc.model import Role, Schedule, User, isoformat
 from eventproc.registry.catalogue import Catalogue
 from eventproc.registry.checks import check_name, check_tags
 from eventproc.service.context import ServiceContext
 from eventproc.service.rights import require, require_owner
-
-TICK = "schedule.tick"
-
-
-def next_due_us(cron: str, timezone: str, now_us: int) -> int:
-    try:
-        zone = ZoneInfo(timezone)
-    except (KeyError, ValueError, OSError):
-        raise InvalidInput(f"unknown timezone {timezone!r}", path="$.timezone") from None
-    try:
-        return from_datetime(next(CronSim(cron, to_datetime(now_us).astimezone(zone))))
-    except (CronSimError, StopIteration):
-        raise InvalidInput(f"{cron!r} is no cron expression that is ever due", path="$.cron") from None
-
-
-def check_schedule(catalogue: Catalogue, schedule: Schedule) -> None:
-    catalogue.spec_for_event(schedule.hook)
-    if schedule.hook != TICK:
-        catalogue.validate(schedule.hook, schedule.payload)
 
 
 class Schedules:
@@ -59,7 +39,7 @@ class Schedules:
         *,
         cron: str,
         timezone: str = "UTC",
-        hook: str = TICK,
+        hook: str = TICK_HOOK,
         tags: Sequence[str] = (),
         payload: Mapping[str, Any] | None = None,
         paused: bool = False,
@@ -82,7 +62,7 @@ class Schedules:
             existing = tx.schedules.get(name)
             if existing is not None:
                 _require_owner(tx, principal, existing)
-            check_schedule(self._context.catalogue(tx), wanted)
+            _check_payload(self._context.catalogue(tx), wanted)
             stored = tx.schedules.put(wanted)
             self._context.audit(tx, principal, "schedule.put", f"schedule:{name}", cron=cron, hook=hook)
             self._context.wake_after(tx, "schedules")
@@ -108,3 +88,13 @@ def _require_owner(tx: Tx, principal: User, schedule: Schedule) -> None:
     owner = tx.users.get(schedule.user_id) if schedule.user_id is not None else None
     name = owner.name if owner else "eventproc"
     require_owner(principal, owner_id=schedule.user_id, owner=name, thing=f"schedule {schedule.name!r}")
+
+
+def _check_payload(catalogue: Catalogue, schedule: Schedule) -> None:
+    """Refuse now what each tick would be refused for."""
+    payload = dict(schedule.payload)
+    if schedule.hook == TICK_HOOK:
+        payload |= {"schedule": schedule.name, "due": isoformat(schedule.next_us), "missed": 0}
+    catalogue.spec_for_event(schedule.hook)
+    payload_json(payload)
+    catalogue.validate(schedule.hook, payload)

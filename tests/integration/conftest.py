@@ -123,5 +123,3 @@ def registration() -> Callable[..., dict[str, Any]]:
         return {"hook": hook, "name": name or handler.__name__, "bundle": bundle, **more}
 
     return build
-
-
