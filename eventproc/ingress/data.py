@@ -47,14 +47,7 @@ class Data(ABC):
 
 def parse_data(config: Config, data: bytes) -> Data:
     """Read the bytes of a .dat. Raises IngressError when they do not fit the .cfg."""
-    parsed: Data = _Ascii(config, data) if config.format == "ASCII" else _Binary(config, data)
-    if parsed.rows == 0:
-        raise IngressError("the .dat holds no samples")
-    if parsed.rows < config.samples:
-        raise IngressError(
-            f"the .dat holds {parsed.rows} samples and the .cfg announces {config.samples}: it seems cut off"
-        )
-    return parsed
+    return _Ascii(config, data) if config.format == "ASCII" else _Binary(config, data)
 
 
 class _Binary(Data):
@@ -79,7 +72,7 @@ class _Binary(Data):
         # A rest after all announced rows is padding; where rows are lacking it is the trace of the cut.
         if rest and not config.samples:
             raise IngressError(f"the .dat's {len(data)} bytes are not whole rows of {row.itemsize} bytes")
-        _check_cells(self.rows, config)
+        _check_rows(self.rows, config)
         self._table: NDArray[Any] = np.frombuffer(data, dtype=row, count=self.rows)
         self.numbers = self._table["number"].astype(np.int64)
         self.stamps = self._table["stamp"].astype(np.int64)
@@ -111,7 +104,7 @@ class _Ascii(Data):
         whole = len(lines)
         self.rows = min(whole, config.samples or whole)
         self.extra = whole - self.rows
-        _check_cells(self.rows, config)
+        _check_rows(self.rows, config)
         self._table = np.empty((width, self.rows), dtype=np.float64)
         step = max(1, _BLOCK // width)
         for begin in range(0, self.rows, step):
@@ -143,7 +136,11 @@ class _Ascii(Data):
             )
 
 
-def _check_cells(rows: int, config: Config) -> None:
+def _check_rows(rows: int, config: Config) -> None:
+    if rows == 0:
+        raise IngressError("the .dat holds no samples")
+    if rows < config.samples:
+        raise IngressError(f"the .dat holds {rows} samples and the .cfg announces {config.samples}: it seems cut off")
     cells = rows * (len(config.channels) + 2)
     if cells > MAX_CELLS:
         raise IngressError(f"the record holds {cells} values, and {MAX_CELLS} are the limit", limit=MAX_CELLS)

@@ -44,7 +44,7 @@ Payload: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """What was done of an import: the `done`-th of `total` records has just been finished, well or for a `reason` not."""
+    """How far an import is: the `done`-th of `total` records has just been finished; `reason` says why one is not ok."""
 
     done: int
     total: int
