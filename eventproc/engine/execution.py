@@ -175,7 +175,7 @@ class Executor:
     def _drive(self, warm: Warm, chunk: list[Claim], done: set[int]) -> tuple[list[Claim], bool]:
         child = warm.child
         sessions = [self._services.open(claim) for claim in chunk]
-        calls = [(_call(claim), session) for claim, session in zip(chunk, sessions, strict=True)]
+        calls = [(call_of(claim), session) for claim, session in zip(chunk, sessions, strict=True)]
         left: list[Claim] = []
         healthy = True
         key = key_of(chunk[0].handler)
@@ -361,7 +361,8 @@ def _effects_of(session: RunSession) -> Effects:
     return NO_EFFECTS if effects == NO_EFFECTS else effects
 
 
-def _call(claim: Claim) -> Call:
+def call_of(claim: Claim) -> Call:
+    """Return the execution as the child is told of it."""
     event = claim.event
     return Call(
         run_id=claim.run_id,

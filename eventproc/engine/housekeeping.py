@@ -1,0 +1,270 @@
+"""What must happen by the clock: schedules, lost leases, retention, forgotten files, wake-ups of what is due."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from eventproc.abc import Blobs, Bus, Clock, RetentionPolicy, Store, Tx
+from eventproc.engine.accept import accept_events
+from eventproc.engine.outcomes import failure_event, notice_of
+from eventproc.engine.schedules import fire_due
+from eventproc.errors import EventprocError, Unavailable
+from eventproc.model import SECOND_US, NewNotice, Run, RunState
+from eventproc.registry.catalogue import CatalogueCache
+
+log = logging.getLogger(__name__)
+
+DAY_S = 86_400
+
+DEFAULT_POLICY = RetentionPolicy(
+    events_s=30 * DAY_S,
+    runs_s=30 * DAY_S,
+    failed_runs_s=90 * DAY_S,
+    logs_s=14 * DAY_S,
+    files_s=30 * DAY_S,
+    notices_s=30 * DAY_S,
+    audit_s=365 * DAY_S,
+    dedup_s=7 * DAY_S,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HousekeeperSettings:
+    """How often the duties are done; times in seconds."""
+
+    policy: RetentionPolicy = field(default_factory=lambda: DEFAULT_POLICY)
+    max_interruptions: int = 3
+    poll_s: float = 1.0
+    leases_every_s: float = 2.0
+    retention_every_s: float = 60.0
+    orphans_every_s: float = 3600.0
+    orphans_older_s: float = DAY_S  # longer than any run may take: a running one has no rows yet
+    chunk: int = 500  # rows of each kind in one transaction
+    breath_s: float = 0.02  # between two of those, so that others can write
+
+
+@dataclass(slots=True)
+class _Duty:
+    """Something done every so often."""
+
+    name: str
+    every_s: float
+    work: Callable[[], object]
+    next_at: float = 0.0
+
+
+class Housekeeper:
+    """
+    Does its duties until it is stopped. Several may run: each duty is safe to be done twice.
+
+    `tick` does at once what is due now; tests and playback call it after moving the clock.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        bus: Bus,
+        clock: Clock,
+        blobs: Blobs | None = None,
+        cache: CatalogueCache | None = None,
+        settings: HousekeeperSettings | None = None,
+    ) -> None:
+        self.settings = settings = settings or HousekeeperSettings()
+        self._store = store
+        self._bus = bus
+        self._clock = clock
+        self._blobs = blobs
+        self._cache = cache or CatalogueCache(store)
+        self._woken_us = clock.now_us()
+        self._stop = threading.Event()
+        self._ended = threading.Event()
+        self._thread_id: int | None = None
+        self._duties = [
+            _Duty("schedules", 0.0, self.fire_schedules),
+            _Duty("due runs", 0.0, self.wake_due_runs),
+            _Duty("leases", settings.leases_every_s, self.expire_leases),
+            _Duty("retention", settings.retention_every_s, self.prune),
+            _Duty("orphans", settings.orphans_every_s, self.delete_orphans),
+        ]
+
+    def run(self) -> None:
+        """Do the duties until `stop`."""
+        self._thread_id = threading.get_ident()
+        listener = self._bus.listen("schedules")
+        try:
+            while not self._stop.is_set():
+                self._do_duties(all_of_them=False)
+                try:
+                    listener.wait(self.settings.poll_s)
+                except EventprocError as error:
+                    log.warning("no wake-ups for now: %s", error)
+                    self._stop.wait(self.settings.poll_s)
+        finally:
+            listener.close()
+            self._ended.set()
+
+    def stop(self, grace_s: float = 30.0) -> None:
+        """End after the duty at hand; waits for that unless called in the thread that is in `run`."""
+        self._stop.set()
+        self._bus.wake("schedules")
+        if self._thread_id not in (None, threading.get_ident()):
+            self._ended.wait(grace_s)
+
+    def tick(self) -> None:
+        """Do all duties once."""
+        self._do_duties(all_of_them=True)
+
+    def _do_duties(self, *, all_of_them: bool) -> None:
+        for duty in self._duties:
+            now = time.monotonic()
+            if self._stop.is_set() or (now < duty.next_at and not all_of_them):
+                continue
+            duty.next_at = now + duty.every_s
+            try:
+                duty.work()
+            except Unavailable as error:
+                log.warning("%s: waits for the store: %s", duty.name, error)
+            except Exception:  # the other duties must not suffer for it
+                log.exception("%s: a fault; it is tried again later", duty.name)
+
+    # ---------------------------------------------------------------------------------------- schedules, due runs
+
+    def fire_schedules(self) -> int:
+        """Emit the events of due schedules; return how many were due."""
+        now_us = self._clock.now_us()
+        with self._store.read() as tx:
+            if not any(schedule.next_us <= now_us and not schedule.paused for schedule in tx.schedules.all()):
+                return 0
+        fired = 0
+        while not self._stop.is_set():
+            with self._store.begin() as tx:
+                count = fire_due(tx, self._cache.current(tx), now_us=now_us, bus=self._bus)
+            fired += count
+            if count == 0:
+                break
+        return fired
+
+    def wake_due_runs(self) -> bool:
+        """Wake workers when a run has become due since the last look."""
+        with self._store.read() as tx:
+            due_us = tx.runs.next_due_us()
+        now_us = self._clock.now_us()
+        due = due_us is not None and self._woken_us < due_us <= now_us
+        self._woken_us = now_us
+        if due:
+            self._bus.wake("runs")
+        return due
+
+    # ---------------------------------------------------------------------------------------- leases
+
+    def expire_leases(self) -> int:
+        """Take back leases that ran out; runs that end with that get their notice and `run.failed`."""
+        total = 0
+        while not self._stop.is_set():
+            with self._store.begin() as tx:
+                now_us = self._clock.now_us()
+                runs = tx.runs.expire_leases(
+                    now_us=now_us, max_interruptions=self.settings.max_interruptions, limit=self.settings.chunk
+                )
+                self._tell_of(tx, runs, now_us=now_us)
+                if any(run.state is RunState.QUEUED for run in runs):
+                    tx.after_commit(lambda: self._bus.wake("runs"))
+            total += len(runs)
+            if runs:
+                log.warning("%d leases ran out and were taken back", len(runs))
+            if len(runs) < self.settings.chunk:
+                break
+        return total
+
+    def _tell_of(self, tx: Tx, runs: Sequence[Run], *, now_us: int) -> None:
+        ended = [run for run in runs if run.state in (RunState.FAILED, RunState.COMMIT_FAILED)]
+        if not ended:
+            return
+        events = tx.events.by_seq(sorted({run.event_seq for run in ended}))
+        notices: list[NewNotice] = []
+        for run in ended:
+            version = tx.handlers.version(run.handler_id, run.version)
+            handler = tx.handlers.get(run.handler_id)
+            if version is None or handler is None:
+                continue
+            notice = notice_of(version, run.state, run_id=run.id, serial=run.serial, now_us=now_us)
+            if notice is not None:
+                notices.append(notice)
+            event = failure_event(
+                events[run.event_seq],
+                version,
+                run.handler_name,
+                run_id=run.id,
+                attempt=run.attempt,
+                state=run.state,
+                failure=run.failure,
+            )
+            if event is not None:
+                catalogue = self._cache.current(tx)
+                results = accept_events(tx, catalogue, [event], user_id=handler.owner_id, now_us=now_us, bus=self._bus)
+                for error in results:
+                    if isinstance(error, EventprocError):
+                        log.warning("run.failed of run %d was not emitted: %s", run.id, error)
+        if notices:
+            tx.notices.add(notices, now_us=now_us)
+            tx.after_commit(lambda: self._bus.wake("notices"))
+
+    # ---------------------------------------------------------------------------------------- retention
+
+    def prune(self) -> dict[str, int]:
+        """Delete what is past its time, in chunks; return how many of each kind."""
+        totals: dict[str, int] = {}
+        while not self._stop.is_set():
+            with self._store.begin() as tx:
+                counts = tx.retention.prune(
+                    self.settings.policy, now_us=self._clock.now_us(), limit=self.settings.chunk
+                )
+            for kind, count in counts.items():
+                totals[kind] = totals.get(kind, 0) + count
+            if not any(counts.values()):
+                break
+            self._stop.wait(self.settings.breath_s)
+        files = self._delete_expired_files()
+        if files:
+            totals["files"] = totals.get("files", 0) + files
+        if any(totals.values()):
+            log.info("retention: %s", ", ".join(f"{count} {kind}" for kind, count in sorted(totals.items()) if count))
+        return totals
+
+    def _delete_expired_files(self) -> int:
+        total = 0
+        while not self._stop.is_set():
+            with self._store.begin() as tx:
+                codes = tx.retention.expired_files(
+                    now_us=self._clock.now_us(), policy=self.settings.policy, limit=self.settings.chunk
+                )
+            if self._blobs is not None:
+                # A crash between the commit and this leaves bytes without a row: orphans, found later.
+                for code in codes:
+                    self._blobs.delete(code)
+            total += len(codes)
+            if len(codes) < self.settings.chunk:
+                break
+            self._stop.wait(self.settings.breath_s)
+        return total
+
+    def delete_orphans(self) -> int:
+        """Delete the bytes of files whose run never came to be written; return how many."""
+        if self._blobs is None:
+            return 0
+        older_than_us = self._clock.now_us() - round(self.settings.orphans_older_s * SECOND_US)
+        codes = self._blobs.codes(older_than_us=older_than_us)
+        deleted = 0
+        while chunk := list(itertools.islice(codes, self.settings.chunk)):
+            with self._store.read() as tx:
+                known = tx.files.exists(chunk)
+            deleted += sum(self._blobs.delete(code) for code in chunk if code not in known)
+        if deleted:
+            log.info("deleted the bytes of %d files whose runs were never written", deleted)
+        return deleted
