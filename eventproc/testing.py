@@ -10,7 +10,7 @@ A platform in memory, for tests of handlers: no server, no files, a clock that s
 ...     platform.runs[0].result
 42
 
-Handlers run on a thread of the test's own process, so a debugger steps into them; the sandbox's limits are not enforced.
+Handlers run on a thread of the test's own process, so a debugger steps into them; limits are not enforced.
 """
 
 from __future__ import annotations
