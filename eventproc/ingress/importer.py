@@ -44,7 +44,7 @@ Payload: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """How far an import is: the `done`-th of `total` records has just been finished; `reason` says why one is not ok."""
+    """How far an import is: the `done`-th of `total` records has just been finished, and why it is not `ok`."""
 
     done: int
     total: int
