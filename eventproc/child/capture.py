@@ -130,14 +130,14 @@ class Capture:
     def start(self) -> None:
         if self._thread is None:
             if sys.stdout is not self._writers[0] or sys.stderr is not self._writers[1]:
-                sys.stdout, sys.stderr = self._writers  # type: ignore[assignment]
+                sys.stdout, sys.stderr = self._writers
             if self._handler not in self._root.handlers:
                 self._root.addHandler(self._handler)
                 self._root.setLevel(logging.INFO)
         else:
             self._before = (sys.stdout, sys.stderr)
-            sys.stdout = OfThread(self._writers[0], self._before[0], self._thread)  # type: ignore[assignment]
-            sys.stderr = OfThread(self._writers[1], self._before[1], self._thread)  # type: ignore[assignment]
+            sys.stdout = OfThread(self._writers[0], self._before[0], self._thread)
+            sys.stderr = OfThread(self._writers[1], self._before[1], self._thread)
             self._root.addHandler(self._handler)
 
     def flush(self) -> None:

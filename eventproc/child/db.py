@@ -31,7 +31,7 @@ class StatPoint(NamedTuple):
     min: float
     mean: float
     max: float
-    count: int
+    count: int  # type: ignore[assignment]  # btrdb's name hides tuple.count
     stddev: float
 
 
@@ -50,11 +50,30 @@ def _bound(value: Any, default: int) -> int:
     return default if value is None else to_ns(value)
 
 
+class Wire:
+    """How `db` and its streams ask the platform."""
+
+    def __init__(self, run: Execution) -> None:
+        self._run = run
+
+    def ask(self, op: str, args: Dict[str, Any], bodies: Sequence[bytes] = ()) -> Tuple[Any, List[bytes]]:
+        return self._run.ask(op, args, bodies)
+
+    def rows(self, args: Dict[str, Any]) -> List[Dict[str, Any]]:
+        rows, _ = self.ask("streams", args)
+        return list(rows)
+
+    def row(self, uuid: str) -> Dict[str, Any]:
+        row, _ = self.ask("stream", {"uuid": uuid})
+        return dict(row)
+
+
 class Stream:
     """A series, with btrdb's names; times are int nanoseconds since 1970 UTC."""
 
-    def __init__(self, db: "Db", row: Dict[str, Any]) -> None:
+    def __init__(self, db: "Db", wire: Wire, row: Dict[str, Any]) -> None:
         self._db = db
+        self._wire = wire
         self._row = row
 
     @property
@@ -89,10 +108,10 @@ class Stream:
 
     def _refresh(self, wanted: bool) -> None:  # noqa: FBT001  private
         if wanted:
-            self._row = self._db._stream_row(self._row["uuid"])
+            self._row = self._wire.row(self._row["uuid"])
 
     def exists(self) -> bool:
-        return bool(self._db._rows({"uuids": [self._row["uuid"]]}))
+        return bool(self._wire.rows({"uuids": [self._row["uuid"]]}))
 
     def version(self) -> int:
         return 0
@@ -122,7 +141,7 @@ class Stream:
         return self._edge("latest", version)
 
     def _edge(self, op: str, version: int) -> Optional[Tuple[RawPoint, int]]:
-        point, _ = self._db._ask(op, {"uuid": self._row["uuid"]})
+        point, _ = self._wire.ask(op, {"uuid": self._row["uuid"]})
         return None if point is None else (RawPoint(point["time"], point["value"]), version)
 
     def count(
@@ -137,7 +156,7 @@ class Stream:
         args: Dict[str, Any] = {"uuid": self._row["uuid"]}
         if start is not None or end is not None:
             args.update(start=_bound(start, MIN_TIME), end=_bound(end, MAX_TIME))
-        answer, _ = self._db._ask("count", args)
+        answer, _ = self._wire.ask("count", args)
         return int(answer["count"])
 
     def insert(self, data: Any, values: Any = None, merge: str = "never") -> int:
@@ -154,7 +173,7 @@ class Stream:
 
     def update(self, annotations: Dict[str, str]) -> int:
         """Replace the annotations; written when the run commits."""
-        self._db._ask("set_annotations", {"uuid": self._row["uuid"], "annotations": dict(annotations)})
+        self._wire.ask("set_annotations", {"uuid": self._row["uuid"], "annotations": dict(annotations)})
         self._row = dict(self._row, annotations=dict(annotations))
         return 0
 
@@ -177,38 +196,27 @@ class Db:
     """The platform as a handler sees it. All that it writes is kept until the run commits."""
 
     def __init__(self, run: Execution) -> None:
-        self._run = run
-
-    def _ask(self, op: str, args: Dict[str, Any], bodies: Sequence[bytes] = ()) -> Tuple[Any, List[bytes]]:
-        return self._run.ask(op, args, bodies)
-
-    def _rows(self, args: Dict[str, Any]) -> List[Dict[str, Any]]:
-        rows, _ = self._ask("streams", args)
-        return list(rows)
-
-    def _stream_row(self, uuid: str) -> Dict[str, Any]:
-        row, _ = self._ask("stream", {"uuid": uuid})
-        return dict(row)
+        self._wire = Wire(run)
 
     # ------------------------------------------------------------------ samples
 
     def values(self, series: SeriesRef, start: Any = None, end: Any = None) -> Tuple[Any, Any]:
         """Return the samples in [start, end) as (int64 nanoseconds, float64) arrays."""
         args = {"uuid": _uuid(series), "start": _bound(start, MIN_TIME), "end": _bound(end, MAX_TIME)}
-        _, parts = self._ask("values", args)
-        times, values = parts if parts else (b"", b"")
+        _, parts = self._wire.ask("values", args)
+        times, values = parts or (b"", b"")
         return arrays.column(times, "q"), arrays.column(values, "d")
 
     def windows(self, series: SeriesRef, start: Any, end: Any, width: int) -> Any:
         """Return time, min, mean, max, count, stddev of windows of `width` nanoseconds (structured array)."""
         args = {"uuid": _uuid(series), "start": to_ns(start), "end": to_ns(end), "width": int(width)}
-        _, parts = self._ask("windows", args)
+        _, parts = self._wire.ask("windows", args)
         return arrays.windows(parts or [b""] * 6)
 
     def aligned_windows(self, series: SeriesRef, start: Any, end: Any, pointwidth: int) -> Any:
         """Return the same for windows of 2**pointwidth nanoseconds, aligned to that."""
         args = {"uuid": _uuid(series), "start": to_ns(start), "end": to_ns(end), "pointwidth": int(pointwidth)}
-        _, parts = self._ask("aligned_windows", args)
+        _, parts = self._wire.ask("aligned_windows", args)
         return arrays.windows(parts or [b""] * 6)
 
     def insert(self, series: SeriesRef, times: Any, values: Any) -> None:
@@ -219,13 +227,13 @@ class Db:
             raise InvalidError(f"{len(stamps)} times but {len(values)} values", "invalid")
         for at in range(0, max(len(stamps), 1), MAX_INSERT):
             piece = arrays.encode(stamps[at : at + MAX_INSERT], values[at : at + MAX_INSERT])
-            self._ask("insert", {"uuid": uuid}, [piece])
+            self._wire.ask("insert", {"uuid": uuid}, [piece])
 
     # ------------------------------------------------------------------ streams
 
     def stream_from_uuid(self, uuid: SeriesRef) -> Stream:
         """Return the series of that UUID; raises LookupError when there is none."""
-        return Stream(self, self._stream_row(_uuid(uuid)))
+        return Stream(self, self._wire, self._wire.row(_uuid(uuid)))
 
     def streams(
         self,
@@ -240,15 +248,18 @@ class Db:
         if identifiers:
             return [self._identified(identifier) for identifier in identifiers]
         args = {"name": name, "collection": collection, "prefix": is_collection_prefix, "tags": tags, "limit": limit}
-        return [Stream(self, row) for row in self._rows({key: value for key, value in args.items() if value})]
+        return [
+            Stream(self, self._wire, row)
+            for row in self._wire.rows({key: value for key, value in args.items() if value})
+        ]
 
     def _identified(self, identifier: Union[str, uuids.UUID]) -> Stream:
         if isinstance(identifier, str) and "/" in identifier:
             collection, _, name = identifier.rpartition("/")
-            rows = self._rows({"name": name, "collection": collection})
+            rows = self._wire.rows({"name": name, "collection": collection})
             if len(rows) != 1:
                 raise InvalidError(f"{len(rows)} series are named {identifier!r}", "not_found")
-            return Stream(self, rows[0])
+            return Stream(self, self._wire, rows[0])
         return self.stream_from_uuid(identifier)
 
     def streams_in_collection(
@@ -267,10 +278,10 @@ class Db:
                 collection=each, is_collection_prefix=is_collection_prefix or not each, tags=tags
             )
         }
-        return [stream for stream in found if wanted.items() <= stream._row["annotations"].items()]
+        return [stream for stream in found if wanted.items() <= stream.annotations()[0].items()]
 
     def collections(self, prefix: str = "") -> List[str]:
-        names, _ = self._ask("collections", {"prefix": prefix})
+        names, _ = self._wire.ask("collections", {"prefix": prefix})
         return list(names)
 
     def list_collections(self, starts_with: str = "") -> List[str]:
@@ -282,6 +293,7 @@ class Db:
         collection: str = "",
         tags: Optional[Dict[str, str]] = None,
         annotations: Optional[Dict[str, str]] = None,
+        *,
         name: Optional[str] = None,
         unit: Optional[str] = None,
     ) -> Stream:
@@ -294,8 +306,8 @@ class Db:
             "collection": collection,
             "tags": labels,
         }
-        row, _ = self._ask("create_stream", {key: value for key, value in args.items() if value})
-        stream = Stream(self, row)
+        row, _ = self._wire.ask("create_stream", {key: value for key, value in args.items() if value})
+        stream = Stream(self, self._wire, row)
         if annotations:
             stream.update(annotations)
         return stream
@@ -321,7 +333,7 @@ class Db:
             "key": key,
             "limit": limit,
         }
-        rows, _ = self._ask("events", {name: value for name, value in args.items() if value is not None})
+        rows, _ = self._wire.ask("events", {name: value for name, value in args.items() if value is not None})
         return [_with_time(row) for row in rows]
 
     def info(self) -> Dict[str, Any]:

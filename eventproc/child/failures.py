@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import os
 import traceback
-from typing import Any, Dict, Optional
+from pathlib import Path
+from typing import Any, Dict, Optional, Tuple
 
 from .results import ResultError
 
-HERE = os.path.dirname(os.path.abspath(__file__))
+HERE = str(Path(__file__).resolve().parent)
 MAX_MESSAGE = 10_000  # characters
 MAX_TRACEBACK = 60_000  # characters
 
@@ -51,17 +51,10 @@ def _describe(error: BaseException, limits: Dict[str, Any]) -> Failure:
     }
 
 
-def _classify(error: BaseException, limits: Dict[str, Any]) -> "tuple[str, str]":
-    if isinstance(error, ResultError):
-        return "result", str(error)
-    if isinstance(error, LoadError):
-        return "load", str(error)
-    if isinstance(error, TimeLimitExceeded):
-        return "timeout", over("timeout", limits)
-    if isinstance(error, CpuLimitExceeded):
-        return "limit", over("cpu", limits)
-    if isinstance(error, MemoryError):
-        return "limit", over("memory", limits)
+def _classify(error: BaseException, limits: Dict[str, Any]) -> Tuple[str, str]:
+    for type_, kind, limit in _OWN_KINDS:
+        if isinstance(error, type_):
+            return kind, over(limit, limits) if limit else str(error)
     if isinstance(error, SystemExit):
         return "exit", f"the handler called sys.exit({shorten(repr(error.code), 200)})"
     if isinstance(error, OSError):
@@ -71,18 +64,29 @@ def _classify(error: BaseException, limits: Dict[str, Any]) -> "tuple[str, str]"
     return "exception", safe_str(error)
 
 
+_OWN_KINDS: Tuple[Tuple[type, str, str], ...] = (
+    (ResultError, "result", ""),
+    (LoadError, "load", ""),
+    (TimeLimitExceeded, "timeout", "timeout"),
+    (CpuLimitExceeded, "limit", "cpu"),
+    (MemoryError, "limit", "memory"),
+)
+
+
 def over(name: str, limits: Dict[str, Any]) -> str:
     """Return the text for an overrun: the limit, its value, how to raise it."""
     what, value, option = {
-        "timeout": ("ran longer than its time limit of", f"{limits['timeout_s']:g} s", "timeout"),
-        "cpu": ("used more than its CPU time limit of", f"{limits['cpu_s']:g} s", "cpu"),
-        "memory": ("needed more than its memory limit of", size(limits["memory_bytes"]), "memory"),
-        "files": ("opened more files than its limit of", str(limits["open_files"]), "files"),
-        "file_size": ("wrote a file larger than its limit of", size(limits["file_bytes"]), "file_size"),
-        "result": ("returned a result larger than its limit of", size(limits["result_bytes"]), "result"),
-        "output": ("wrote more output than its limit of", size(limits["output_bytes"]), "output"),
+        "timeout": ("ran longer than its time limit of", f"{limits['timeout_s']:g} s", "timeout=..."),
+        "cpu": ("used more than its CPU time limit of", f"{limits['cpu_s']:g} s", "cpu=..."),
+        "memory": ("needed more than its memory limit of", size(limits["memory_bytes"]), "memory=..."),
+        "files": ("had more files open than its limit of", str(limits["open_files"]), "files={'open': ...}"),
+        "file_size": ("wrote a file larger than its limit of", size(limits["file_bytes"]), "files={'size': ...}"),
+        "result": ("returned more than its result limit of", size(limits["result_bytes"]), ""),
+        "output": ("wrote more than its output limit of", size(limits["output_bytes"]), ""),
     }[name]
-    return f"the handler {what} {value}; raise it with register(..., {option}=...)"
+    if not option:
+        return f"the handler {what} {value}, which is the operator's setting; ep.upload_file keeps large data as a file"
+    return f"the handler {what} {value}; raise it with register(..., {option})"
 
 
 def size(count: int) -> str:

@@ -19,7 +19,7 @@ def load(blob: bytes, python: str, source: Optional[str], filename: Optional[str
     import dill
 
     try:
-        handler = dill.loads(blob)
+        handler = dill.loads(blob)  # noqa: S301  that is what this process is for
     except MemoryError:
         raise
     except ModuleNotFoundError as error:

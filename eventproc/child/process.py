@@ -90,7 +90,7 @@ def _limit(which: int, value: int) -> None:
 
 def address_space() -> int:
     """Return the bytes of address space that this process has mapped."""
-    with open("/proc/self/statm", "rb") as stream:
+    with open("/proc/self/statm", "rb") as stream:  # noqa: PTH123  on the path of every run
         return int(stream.read().split()[0]) * resource.getpagesize()
 
 

@@ -18,7 +18,7 @@ from .db import Db
 from .failures import CpuLimitExceeded, Failure, LoadError, TimeLimitExceeded, describe, over, size
 from .runs import Callback, Execution
 from .times import from_us
-from .world import Ep, install
+from .world import Ep, install, uninstall
 
 BUSY_RETRY_S = 0.01
 MAX_WAITING = 1024  # executions whose callbacks may still be asked for
@@ -189,6 +189,7 @@ class Runner:
                 yield
             finally:
                 capture.stop()
+                uninstall()
 
     def _log(self, stream: str, text: str) -> None:
         self._channel.send({"t": "log", "s": stream}, [text.encode("utf-8", "backslashreplace")])
@@ -200,7 +201,7 @@ class Runner:
         if order == "settle":
             return {"t": "settled", "failure": self._settle(header["id"], header["action"])}, []
         if order == "load":
-            return {"t": "loaded", "failure": self._load(header, bodies[0])}, []
+            return {"t": "loaded", "failure": self._load(header, b"".join(bodies))}, []
         raise LoadError(f"unknown order {order!r}")
 
     # ------------------------------------------------------------------ load
@@ -231,7 +232,7 @@ class Runner:
             return {"t": "done", "id": header["id"], "failure": self._load_failure}, []
         event, payload = json.loads(bodies[0]), json.loads(bodies[1])
         run = Execution(self._channel, event)
-        self._ep._begin(run)
+        self._ep.attach(run)
         try:
             try:
                 self._alarms.start(self._limits)
@@ -304,7 +305,7 @@ class Runner:
         run = self._waiting.get(run_id)
         if run is None:
             return None
-        self._ep._run = run
+        self._ep.attach(run)
         failure = self._run_callbacks(run, action)
         run.phase = "waiting"
         if failure is None or action == "rollback":

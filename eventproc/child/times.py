@@ -6,7 +6,7 @@ import datetime as dt
 import re
 from typing import Any
 
-EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)  # noqa: UP017  Python 3.8
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 MICROSECOND = dt.timedelta(microseconds=1)
 _FRACTION = re.compile(r"[.,](\d+)")
 
@@ -39,7 +39,7 @@ def to_us(value: Any) -> int:
 
 
 def _from_datetime(value: dt.datetime) -> int:
-    aware = value if value.tzinfo else value.replace(tzinfo=dt.timezone.utc)  # noqa: UP017  Python 3.8
+    aware = value if value.tzinfo else value.replace(tzinfo=dt.timezone.utc)
     ns = ((aware - EPOCH) // MICROSECOND) * 1000
     return ns + int(getattr(value, "nanosecond", 0))  # pandas' Timestamp is a datetime with nanoseconds
 

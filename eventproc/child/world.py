@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import types
+from pathlib import Path
 from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence, Tuple
 
 from .channel import InvalidError, PlatformError
@@ -40,7 +41,8 @@ class Ep:
         self.log = logging.getLogger("handler")
         self._uploads: Dict[str, Any] = {}
 
-    def _begin(self, run: Execution) -> None:
+    def attach(self, run: Execution) -> None:
+        """Serve that run from now on; for the runner."""
         self._run = run
         self._uploads.clear()
 
@@ -92,15 +94,15 @@ class Ep:
     def upload_file(self, file: Any, file_name: Optional[str] = None) -> str:
         """Keep a file beyond this run; returns the URL under which people can download it once the run commits."""
         path = os.fspath(file)
-        name = os.path.basename(path) if file_name is None else file_name
+        name = Path(path).name if file_name is None else file_name
         if not isinstance(path, str) or not isinstance(name, str):
             raise TypeError("upload_file(path, name): both are str")
-        if not os.path.isfile(path):
+        if not Path(path).is_file():
             raise FileNotFoundError(f"upload_file: there is no file {path!r}")
         if not name or len(name) > MAX_FILE_NAME:
             raise ValueError(f"upload_file: a file name has 1 to {MAX_FILE_NAME} characters, not {len(name)}")
         run = self._current()
-        with open(path, "rb") as stream:
+        with Path(path).open("rb") as stream:
             opened, _ = run.ask("upload_open", {"name": name, "size": os.fstat(stream.fileno()).st_size})
             code = opened["code"]
             while True:
@@ -146,6 +148,12 @@ def install(ep: Ep, *, own_process: bool) -> None:
     parent.eventproc = module  # type: ignore[attr-defined]
     sys.modules[BTRDB_MODULE] = parent
     sys.modules[f"{BTRDB_MODULE}.eventproc"] = module
+
+
+def uninstall() -> None:
+    """Take the builtin away again: what is pickled in a shared process must not find it."""
+    if hasattr(builtins, "ep"):
+        del builtins.ep
 
 
 def _of_ep(ep: Ep, name: str) -> Any:

@@ -1,8 +1,8 @@
 """Start of the zygote by path: `python -I zygote.py FD`. Puts this directory up as a package of a private name."""
 
-import os
 import sys
 import types
+from pathlib import Path
 
 PACKAGE = "_eventproc_child"
 
@@ -10,7 +10,7 @@ PACKAGE = "_eventproc_child"
 def boot() -> None:
     """Import the server as part of a package that exists for this process only, and serve."""
     package = types.ModuleType(PACKAGE)
-    package.__path__ = [os.path.dirname(os.path.abspath(__file__))]
+    package.__path__ = [str(Path(__file__).resolve().parent)]
     sys.modules[PACKAGE] = package
     sys.modules["__main__"] = types.ModuleType("__main__")  # handlers find a main module with nothing of ours in it
     server = __import__(f"{PACKAGE}.server", fromlist=["main"])

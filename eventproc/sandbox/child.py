@@ -14,7 +14,7 @@ import structlog
 
 from eventproc.abc import Call, Child, Outcome, Program, RunSession
 from eventproc.child.frames import Decoder, FrameError, pack
-from eventproc.errors import EventprocError
+from eventproc.errors import Conflict, EventprocError
 from eventproc.model import Failure, Limits
 from eventproc.sandbox.endings import Ending, failure_of
 from eventproc.sandbox.hostile import clean_json, decode, failure_from, result_text
@@ -24,7 +24,8 @@ from eventproc.sandbox.output import STREAMS, Output
 log = structlog.get_logger(__name__)
 
 RECEIVE_BYTES = 1 << 18
-SEND_HIGH_WATER = 1 << 20  # bytes waiting to be sent: above it nothing more is read from the child
+SEND_HIGH_WATER = 1 << 20  # bytes waiting to be sent: above it no further call is written ahead
+REPLY_HIGH_WATER = 1 << 20  # bytes of answers that the child does not read: above it nothing more is read from it
 MAX_WINDOW = 64  # calls written ahead
 QUICK_S = 0.002  # an outcome within this lets the window grow
 SLOW_S = 0.02  # one beyond this closes it
@@ -36,7 +37,7 @@ READS = frozenset(
 )  # fmt: skip
 
 
-class Violation(Exception):  # noqa: N818  not an error of ours
+class Violation(Exception):
     """The child sent what no child may send."""
 
 
@@ -93,6 +94,7 @@ class ConnectedChild(Child):
         self._items: deque[Item] = deque()
         self._head = Head()
         self._out = bytearray()
+        self._unread_replies = 0
         self._kept: dict[int, Kept] = {}
         self._state = State()
         self._window = 2
@@ -210,6 +212,7 @@ class ConnectedChild(Child):
                 self._out.clear()
                 return
             del self._out[:sent]
+        self._unread_replies = 0
 
     # ------------------------------------------------------------------ the loop
 
@@ -220,16 +223,16 @@ class ConnectedChild(Child):
     def _step(self) -> None:
         """Wait for the child, its monitor or the clock, and deal with what comes."""
         ready = self._link.poll(
-            read=len(self._out) < SEND_HIGH_WATER, write=bool(self._out), timeout_s=self._patience()
+            read=self._unread_replies < REPLY_HIGH_WATER, write=bool(self._out), timeout_s=self._patience()
         )
+        events = ready.get(self._link.channel.fileno(), 0)
+        if events & select.POLLOUT:
+            self._flush()
+        if events & ~select.POLLOUT:
+            self._receive()
+        self._take_output()  # after the receiving: what was written before a call's last frame belongs to that call
         try:
-            self._take_output()
-            if self._link.channel.fileno() in ready:
-                events = ready[self._link.channel.fileno()]
-                if events & select.POLLOUT:
-                    self._flush()
-                if events & ~select.POLLOUT:
-                    self._receive()
+            self._handle_all()
             self._check_clock()
         except Violation as violation:
             self._end(f"the handler's process broke the protocol: {violation}")
@@ -253,9 +256,11 @@ class ConnectedChild(Child):
         now = time.monotonic()
         if now >= self._deadline():
             self._end("timeout")
-        elif now - self._head.since > self._limits.cpu_s:
-            if self._link.cpu_us() - self._head.cpu_us > (self._limits.cpu_s + GRACE_S) * 1e6:
-                self._end("cpu")
+        elif now - self._head.since > self._limits.cpu_s and self._cpu_used() > self._limits.cpu_s + GRACE_S:
+            self._end("cpu")
+
+    def _cpu_used(self) -> float:
+        return (self._link.cpu_us() - self._head.cpu_us) / 1e6
 
     def _end(self, reason: str) -> None:
         self._state.reason = self._state.reason or reason
@@ -278,8 +283,10 @@ class ConnectedChild(Child):
             self._link.hung_up()
             return
         self._decoder.feed(data)
+
+    def _handle_all(self) -> None:
         try:
-            while self._state.reason is None:
+            while self._state.reason is None and self._unread_replies < REPLY_HIGH_WATER:
                 frame = self._decoder.next()
                 if frame is None:
                     return
@@ -346,6 +353,7 @@ class ConnectedChild(Child):
                 result_json=result,
                 callbacks=callbacks,
                 alive=True,
+                rollbacks=failure is None and header.get("rb") is True,
                 cpu_us=cpu_us,
                 memory_bytes=self._link.memory_bytes(),
             )
@@ -375,21 +383,24 @@ class ConnectedChild(Child):
         if not isinstance(op, str) or not isinstance(args, dict):
             raise Violation("a request that is none")
         try:
-            if item.what == "settle" and op not in READS:
-                raise EventprocError(f"{op} is not possible in a callback: the run's effects are settled already")
+            _check_phase(item, op)
             value, arrays = item.session.call(op, clean_json(args), b"".join(bodies))
             reply = pack({"t": "reply", "v": value}, list(arrays))
         except EventprocError as error:
             answer = {"t": "error", "code": error.code, "message": error.message, "details": error.details}
             with contextlib.suppress(TypeError, ValueError):
-                self._send(pack(answer))
+                self._reply(pack(answer))
                 return
             reply = pack({**answer, "details": {}})
         except Exception:
             log.exception("request of a handler failed inside the platform", op=op, run_id=item.run_id)
             self._end(f"an internal error of eventproc while it answered {op!r}; it is in the worker's log")
             return
-        self._send(reply)
+        self._reply(reply)
+
+    def _reply(self, data: bytes) -> None:
+        self._unread_replies += len(data)
+        self._send(data)
 
     # ------------------------------------------------------------------ the end
 
@@ -456,3 +467,8 @@ class ConnectedChild(Child):
             message=f"{action} could not run: the handler's process is gone ({known.message})",
             rolled_back=False,
         )
+
+
+def _check_phase(item: Item, op: str) -> None:
+    if item.what == "settle" and op not in READS:
+        raise Conflict(f"{op} is not possible in a callback: the run's effects are settled already")

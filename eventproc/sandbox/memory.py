@@ -17,6 +17,8 @@ from eventproc.sandbox.endings import Ending
 from eventproc.sandbox.forkserver import RUNNING, Unloadable, wrong_python
 from eventproc.sandbox.link import Link
 
+PARTING_S = 2.0  # for a handler that still runs when nobody waits for it any more
+
 
 class ThreadLink(Link):
     """A runner on a thread."""
@@ -65,6 +67,7 @@ class ThreadLink(Link):
 
     def close(self) -> None:
         self.channel.close()
+        self._thread.join(PARTING_S)
 
 
 class InProcessSandbox(Sandbox):
