@@ -108,11 +108,13 @@ class Caches:
     """
 
     def __init__(self) -> None:
-        self.lanes: dict[tuple[int, str, str], int] = {}
-        self.lane_by_id: dict[int, tuple[int, str, str]] = {}
+        self.lanes: dict[tuple[int, str, str, bool], int] = {}
+        self.lane_by_id: dict[int, Any] = {}
         self.versions: dict[tuple[int, int], Any] = {}
         self.handlers: Any = None
         self.turn = 0  # the lane that the last claim began with
+        self.turns: dict[int, str] = {}  # by lane: the order key that the last search by key came to
+        self.pruned: dict[str, int] = {}  # by hook: the event up to which the present round of retention came
 
 
 class Work:

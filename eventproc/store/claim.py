@@ -11,60 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import bindparam, select, text, update
+from sqlalchemy import bindparam, select, update
 
 from eventproc.model import Claim, Isolation
-from eventproc.store.base import IntList, TextList, Work, any_of
+from eventproc.store.base import Work, any_of
+from eventproc.store.candidates import COUNT_HEAD, LIMITED_WINDOW, STATEMENTS, WINDOW
 from eventproc.store.events import SqlEvents
 from eventproc.store.lanes import Lane, Lanes
 from eventproc.store.limits import Allowance
 from eventproc.store.roster import Entry, Roster, roster, versions_by_name
-from eventproc.store.schema import LEASED, OPEN, WAITING, handlers, runs
+from eventproc.store.schema import handlers, runs
 
-# A run waits for the earlier ones of its order key, and for any that runs: a requeued one may be older than those.
-_CANDIDATES = f"""
-SELECT r.id, r.event_seq, r.handler_id, r.version, r.token, r.attempt, r.interruptions, r.serial, r.callbacks_only,
- r.limit_key, r.rate_key
-FROM runs r
-WHERE r.lane_id = :lane_id AND r.{WAITING} AND r.due_us <= :now_us
- AND (r.order_key IS NULL OR (
-  NOT EXISTS (SELECT 1 FROM runs p WHERE p.handler_id = r.handler_id AND p.order_key = r.order_key
-   AND p.order_key IS NOT NULL AND p.{OPEN} AND p.id < r.id)
-  AND NOT EXISTS (SELECT 1 FROM runs q WHERE q.handler_id = r.handler_id AND q.order_key = r.order_key
-   AND q.order_key IS NOT NULL AND q.{LEASED})))
- {{more}}
-ORDER BY r.due_us, r.id LIMIT :wanted {{lock}}
-"""  # noqa: S608 - put together from constants
-
-_LOCK = {"sqlite": "", "postgresql": "FOR UPDATE OF r SKIP LOCKED"}
-_NOT_IN = {
-    "sqlite": "coalesce(r.{column}, '') NOT IN (SELECT value FROM json_each(:{name}))",
-    "postgresql": "coalesce(r.{column}, '') <> ALL (:{name})",
-}
-_IN_VERSIONS = {
-    "sqlite": "r.version IN (SELECT value FROM json_each(:versions))",
-    "postgresql": "r.version = ANY (:versions)",
-}
-
-
-def _statement(dialect: str, *, keyed: bool, versions: bool) -> Any:
-    more, params = "", []
-    if keyed:
-        for column, name in (("limit_key", "no_limits"), ("rate_key", "no_rates")):
-            more += " AND " + _NOT_IN[dialect].format(column=column, name=name)
-            params.append(bindparam(name, type_=TextList()))
-    if versions:
-        more += " AND " + _IN_VERSIONS[dialect]
-        params.append(bindparam("versions", type_=IntList()))
-    return text(_CANDIDATES.format(more=more, lock=_LOCK[dialect])).bindparams(*params)
-
-
-_STATEMENTS = {
-    (dialect, keyed, versions): _statement(dialect, keyed=keyed, versions=versions)
-    for dialect in ("sqlite", "postgresql")
-    for keyed in (False, True)
-    for versions in (False, True)
-}
 _TAKE = (
     update(runs)
     .where(any_of(runs.c.id, "_ids"))
@@ -158,32 +115,24 @@ class _Claiming:
                 self.allowances[handler_id] = Allowance(self.work, entries[handler_id].options, handler_id, self.now_us)
 
     def _take(self, lane: Lane, entry: Entry, wanted: int) -> int:
-        params: dict[str, Any] = {"lane_id": lane.id, "now_us": self.now_us}
         usable = [version for version, python in entry.pythons.items() if not self.pythons or python in self.pythons]
         if not usable:
             return 0
+        params = {"lane_id": lane.id, "now_us": self.now_us, "handler_id": entry.id, "from_key": "", "window": WINDOW}
         some = len(usable) < len(entry.pythons)
         if some:
             params["versions"] = usable
-        allowance = self.allowances.get(entry.id)
-        found: list[Any] = []
-        while len(found) < wanted:
-            params["wanted"] = wanted - len(found)
-            if allowance is not None:
-                params["wanted"] = min(params["wanted"], allowance.most())
-                params |= allowance.excluded()
-            statement = _STATEMENTS[(self.work.bulk.name, allowance is not None, some)]
-            rows = self.work.conn.execute(statement, params).all() if params["wanted"] > 0 else []
-            fit = [row for row in rows if allowance is None or allowance.admit(row)]
-            self._lease(fit)
-            found += fit
-            if len(rows) < params["wanted"] or (allowance is None) or not rows:
-                break
+        search = _Search(
+            claiming=self, lane=lane, params=params, some_versions=some, allowance=self.allowances.get(entry.id)
+        )
+        found = search.find("window" if lane.ordered else "plain", wanted)
+        if lane.ordered and len(found) < wanted and search.goes_on_behind_window():
+            found += search.find_by_key(wanted - len(found))
         self.wanted.take(lane, len(found))
         self.taken += found
         return len(found)
 
-    def _lease(self, rows: Sequence[Any]) -> None:
+    def lease(self, rows: Sequence[Any]) -> None:
         if rows:
             values = {"_ids": [row.id for row in rows], "_lease_until_us": self.lease_until_us}
             self.work.conn.execute(_TAKE, values | {"_worker": self.worker, "_now_us": self.now_us})
@@ -212,6 +161,51 @@ class _Claiming:
             )
             for row in self.taken
         ]
+
+
+@dataclass(kw_only=True, slots=True)
+class _Search:
+    """Finds runs of one lane and leases them at once: what is leased is no candidate any more."""
+
+    claiming: _Claiming
+    lane: Lane
+    params: dict[str, Any]
+    some_versions: bool
+    allowance: Allowance | None
+
+    def find(self, way: str, wanted: int) -> list[Any]:
+        work, allowance = self.claiming.work, self.allowance
+        statement = STATEMENTS[(work.bulk.name, way, allowance is not None, self.some_versions)]
+        window = WINDOW if allowance is None else LIMITED_WINDOW
+        found: list[Any] = []
+        while len(found) < wanted:
+            ask = wanted - len(found)
+            if allowance is not None:
+                ask = min(ask, allowance.most())
+                self.params |= allowance.excluded()
+            if ask < 1:
+                break
+            rows = work.conn.execute(statement, self.params | {"wanted": ask, "window": window}).all()
+            fit = [row for row in rows if allowance is None or allowance.admit(row)]
+            self.claiming.lease(fit)
+            found += fit
+            if len(rows) < ask or allowance is None:  # nothing is left, or nothing was refused
+                break
+        return found
+
+    def goes_on_behind_window(self) -> bool:
+        conn = self.claiming.work.conn
+        return int(conn.execute(COUNT_HEAD, self.params | {"window": WINDOW}).scalar() or 0) >= WINDOW
+
+    def find_by_key(self, wanted: int) -> list[Any]:
+        turns = self.claiming.work.caches.turns
+        self.params["from_key"] = start = turns.get(self.lane.id, "")
+        found = self.find("by key", wanted)
+        if len(found) < wanted and start:  # once around
+            self.params["from_key"] = ""
+            found += self.find("by key", wanted - len(found))
+        turns[self.lane.id] = found[-1].order_key if found else ""
+        return found
 
 
 def claim(

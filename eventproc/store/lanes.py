@@ -1,4 +1,4 @@
-"""Lanes: where runs of one handler on one hook wait in one kind of isolation. Their rows never change."""
+"""Lanes: where runs of one handler on one hook wait, by isolation and with or without order. Their rows never change."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from eventproc.store.base import Rows, any_of
 from eventproc.store.schema import WAITING, lanes
 
 _ADD = text(
-    "INSERT INTO lanes (handler_id, hook, isolation) VALUES (:handler_id, :hook, :isolation)"
-    " ON CONFLICT (handler_id, hook, isolation) DO NOTHING"
+    "INSERT INTO lanes (handler_id, hook, isolation, ordered) VALUES (:handler_id, :hook, :isolation, :ordered)"
+    " ON CONFLICT (handler_id, hook, isolation, ordered) DO NOTHING"
 )
 _OF_NAME = select(lanes).where(
     lanes.c.handler_id == bindparam("handler_id"),
     lanes.c.hook == bindparam("hook"),
     lanes.c.isolation == bindparam("isolation"),
+    lanes.c.ordered == bindparam("ordered"),
 )
 _BY_ID = select(lanes).where(any_of(lanes.c.id, "ids"))
 _OF_HANDLER = select(lanes).where(lanes.c.handler_id == bindparam("handler_id")).order_by(lanes.c.id)
@@ -34,6 +35,9 @@ WAITING_LANES: Final = text(
 )
 
 
+LaneName = tuple[int, str, str, bool]  # handler, hook, isolation, ordered
+
+
 @dataclass(frozen=True, slots=True)
 class Lane:
     """A lane's row."""
@@ -42,25 +46,30 @@ class Lane:
     handler_id: int
     hook: str
     isolation: str
+    ordered: bool
+
+    @property
+    def name(self) -> LaneName:
+        return (self.handler_id, self.hook, self.isolation, self.ordered)
 
 
 def _lane(row: Any) -> Lane:
-    return Lane(row.id, row.handler_id, row.hook, row.isolation)
+    return Lane(row.id, row.handler_id, row.hook, row.isolation, bool(row.ordered))
 
 
 class Lanes(Rows):
     """Lanes, remembered once committed."""
 
-    def of(self, names: Iterable[tuple[int, str, str]]) -> dict[tuple[int, str, str], int]:
-        """Return the ids of the lanes named (handler, hook, isolation), making those that are missing."""
+    def of(self, names: Iterable[LaneName]) -> dict[LaneName, int]:
+        """Return the ids of the lanes of these names, making those that are missing."""
         cache = self.work.caches.lanes
         found = {name: cache.get(name) for name in names}
         for name in sorted(name for name, lane_id in found.items() if lane_id is None):
             found[name] = self._get_or_add(name).id
         return {name: lane_id for name, lane_id in found.items() if lane_id is not None}
 
-    def _get_or_add(self, name: tuple[int, str, str]) -> Lane:
-        values = dict(zip(("handler_id", "hook", "isolation"), name, strict=True))
+    def _get_or_add(self, name: LaneName) -> Lane:
+        values = dict(zip(("handler_id", "hook", "isolation", "ordered"), name, strict=True))
         row = self._first(_OF_NAME, values)
         if row is None:
             self.work.conn.execute(_ADD, values)
@@ -92,7 +101,7 @@ class Lanes(Rows):
         def keep() -> None:
             for lane in found:
                 caches.lane_by_id[lane.id] = lane
-                caches.lanes[(lane.handler_id, lane.hook, lane.isolation)] = lane.id
+                caches.lanes[lane.name] = lane.id
 
         self.work.actions.append(keep)
         return found

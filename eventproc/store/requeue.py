@@ -32,7 +32,7 @@ _DEAD = (
         runs.c.lane_id,
         runs.c.callbacks_only,
         lanes.c.hook,
-        lanes.c.isolation,
+        lanes.c.ordered,
         handlers.c.current_version,
         handler_versions.c.options_json,
     )
@@ -108,7 +108,7 @@ def _requeued(work: Work, row: Any, now_us: int, *, current: bool) -> dict[str, 
     lane_id = row.lane_id
     if switch:
         isolation = str(options_from_json(row.options_json).isolation)
-        name = (row.handler_id, row.hook, isolation)
+        name = (row.handler_id, row.hook, isolation, bool(row.ordered))
         lane_id = Lanes(work).of([name])[name]
     return {
         "id": row.id,

@@ -7,11 +7,12 @@ from typing import Any
 
 from sqlalchemy import bindparam, func, insert, select, text
 
+from eventproc.errors import NotFound
 from eventproc.model import Claim, Finish, LogChunk, NewRun, Run, RunFilter
 from eventproc.store import claim, finish, requeue
 from eventproc.store.base import Rows, any_of
 from eventproc.store.due import next_due_us
-from eventproc.store.lanes import Lanes
+from eventproc.store.lanes import LaneName, Lanes
 from eventproc.store.reading import RunPages
 from eventproc.store.schema import OPEN, WAITING, events, lanes, run_logs, runs
 
@@ -59,10 +60,11 @@ class SqlRuns(Rows):
                 wanted.setdefault(name, run)
         if not wanted:
             return []
-        lane_ids = Lanes(work).of({(run.handler_id, hooks[name[0]], run.isolation) for name, run in wanted.items()})
+        lanes_of = {name: _lane_name(run, hooks.get(name[0])) for name, run in wanted.items()}
+        lane_ids = Lanes(work).of(set(lanes_of.values()))
         ids = work.bulk.serials(work.conn, runs, len(wanted))
         rows = [
-            _values(run_id, name[0], run, lane_ids[(run.handler_id, hooks[name[0]], run.isolation)], now_us)
+            _values(run_id, name[0], run, lane_ids[lanes_of[name]], now_us)
             for run_id, (name, run) in zip(ids, wanted.items(), strict=True)
         ]
         if work.bulk.name != "sqlite":  # see SqlEvents.add: no waiting in a circle
@@ -160,6 +162,12 @@ class SqlRuns(Rows):
     def backlog(self, handler_id: int) -> int:
         """Return how many runs of the handler wait."""
         return int(self._scalar(_BACKLOG, {"handler_id": handler_id}))
+
+
+def _lane_name(run: NewRun, hook: str | None) -> LaneName:
+    if hook is None:
+        raise NotFound(f"there is no event for the run of handler {run.handler_id}", handler_id=run.handler_id)
+    return (run.handler_id, hook, run.isolation, run.order_key is not None)
 
 
 def _values(run_id: int, event_seq: int, run: NewRun, lane_id: int, now_us: int) -> dict[str, Any]:

@@ -31,6 +31,8 @@ REVISION: Final = "0001"
 
 WAITING: Final = "state IN ('queued', 'retrying')"
 LEASED: Final = "state IN ('running', 'committing')"
+DONE: Final = "state IN ('succeeded', 'cancelled')"
+DEAD: Final = "state IN ('failed', 'commit_failed')"
 OPEN: Final = "state IN ('queued', 'retrying', 'running', 'committing')"
 
 metadata = MetaData(
@@ -208,8 +210,8 @@ pruned_events = Table(
     Column("accepted_us", Big, nullable=False, index=True),
 )
 
-# A lane is where runs of one handler on one hook wait in one kind of isolation. A claim looks at lanes that have
-# runs waiting, never at the runs of a paused lane.
+# A lane is where runs of one handler on one hook wait in one kind of isolation, with or without an order key. A claim
+# looks at lanes that have runs waiting, never at the runs of a paused lane.
 lanes = Table(
     "lanes",
     metadata,
@@ -217,7 +219,8 @@ lanes = Table(
     Column("handler_id", Big, ForeignKey("handlers.id"), nullable=False),
     Column("hook", Text, nullable=False),
     Column("isolation", Text, nullable=False),
-    UniqueConstraint("handler_id", "hook", "isolation"),
+    Column("ordered", Boolean, nullable=False),
+    UniqueConstraint("handler_id", "hook", "isolation", "ordered"),
     Index("ix_lanes_hook", "hook"),
     sqlite_autoincrement=True,
 )
@@ -259,7 +262,8 @@ runs = Table(
     _partial("ix_runs_unsucceeded", "state", "id", where="state <> 'succeeded'"),
     _partial("ix_runs_ordered", "handler_id", "order_key", "id", where=f"order_key IS NOT NULL AND {OPEN}"),
     _partial("ix_runs_ordered_leased", "handler_id", "order_key", where=f"order_key IS NOT NULL AND {LEASED}"),
-    Index("ix_runs_finished_us", "finished_us"),
+    _partial("ix_runs_done", "finished_us", "id", where=DONE),
+    _partial("ix_runs_dead", "finished_us", "id", where=DEAD),
     sqlite_autoincrement=True,
 )
 

@@ -368,9 +368,12 @@ def create_lanes() -> None:
         sa.Column("handler_id", BIG, nullable=False),
         sa.Column("hook", sa.Text(), nullable=False),
         sa.Column("isolation", sa.Text(), nullable=False),
+        sa.Column("ordered", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(["handler_id"], ["handlers.id"], name="fk_lanes_handler_id"),
         sa.PrimaryKeyConstraint("id", name="pk_lanes"),
-        sa.UniqueConstraint("handler_id", "hook", "isolation", name="uq_lanes_handler_id_hook_isolation"),
+        sa.UniqueConstraint(
+            "handler_id", "hook", "isolation", "ordered", name="uq_lanes_handler_id_hook_isolation_ordered"
+        ),
         sqlite_autoincrement=True,
     )
     op.create_index("ix_lanes_hook", "lanes", ["hook"], unique=False)
@@ -417,7 +420,22 @@ def create_runs() -> None:
         sa.UniqueConstraint("event_seq", "handler_id", "round", name="uq_runs_event_seq_handler_id_round"),
         sqlite_autoincrement=True,
     )
-    op.create_index("ix_runs_finished_us", "runs", ["finished_us"], unique=False)
+    op.create_index(
+        "ix_runs_dead",
+        "runs",
+        ["finished_us", "id"],
+        unique=False,
+        sqlite_where=sa.text("state IN ('failed', 'commit_failed')"),
+        postgresql_where=sa.text("state IN ('failed', 'commit_failed')"),
+    )
+    op.create_index(
+        "ix_runs_done",
+        "runs",
+        ["finished_us", "id"],
+        unique=False,
+        sqlite_where=sa.text("state IN ('succeeded', 'cancelled')"),
+        postgresql_where=sa.text("state IN ('succeeded', 'cancelled')"),
+    )
     op.create_index("ix_runs_lane_id_id", "runs", ["lane_id", "id"], unique=False)
     op.create_index(
         "ix_runs_ordered",

@@ -1,0 +1,87 @@
+"""
+The statements that find runs to claim in a lane.
+
+A lane without order keys is read from its start. With order keys only the first open run of each key may start, and a
+long backlog of few keys could stand before all others: so only the start of the lane is searched in the order of due
+times, and what lies behind it key by key, taking up where the last search ended.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import bindparam, text
+
+from eventproc.store.base import IntList, TextList
+from eventproc.store.schema import LEASED, OPEN, WAITING
+
+WINDOW: Final = 1000  # runs at the start of an ordered lane that are searched in the order of due times
+LIMITED_WINDOW: Final = 10_000  # the same for limits by key, where there is no other way
+
+_COLUMNS = (
+    "r.id, r.event_seq, r.handler_id, r.version, r.token, r.attempt, r.interruptions, r.serial, r.callbacks_only,"
+    " r.order_key, r.limit_key, r.rate_key"
+)
+_WAITS = f"r.lane_id = :lane_id AND r.{WAITING} AND r.due_us <= :now_us"
+# None of the same key runs: a requeued run may be older than those that were started since.
+_KEY_IS_IDLE = (
+    "NOT EXISTS (SELECT 1 FROM runs q WHERE q.handler_id = r.handler_id AND q.order_key = r.order_key"  # noqa: S608
+    f" AND q.order_key IS NOT NULL AND q.{LEASED})"
+)
+_IS_FIRST = (
+    "NOT EXISTS (SELECT 1 FROM runs p WHERE p.handler_id = r.handler_id AND p.order_key = r.order_key"  # noqa: S608
+    f" AND p.order_key IS NOT NULL AND p.{OPEN} AND p.id < r.id)"
+)
+_HEAD = (
+    "r.id IN (SELECT w.id FROM runs w WHERE w.lane_id = :lane_id"  # noqa: S608
+    f" AND w.{WAITING} AND w.due_us <= :now_us ORDER BY w.due_us, w.id LIMIT :window)"
+)
+# From key to key through the index, then the first open run of each.
+_BY_KEY = (
+    "WITH RECURSIVE keys(k) AS (SELECT min(order_key) FROM runs WHERE handler_id = :handler_id"  # noqa: S608
+    f" AND order_key IS NOT NULL AND {OPEN} AND order_key > :from_key"
+    " UNION ALL SELECT (SELECT min(order_key) FROM runs WHERE handler_id = :handler_id AND order_key IS NOT NULL"
+    f" AND {OPEN} AND order_key > keys.k) FROM keys WHERE keys.k IS NOT NULL)"
+    f" SELECT {_COLUMNS} FROM keys JOIN runs r ON r.id = (SELECT min(id) FROM runs WHERE handler_id = :handler_id"
+    f" AND order_key = keys.k AND order_key IS NOT NULL AND {OPEN})"
+)
+_LOCK = {"sqlite": "", "postgresql": " FOR UPDATE OF r SKIP LOCKED"}
+_NOT_IN = {
+    "sqlite": "coalesce(r.{column}, '') NOT IN (SELECT value FROM json_each(:{name}))",
+    "postgresql": "coalesce(r.{column}, '') <> ALL (:{name})",
+}
+_OF_VERSIONS = {
+    "sqlite": "r.version IN (SELECT value FROM json_each(:versions))",
+    "postgresql": "r.version = ANY (:versions)",
+}
+
+
+def _statement(dialect: str, *, way: str, keyed: bool, versions: bool) -> Any:
+    terms, params = [_WAITS], []
+    if way != "plain":
+        terms += [_KEY_IS_IDLE, _IS_FIRST]
+    if way != "by key" and (way == "window" or keyed):
+        terms.append(_HEAD)
+    if keyed:
+        for column, name in (("limit_key", "no_limits"), ("rate_key", "no_rates")):
+            terms.append(_NOT_IN[dialect].format(column=column, name=name))
+            params.append(bindparam(name, type_=TextList()))
+    if versions:
+        terms.append(_OF_VERSIONS[dialect])
+        params.append(bindparam("versions", type_=IntList()))
+    start = _BY_KEY if way == "by key" else f"SELECT {_COLUMNS} FROM runs r"  # noqa: S608 - constants
+    order = "" if way == "by key" else " ORDER BY r.due_us, r.id"
+    whole = f"{start} WHERE {' AND '.join(terms)}{order} LIMIT :wanted{_LOCK[dialect]}"
+    return text(whole).bindparams(*params)
+
+
+STATEMENTS: Final = {
+    (dialect, way, keyed, versions): _statement(dialect, way=way, keyed=keyed, versions=versions)
+    for dialect in ("sqlite", "postgresql")
+    for way in ("plain", "window", "by key")
+    for keyed in (False, True)
+    for versions in (False, True)
+}
+COUNT_HEAD: Final = text(
+    f"SELECT count(*) FROM (SELECT 1 FROM runs r WHERE {_WAITS} LIMIT :window) AS head"  # noqa: S608 - constants
+)
