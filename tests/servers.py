@@ -62,12 +62,12 @@ class PostgresServer:
         name = f"t{uuid.uuid4().hex[:12]}"
         source = f' TEMPLATE "{template}"' if template else ""
         with psycopg.connect(self.url("postgres"), autocommit=True) as conn:
-            conn.execute(f'CREATE DATABASE "{name}"{source}')  # type: ignore[arg-type]  # not a literal, but ours
+            conn.execute(f'CREATE DATABASE "{name}"{source}')
         return name
 
     def execute(self, statement: str, database: str = "postgres") -> None:
         with psycopg.connect(self.url(database), autocommit=True) as conn:
-            conn.execute(statement)  # type: ignore[arg-type]  # not a literal, but ours
+            conn.execute(statement)
 
 
 def _other_user() -> dict[str, Any]:
@@ -98,7 +98,19 @@ def postgres_server() -> Iterator[PostgresServer]:
     process: subprocess.Popen[bytes] | None = None
     try:
         data = home / "data"
-        setup = [binaries / "initdb", "-D", data, "-A", "trust", "-U", "eventproc", "-E", "UTF8", "--locale=C", "-N"]
+        setup: list[str | Path] = [
+            binaries / "initdb",
+            "-D",
+            data,
+            "-A",
+            "trust",
+            "-U",
+            "eventproc",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "-N",
+        ]
         subprocess.run(setup, check=True, capture_output=True, cwd=home, **account)
         process, port = _start(binaries, home, account)
         yield PostgresServer(port)
@@ -123,9 +135,8 @@ def _start(binaries: Path, home: Path, account: dict[str, Any]) -> tuple[subproc
     for name, value in settings.items():
         command += ["-c", f"{name}={value}"]
     with (home / "log").open("wb") as log:
-        process = subprocess.Popen(
-            command, cwd=home, stdout=log, stderr=log, preexec_fn=_die_with_parent, **account
-        )
+        # Nothing is allocated or locked between fork and exec but by one prctl call.
+        process = subprocess.Popen(command, cwd=home, stdout=log, stderr=log, preexec_fn=_die_with_parent, **account)  # noqa: PLW1509 - see above
 
     def answers() -> bool:
         if process.poll() is not None:

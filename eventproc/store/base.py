@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
+
+logger = logging.getLogger(__name__)
 
 Row = Mapping[str, Any]
 
@@ -54,13 +57,13 @@ class _AnyOf(FunctionElement[bool]):
 @compiles(_AnyOf, "sqlite")
 def _any_of_sqlite(element: _AnyOf, compiler: Any, **kw: Any) -> str:
     column, items = list(element.clauses)
-    return f"{compiler.process(column, **kw)} IN (SELECT value FROM json_each({compiler.process(items, **kw)}))"
+    return f"{compiler.process(column, **kw)} IN (SELECT value FROM json_each({compiler.process(items, **kw)}))"  # noqa: S608 - compiled parts
 
 
 @compiles(_AnyOf, "postgresql")
 def _any_of_postgresql(element: _AnyOf, compiler: Any, **kw: Any) -> str:
     column, items = list(element.clauses)
-    return f"({compiler.process(column, **kw)} = ANY ({compiler.process(items, **kw)}))"
+    return f"({compiler.process(column, **kw)} = ANY ({compiler.process(items, **kw)}))"  # noqa: S608 - compiled parts
 
 
 def any_of(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
@@ -127,6 +130,16 @@ class Work:
         self.bulk = bulk
         self.caches = caches
         self.actions: list[Callable[[], None]] = []
+
+
+def run_actions(work: Work) -> None:
+    """Do what waited for the commit; it has happened, so that a failing action may not look like a failed commit."""
+    actions, work.actions = work.actions, []
+    for action in actions:
+        try:
+            action()
+        except Exception:  # the data is safe; a lost wake-up costs latency only
+            logger.warning("an action after the commit failed", exc_info=True)
 
 
 class Rows:

@@ -21,7 +21,7 @@ def next_due_us(work: Work) -> int | None:
     """
     Return when the next run of a lane that is not paused is due; for an exhausted rate, when it resumes.
 
-    That can lie in the past: the run then waits behind its order key or a concurrency limit.
+    That can lie in the past: the run then waits behind its order key or a limit by key.
     """
     known = roster(work)
     earliest: int | None = None
@@ -30,8 +30,10 @@ def next_due_us(work: Work) -> int | None:
         due: int | None = work.conn.execute(_FIRST, {"lane_id": lane.id}).scalar() if entry else None
         if entry is None or due is None:
             continue
-        if entry.options.rate is not None:
-            resumes = Allowance(work, entry.options, lane.handler_id, NEVER).resumes_us()
-            due = max(due, resumes or due)
+        if entry.limited:
+            allowance = Allowance(work, entry.options, lane.handler_id, NEVER)
+            if allowance.full():
+                continue  # the end of one of its runs wakes the workers
+            due = max(due, allowance.resumes_us() or due)
         earliest = due if earliest is None else min(earliest, due)
     return earliest

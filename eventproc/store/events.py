@@ -10,6 +10,7 @@ from sqlalchemy import bindparam, select
 
 from eventproc.model import Event
 from eventproc.store.base import Rows, any_of, tuple_from_json, tuple_to_json
+from eventproc.store.event_pages import Which, page_of_seqs
 from eventproc.store.schema import event_tags, events, pruned_events
 
 _BY_ID = select(events).where(any_of(events.c.id, "ids"))
@@ -132,19 +133,7 @@ class SqlEvents(Rows):
         newest_first: bool = True,
     ) -> list[Event]:
         """Return events by seq, starting behind seq `after` (keyset paging); since/until compare `time_us`."""
-        query = select(events)
-        if tag is not None:
-            query = query.join(event_tags, event_tags.c.event_seq == events.c.seq).where(event_tags.c.tag == tag)
-        position = event_tags.c.event_seq if tag is not None else events.c.seq
-        if hook is not None:
-            query = query.where(events.c.hook == hook)
-        if key is not None:
-            query = query.where(events.c.key == key)
-        if since_us is not None:
-            query = query.where(events.c.time_us >= since_us)
-        if until_us is not None:
-            query = query.where(events.c.time_us < until_us)
-        if after is not None:
-            query = query.where(position < after if newest_first else position > after)
-        query = query.order_by(position.desc() if newest_first else position).limit(limit)
-        return [event_of(row) for row in self._all(query)]
+        which = Which(hook=hook, tag=tag, key=key, since_us=since_us, until_us=until_us)
+        seqs = page_of_seqs(self.work.conn, which, after=after, limit=limit, newest_first=newest_first)
+        found = self.by_seq(seqs)
+        return [found[seq] for seq in seqs if seq in found]

@@ -62,7 +62,7 @@ _LIVE = _RECORD.where(handlers.c.live.is_(True)).order_by(handlers.c.id)
 _LIVE_OF_HOOK = _LIVE.where(handlers.c.hook == bindparam("hook"))
 
 _OF_ID = update(handlers).where(handlers.c.id == bindparam("_id"), handlers.c.live.is_(True))
-_TOUCHED = {"updated_us": bindparam("_now_us"), "updated_by": bindparam("_by")}
+_TOUCHED: dict[str, Any] = {"updated_us": bindparam("_now_us"), "updated_by": bindparam("_by")}
 _SET_CURRENT = _OF_ID.values(current_version=bindparam("_version"), **_TOUCHED)
 _PAUSE = _OF_ID.values(paused=bindparam("_paused"), **_TOUCHED)
 _DEREGISTER = _OF_ID.values(live=None, deregistered_us=bindparam("_now_us"), **_TOUCHED)

@@ -1,4 +1,4 @@
-"""Lanes: where runs of one handler on one hook wait, by isolation and with or without order. Their rows never change."""
+"""Lanes: where runs of one handler on one hook wait, by isolation, with or without order. Rows never change."""
 
 from __future__ import annotations
 

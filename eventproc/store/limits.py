@@ -102,6 +102,11 @@ class Allowance:
         if rows:
             self._work.conn.execute(_WRITE, rows)
 
+    def full(self) -> bool:
+        """Tell whether as many runs are leased as may be at a time."""
+        limit = self._concurrency
+        return limit is not None and limit.key is None and self._leased[""] >= limit.count
+
     def resumes_us(self) -> int | None:
         """Return when a limit without key lets runs start again, if it is a matter of time."""
         if self._rate is None or self._rate.key is not None:

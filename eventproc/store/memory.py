@@ -11,7 +11,9 @@ from sqlalchemy.pool import StaticPool
 
 from eventproc.abc import Tx
 from eventproc.store import sqlite
-from eventproc.store.sqlstore import SqlStore, SqlTx, run_actions
+from eventproc.store.base import run_actions
+from eventproc.store.schema import REVISION
+from eventproc.store.sqlstore import SqlStore, SqlTx
 
 
 class MemoryStore(SqlStore):
@@ -28,6 +30,7 @@ class MemoryStore(SqlStore):
         self._turn = threading.RLock()
         self._open: SqlTx | None = None
         self.upgrade()
+        self._check()
 
     @contextmanager
     def begin(self) -> Iterator[Tx]:
@@ -59,3 +62,8 @@ class MemoryStore(SqlStore):
                     self._open = None
                     conn.exec_driver_sql("PRAGMA query_only = OFF")
         run_actions(tx.work)
+
+    def revision(self) -> tuple[str | None, str]:
+        """Return the schema revision of the database and the one this version needs."""
+        with self._turn:
+            return (REVISION, REVISION) if self._open is not None else super().revision()

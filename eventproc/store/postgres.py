@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import psycopg
+from psycopg import errors
 from sqlalchemy import (
     BigInteger,
     Connection,
@@ -26,6 +27,25 @@ from sqlalchemy.engine import ExceptionContext
 from eventproc.errors import ConfigError, InvalidInput, StoreUnavailable
 from eventproc.store.base import Bulk, BulkUpdate, Row
 
+_MEANINGS: tuple[tuple[tuple[type[psycopg.Error], ...], type[Exception], str], ...] = (
+    ((errors.ReadOnlySqlTransaction,), RuntimeError, "this transaction is for reading: use begin() to write"),
+    (
+        (errors.InvalidPassword, errors.InvalidAuthorizationSpecification, errors.InvalidCatalogName),
+        ConfigError,
+        "PostgreSQL refuses the connection: check the database URL",
+    ),
+    (
+        (errors.SerializationFailure, errors.DeadlockDetected, errors.LockNotAvailable),
+        StoreUnavailable,
+        "another transaction was in the way: try again",
+    ),
+    ((errors.DiskFull,), StoreUnavailable, "the disk of the PostgreSQL server is full: nothing was written"),
+    (
+        (errors.UntranslatableCharacter, errors.CharacterNotInRepertoire),
+        InvalidInput,
+        "PostgreSQL can not store that text",
+    ),
+)
 _SERIALS = text("SELECT nextval(pg_get_serial_sequence(:name, :column)) FROM generate_series(1, :wanted)")
 
 
@@ -99,21 +119,13 @@ def _on_error(context: ExceptionContext) -> Exception | None:
 
 def translate(error: psycopg.Error, *, lost: bool = False) -> Exception:
     """Say what the error means for the platform; the error itself where it means a fault of ours."""
-    errors = psycopg.errors
-    if isinstance(error, errors.ReadOnlySqlTransaction):
-        return RuntimeError("this transaction is for reading: use begin() to write")
-    if isinstance(error, errors.InvalidPassword | errors.InvalidAuthorizationSpecification | errors.InvalidCatalogName):
-        return ConfigError(f"PostgreSQL refuses the connection: {_first_line(error)}; check the database URL")
-    if isinstance(error, errors.SerializationFailure | errors.DeadlockDetected | errors.LockNotAvailable):
-        return StoreUnavailable(f"another transaction was in the way, try again: {_first_line(error)}")
-    if isinstance(error, errors.DiskFull):
-        return StoreUnavailable("the disk of the PostgreSQL server is full: nothing of the transaction was written")
-    if isinstance(error, errors.UntranslatableCharacter | errors.CharacterNotInRepertoire):
-        return InvalidInput(f"PostgreSQL can not store that text: {_first_line(error)}")
+    for kinds, translated, advice in _MEANINGS:
+        if isinstance(error, kinds):
+            return translated(f"{advice} ({_first_line(error)})")
     if isinstance(error, psycopg.DataError) and "NUL" in str(error):
         return InvalidInput("PostgreSQL can not store texts that contain the NUL character")
     if lost or isinstance(error, psycopg.OperationalError):
-        return StoreUnavailable(f"PostgreSQL can not be reached or ended the connection: {_first_line(error)}")
+        return StoreUnavailable(f"PostgreSQL can not be reached or ended the connection ({_first_line(error)})")
     return error
 
 

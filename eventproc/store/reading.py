@@ -97,8 +97,6 @@ class RunPages(Rows):
         if which.hook is None and which.handler_id is None:
             return [runs.c.id > 0]
         known = Lanes(self.work)
-        if which.handler_id is not None:
-            found = known.of_handler(which.handler_id)
-        else:
-            found = known.of_hook(which.hook or "")
+        of_handler = which.handler_id is not None
+        found = known.of_handler(which.handler_id or 0) if of_handler else known.of_hook(which.hook or "")
         return [runs.c.lane_id == lane.id for lane in found if which.hook in (None, lane.hook)]

@@ -5,22 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Integer, bindparam, select, text, update
+from sqlalchemy import BigInteger, Boolean, Integer, select, text, update
 
 from eventproc.model import Failure
+from eventproc.store import cancelling
 from eventproc.store.base import BulkUpdate, Work, any_of
-from eventproc.store.failures import failure_to_json
 from eventproc.store.lanes import Lanes
 from eventproc.store.options import options_from_json
-from eventproc.store.schema import LEASED, WAITING, handler_versions, handlers, lanes, runs
+from eventproc.store.schema import LEASED, handler_versions, handlers, lanes, runs
 
 _LOCKED = select(runs.c.id, runs.c.state).where(any_of(runs.c.id, "ids"), text("state <> 'succeeded'"))
 _LOCKED = _LOCKED.order_by(runs.c.id).with_for_update()
-_CANCEL = (
-    update(runs)
-    .where(any_of(runs.c.id, "_ids"), text(WAITING))
-    .values(state="cancelled", finished_us=bindparam("_now_us"), failure_json=bindparam("_failure_json"))
-)
 _ASK = update(runs).where(any_of(runs.c.id, "_ids"), text(LEASED)).values(cancel_requested=True)
 
 _DEAD = (
@@ -83,8 +78,8 @@ def cancel(work: Work, run_ids: Sequence[int], *, now_us: int, reason: str) -> t
     waiting = {run_id for run_id, state in states.items() if state in ("queued", "retrying")}
     leased = {run_id for run_id, state in states.items() if state in ("running", "committing")}
     if waiting:
-        failure = failure_to_json(Failure(kind="cancelled", message=reason))
-        work.conn.execute(_CANCEL, {"_ids": sorted(waiting), "_now_us": now_us, "_failure_json": failure})
+        failure = Failure(kind="cancelled", message=reason)
+        cancelling.cancel(work.conn, sorted(waiting), failure, now_us=now_us)
     if leased:
         work.conn.execute(_ASK, {"_ids": sorted(leased)})
     return waiting, leased

@@ -122,7 +122,7 @@ class SqlRuns(Rows):
 
     def counts(self) -> dict[str, int]:
         """Return the number of runs in each state that is not final, and of the dead ones."""
-        return {state: number for state, number in self._all(_COUNTS)}
+        return dict([tuple(row) for row in self._all(_COUNTS)])
 
     def cancel(self, run_ids: Sequence[int], *, now_us: int, reason: str) -> tuple[set[int], set[int]]:
         """Cancel waiting runs, ask for the end of leased ones; return the ids (cancelled, asked)."""

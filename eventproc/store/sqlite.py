@@ -150,7 +150,7 @@ def translate(error: sqlite3.Error) -> Exception:
     advice = {
         sqlite3.SQLITE_FULL: "the disk is full: nothing of the transaction was written; free some space and try again",
         sqlite3.SQLITE_IOERR: "the disk failed while the database was read or written; nothing was half written",
-        sqlite3.SQLITE_CANTOPEN: "the database file can not be opened: check that its directory exists and may be written",
+        sqlite3.SQLITE_CANTOPEN: "the database file can not be opened: check its directory and the rights on it",
         sqlite3.SQLITE_NOTADB: "that file is not a SQLite database: check the database URL",
         sqlite3.SQLITE_CORRUPT: "the database file is damaged: restore it from a backup",
     }

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from sqlalchemy import Connection, Engine, bindparam, event, inspect, select, text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy import Connection, Engine, bindparam, inspect, select, text
 
 from eventproc.abc import Store, Tx
 from eventproc.errors import ConfigError
+from eventproc.store import joining
 from eventproc.store.audit import SqlAudit
-from eventproc.store.base import Bulk, Caches, Work
+from eventproc.store.base import Bulk, Caches, Work, run_actions
 from eventproc.store.events import SqlEvents
 from eventproc.store.files import SqlFiles
 from eventproc.store.handlers import SqlHandlers
@@ -26,8 +25,6 @@ from eventproc.store.schedules import SqlSchedules
 from eventproc.store.schema import REVISION, meta
 from eventproc.store.series import SqlSeries
 from eventproc.store.users import SqlUsers
-
-logger = logging.getLogger(__name__)
 
 _META = select(meta.c.value).where(meta.c.name == bindparam("name"))
 _SET_META = text(
@@ -67,16 +64,6 @@ class SqlTx(Tx):
         self.work.conn.execute(_SET_META, {"name": name, "value": value})
 
 
-def run_actions(work: Work) -> None:
-    """Do what waited for the commit; it has happened, so that a failing action may not look like a failed commit."""
-    actions, work.actions = work.actions, []
-    for action in actions:
-        try:
-            action()
-        except Exception:  # noqa: BLE001 - the data is safe; a lost wake-up costs latency only
-            logger.warning("an action after the commit failed", exc_info=True)
-
-
 class WriterLock:
     """
     Lets the threads of this process write in turn.
@@ -104,11 +91,11 @@ class WriterLock:
 class SqlStore(Store):
     """A store on one database, with an engine for writing and one for reading."""
 
-    def __init__(self, writer: Engine, reader: Engine, bulk: Bulk, *, lock: WriterLock | None) -> None:
+    def __init__(self, writer: Engine, reader: Engine, bulk: Bulk, *, lock: WriterLock | None = None) -> None:
         self._writer = writer
         self._reader = reader
         self._bulk = bulk
-        self._lock = lock
+        self._lock: AbstractContextManager[None] = lock or nullcontext()
         self._caches = Caches()
         self._checked = False
         self._store_id: str | None = None
@@ -117,18 +104,10 @@ class SqlStore(Store):
     def begin(self) -> Iterator[Tx]:
         """Open a transaction for writing; it commits at the end of the block and rolls back on an exception."""
         self._check()
-        if self._lock is None:
-            tx = yield from self._transact(self._writer)
-        else:
-            with self._lock:
-                tx = yield from self._transact(self._writer)
-        run_actions(tx.work)
-
-    def _transact(self, engine: Engine) -> Iterator[Any]:
-        with engine.begin() as conn:
+        with self._lock, self._writer.begin() as conn:
             tx = SqlTx(conn, self._bulk, self._caches)
             yield tx
-        return tx
+        run_actions(tx.work)
 
     @contextmanager
     def read(self) -> Iterator[Tx]:
@@ -142,25 +121,15 @@ class SqlStore(Store):
     def join(self, session: Any) -> Tx:
         """Wrap a caller's own SQLAlchemy session or connection on the platform's database."""
         self._check()
-        conn = session if isinstance(session, Connection) else session.connection()
-        self._check_same(conn)
-        tx = SqlTx(conn, self._bulk, self._caches)
-        _follow(session, tx.work)
-        return tx
-
-    def _check_same(self, conn: Connection) -> None:
+        session, conn = joining.connection_of(session)
         if self._store_id is None:
             with self.read() as tx:
                 self._store_id = tx.get_meta("store_id")
-        problem = "that session is on another database than the platform's: outbox events must share its transaction"
-        if not inspect(conn).has_table("meta"):
-            raise ConfigError(problem)
-        try:
-            found = conn.execute(_META, {"name": "store_id"}).scalar()
-        except DBAPIError as error:
-            raise ConfigError(problem) from error
-        if found != self._store_id:
-            raise ConfigError(problem)
+        joining.check_same(conn, self._store_id)
+        # What it reads of its own writes can be undone by a savepoint: its caches are its own.
+        tx = SqlTx(conn, self._bulk, Caches())
+        joining.follow(session, tx.work)
+        return tx
 
     def upgrade(self) -> None:
         """Create the tables or bring them to this version's schema; several processes may do so at once."""
@@ -199,25 +168,4 @@ class SqlStore(Store):
         self._reader.dispose()
 
 
-def _follow(session: Any, work: Work) -> None:
-    """Run the transaction's actions after the caller's commit, and forget them with its rollback."""
-    over = threading.Event()
-
-    def committed(*_: Any) -> None:
-        if not over.is_set():
-            over.set()
-            run_actions(work)
-
-    def rolled_back(*_: Any) -> None:
-        over.set()
-        work.actions.clear()
-
-    if isinstance(session, Connection):
-        event.listen(session, "commit", committed)
-        event.listen(session, "rollback", rolled_back)
-    else:
-        event.listen(session, "after_commit", committed)
-        event.listen(session, "after_rollback", rolled_back)
-
-
-__all__ = ["SQLAlchemyError", "SqlStore", "SqlTx", "WriterLock", "run_actions"]
+__all__ = ["SqlStore", "SqlTx", "WriterLock"]

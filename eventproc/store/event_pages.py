@@ -1,0 +1,84 @@
+"""
+Pages of events.
+
+Hook, tag and key have indexes in the order of acceptance. A range of times has one of its own: times are what senders
+say, so they may come in any order. A page in a range is looked for among the nearest events first, which finds it for
+recent times; otherwise through the index of times, at a cost that depends on the range and not on all of history.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, Select, and_, exists, select
+
+from eventproc.store.schema import event_tags, events
+
+NEAREST: Final = 2000  # events
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Which:
+    """What events to list; what is None does not restrict."""
+
+    hook: str | None
+    tag: str | None
+    key: str | None
+    since_us: int | None
+    until_us: int | None
+
+    @property
+    def timed(self) -> bool:
+        return self.since_us is not None or self.until_us is not None
+
+    def covers(self, time_us: int) -> bool:
+        since, until = self.since_us, self.until_us
+        return (since is None or time_us >= since) and (until is None or time_us < until)
+
+
+def page_of_seqs(conn: Connection, which: Which, *, after: int | None, limit: int, newest_first: bool) -> list[int]:
+    """Return the seqs of a page, in order."""
+    wanted = max(limit, NEAREST) if which.timed else limit
+    nearest = conn.execute(_by_seq(which, after, newest_first=newest_first).limit(wanted)).all()
+    if not which.timed:
+        return [row.seq for row in nearest]
+    fit = [row.seq for row in nearest if which.covers(row.time_us)]
+    if len(fit) >= limit or len(nearest) < wanted:
+        return fit[:limit]
+    return list(conn.execute(_by_time(which, after, newest_first=newest_first).limit(limit)).scalars())
+
+
+def _by_seq(which: Which, after: int | None, *, newest_first: bool) -> Select[Any]:
+    query = select(events.c.seq, events.c.time_us)
+    position: Any = events.c.seq
+    if which.tag is not None:
+        position = event_tags.c.event_seq
+        query = query.join_from(event_tags, events, events.c.seq == position).where(event_tags.c.tag == which.tag)
+    if which.hook is not None:
+        query = query.where(events.c.hook == which.hook)
+    if which.key is not None:
+        query = query.where(events.c.key == which.key)
+    if after is not None:
+        query = query.where(position < after if newest_first else position > after)
+    return query.order_by(position.desc() if newest_first else position)
+
+
+def _by_time(which: Which, after: int | None, *, newest_first: bool) -> Select[Any]:
+    # An expression instead of the column keeps the planner from walking through history in the order of `seq`.
+    seq = events.c.seq + 0
+    query = select(events.c.seq)
+    if which.since_us is not None:
+        query = query.where(events.c.time_us >= which.since_us)
+    if which.until_us is not None:
+        query = query.where(events.c.time_us < which.until_us)
+    if which.hook is not None:
+        query = query.where(events.c.hook + "" == which.hook)
+    if which.key is not None:
+        query = query.where(events.c.key + "" == which.key)
+    if which.tag is not None:
+        tagged = and_(event_tags.c.tag == which.tag, event_tags.c.event_seq == events.c.seq)
+        query = query.where(exists().where(tagged))
+    if after is not None:
+        query = query.where(seq < after if newest_first else seq > after)
+    return query.order_by(seq.desc() if newest_first else seq)
