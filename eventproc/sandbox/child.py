@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 RECEIVE_BYTES = 1 << 18
 SEND_HIGH_WATER = 1 << 20  # bytes waiting to be sent: above it no further call is written ahead
 REPLY_HIGH_WATER = 1 << 20  # bytes of answers that the child does not read: above it nothing more is read from it
+MAX_EARLY = 1 << 16  # characters written while a blob is loaded
 MAX_WINDOW = 64  # calls written ahead
 QUICK_S = 0.002  # an outcome within this lets the window grow
 SLOW_S = 0.02  # one beyond this closes it
@@ -95,6 +96,7 @@ class ConnectedChild(Child):
         self._head = Head()
         self._out = bytearray()
         self._unread_replies = 0
+        self._early: list[tuple[str, str]] = []  # output that no call is there for yet
         self._kept: dict[int, Kept] = {}
         self._state = State()
         self._window = 2
@@ -189,6 +191,9 @@ class ConnectedChild(Child):
     def _send_call(self, call: Call, session: RunSession) -> None:
         item = Item("call", run_id=call.run_id, call=call, session=session)
         item.output = Output(session, self._limit_values)
+        for stream, text in self._early:
+            item.output.write(stream, text)
+        self._early.clear()
         order = {"t": "call", "id": call.run_id, "hook": call.hook}
         self._push(item, pack(order, [call.event_json, call.payload_json]))
 
@@ -268,9 +273,15 @@ class ConnectedChild(Child):
 
     def _take_output(self) -> None:
         for stream, text in self._link.read_output():
-            output = self._items[0].output if self._items else None
-            if output is not None:
-                output.write(stream, text)
+            self._write_output(stream, text)
+
+    def _write_output(self, stream: str, text: str) -> None:
+        """Give output to the call at hand; what is written while the blob is loaded goes to the first call."""
+        output = next((item.output for item in self._items if item.output is not None), None)
+        if output is not None:
+            output.write(stream, text)
+        elif sum(len(early) for _, early in self._early) < MAX_EARLY:
+            self._early.append((stream, text))
 
     def _receive(self) -> None:
         try:
@@ -304,8 +315,7 @@ class ConnectedChild(Child):
         elif kind == "ask" and item.session is not None:
             self._answer(item, header, bodies)
         elif kind == "log" and header.get("s") in STREAMS and len(bodies) <= 1:
-            if item.output is not None:
-                item.output.write(header["s"], decode(b"".join(bodies)))
+            self._write_output(header["s"], decode(b"".join(bodies)))
         elif kind == "rollback" and not item.rolling_back:
             item.rolling_back = True
             self._begin_head()

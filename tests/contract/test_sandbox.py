@@ -867,3 +867,11 @@ def test_the_report_says_what_is_enforced(sandbox):
     assert report.level
     assert report.pythons
     assert set(report.layers).isdisjoint(report.missing)
+
+
+def test_output_while_loading_belongs_to_the_first_call(sandbox):
+    session = Session()
+    child = sandbox.spawn(program(b"cbuiltins\nprint\n(Vloading\ntR0cbuiltins\nlen\n."), Limits())
+    list(child.execute([(call(1), session)]))
+    child.close()
+    assert session.text() == "loading\n"
