@@ -310,26 +310,32 @@ class HandlerPickler(dill.Pickler):  # type: ignore[misc]  # dill has no types
                 self.write(pickle.POP)
 
     def _fill_cells(self, obj: types.FunctionType, cells: tuple[types.CellType, ...], *, own: bool) -> None:
+        frees = scan(obj.__code__).frees if cells else {}
         for name, cell in zip(obj.__code__.co_freevars, cells, strict=True):
-            if id(cell) in self._cells:
-                continue
-            self._cells.add(id(cell))
             try:
                 value = cell.cell_contents
             except ValueError:
                 continue  # never assigned: stays empty
-            if getattr(type(value), "__eventproc_ambient__", False):
-                raise pickle.PicklingError(f"{name} is eventproc.ep in a local variable; use it as a global name")
-            before = self.size
-            with self._at(f"variable {name}", value):
-                self.save(setattr)
-                self.write(pickle.MARK)
-                self.save(cell)
-                self.save("cell_contents")
-                self.save(value)
-                self.write(pickle.TUPLE + pickle.REDUCE + pickle.POP)
-            if own and name != "__class__" and obj.__code__.co_filename != "<string>" and not _is_reference(value):
-                self.carried[name] = self.size - before
+            chains = frees.get(name, set())
+            in_part = isinstance(value, types.ModuleType) and is_own_module(value) and () not in chains
+            if id(cell) not in self._cells:
+                self._cells.add(id(cell))
+                self._fill_cell(name, cell, value, in_part=in_part, listed=own and not _is_generated(obj))
+            if in_part:
+                with self._at(f"variable {name}", value):
+                    for chain in sorted(chains):
+                        self._tell_chain(value, chain)
+
+    def _fill_cell(self, name: str, cell: types.CellType, value: Any, *, in_part: bool, listed: bool) -> None:
+        if getattr(type(value), "__eventproc_ambient__", False):
+            raise pickle.PicklingError(f"{name} is eventproc.ep in a local variable; use it as a global name")
+        before = self.size
+        with self._at(f"variable {name}", value):
+            if in_part:
+                self._twin(vars(value), value)
+            self._call(setattr, cell, "cell_contents", _Memoized(value) if in_part else value)
+        if listed and not in_part and name != "__class__" and not _is_reference(value):
+            self.carried[name] = self.size - before
 
     def _meet_needs(self, twin: _Twin, obj: types.FunctionType) -> None:
         """Put the globals that a function's code uses into its module's twin."""
@@ -539,6 +545,11 @@ def _is_reference(value: object) -> bool:
     if isinstance(value, (types.FunctionType, types.BuiltinFunctionType, type)):
         return not is_own_name(value.__module__)
     return id(value) in _SENTINELS
+
+
+def _is_generated(obj: types.FunctionType) -> bool:
+    """Say whether a function was made of text, as dataclasses do: its variables are nobody's."""
+    return obj.__code__.co_filename == "<string>"
 
 
 def _is_plain(value: object) -> bool:

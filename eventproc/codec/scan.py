@@ -11,6 +11,7 @@ Chain = tuple[str, ...]  # attribute names behind a name: () where the object it
 
 _CHAINING = ("LOAD_ATTR", "LOAD_METHOD")
 _GLOBAL_LOADS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
+_FREE_LOADS = ("LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Needs:
     class_scope: set[str] = field(default_factory=set)  # perhaps only names of a nested class's own body
     stores: set[str] = field(default_factory=set)  # `global x; x = ...`
     imports: dict[Import, None] = field(default_factory=dict)  # an ordered set
+    frees: dict[str, set[Chain]] = field(default_factory=dict)  # variables of enclosing functions
     catches_name_error: bool = False
 
 
@@ -62,7 +64,9 @@ def _scan_one(code: CodeType, needs: Needs) -> None:
                 needs.catches_name_error = True
         elif instruction.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
             needs.stores.add(name)
-        elif instruction.opname.startswith(("LOAD_FAST", "LOAD_DEREF", "LOAD_CLOSURE")):
+        elif instruction.opname in _FREE_LOADS and name in code.co_freevars:
+            needs.frees.setdefault(name, set()).add(_chain(instructions, index + 1))
+        elif instruction.opname.startswith("LOAD_FAST"):
             _use_alias(instructions, index, aliases, needs)
 
 
