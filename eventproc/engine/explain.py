@@ -85,24 +85,18 @@ def _run_reason(run: Run, *, now_us: int) -> Reason:
 
 def _state_text(run: Run, *, now_us: int) -> str:
     failure = f": {run.failure.kind}: {run.failure.message}" if run.failure else ""
-    due = isoformat(run.due_us)
-    match run.state:
-        case RunState.QUEUED if run.due_us > now_us:
-            return f"is queued until {due}"
-        case RunState.QUEUED:
-            order = f"; it keeps the order of {run.order_key!r} behind earlier runs" if run.order_key else ""
-            return f"is queued since {isoformat(run.created_us)} and waits for a worker or a limit{order}"
-        case RunState.RETRYING:
-            return f"failed in attempt {run.attempt}{failure}; the next try is due at {due}"
-        case RunState.RUNNING:
-            return f"is running since {isoformat(run.started_us or now_us)} in {run.worker}, attempt {run.attempt}"
-        case RunState.COMMITTING:
-            return "has written its result and runs its commit callbacks"
-        case RunState.SUCCEEDED:
-            return f"succeeded at {isoformat(run.finished_us or now_us)} in attempt {run.attempt}"
-        case RunState.COMMIT_FAILED:
-            return f"wrote its result, but its commit callbacks failed{failure}"
-        case RunState.CANCELLED:
-            return f"was cancelled{failure}"
-        case _:
-            return f"failed in attempt {run.attempt}{failure}"
+    at = isoformat(run.finished_us or now_us)
+    order = f"; it keeps the order of {run.order_key!r} behind earlier runs" if run.order_key else ""
+    texts = {
+        RunState.QUEUED: f"is queued since {isoformat(run.created_us)} and waits for a worker or a limit{order}",
+        RunState.RETRYING: f"failed in attempt {run.attempt}{failure}; the next try is due at {isoformat(run.due_us)}",
+        RunState.RUNNING: f"is running since {isoformat(run.started_us or now_us)} in {run.worker}",
+        RunState.COMMITTING: "has written its result and runs its commit callbacks",
+        RunState.SUCCEEDED: f"succeeded at {at} in attempt {run.attempt}",
+        RunState.FAILED: f"failed at {at} in attempt {run.attempt}{failure}",
+        RunState.COMMIT_FAILED: f"wrote its result, but its commit callbacks failed{failure}",
+        RunState.CANCELLED: f"was cancelled at {at}{failure}",
+    }
+    if run.state is RunState.QUEUED and run.due_us > now_us:
+        return f"is queued until {isoformat(run.due_us)}"
+    return texts[run.state]

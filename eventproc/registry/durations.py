@@ -62,7 +62,7 @@ def format_duration(seconds: float) -> str:
     for unit in ("w", "d", "h", "m"):
         if seconds % _SECONDS[unit] == 0:
             return f"{int(seconds // _SECONDS[unit])}{unit}"
-    return f"{seconds:g}s"
+    return f"{seconds:f}".rstrip("0").rstrip(".") + "s"
 
 
 def parse_size(value: Any, what: str) -> int:
