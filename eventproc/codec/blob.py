@@ -210,10 +210,7 @@ def _forget_modules(pickler: HandlerPickler, loaded: set[str]) -> None:
 
 
 def _refusal(pickler: HandlerPickler, error: Exception) -> InvalidHandler:
-    path, culprit = pickler.culprit or (tuple(pickler.path), None)
-    labels = list(path)
-    if culprit is not None and len(labels) > 1 and not labels[-1].endswith(f"({type_name(culprit)})"):
-        labels.append(f"a part of it ({type_name(culprit)})")
+    labels = list(pickler.culprit or pickler.path)
     where = " → ".join(labels)
     return InvalidHandler(
         f"{where} can not be pickled: {error}. Make it inside the handler, or leave it out",

@@ -18,6 +18,7 @@ import importlib
 import importlib.util
 import inspect
 import io
+import itertools
 import operator
 import pickle
 import sys
@@ -80,12 +81,14 @@ class HandlerPickler(dill.Pickler):  # type: ignore[misc]  # dill has no types
     def __init__(self, file: io.BytesIO, *, max_bytes: int, home: str = "__main__") -> None:
         super().__init__(file, PROTOCOL, recurse=True)
         self.path: list[str] = []  # where the pickling is: labels such as "global CONNECTION (sqlite3.Connection)"
-        self.culprit: tuple[tuple[str, ...], object] | None = None
+        self.culprit: tuple[str, ...] | None = None  # labels that lead to what could not be pickled
         self.carried: dict[str, int] = {}  # global → bytes, itself and what only it brought
         self.undefined: dict[str, tuple[str, ...]] = {}  # name → path of the code that uses it
         self.imported: list[str] = []  # modules of the user's own that were loaded to look into them
         self.size = 0
         self._stored: set[str] = set()
+        self._stack: list[Any] = []  # objects being saved, one inside the other
+        self._labelled: tuple[int, Any] = (0, None)  # depth of the stack at the last label, and what it names
         self._max_bytes = max_bytes
         self._home = home  # its globals are named without their module
         self._twins: dict[int, _Twin] = {}
@@ -114,6 +117,7 @@ class HandlerPickler(dill.Pickler):  # type: ignore[misc]  # dill has no types
     # ------------------------------------------------------------------------------------------- every object
 
     def save(self, obj: Any, save_persistent_id: bool = True) -> None:  # noqa: FBT001, FBT002 - pickle's signature
+        self._stack.append(obj)
         try:
             if id(obj) in _SENTINELS:
                 self._write_global(*_SENTINELS[id(obj)])
@@ -128,8 +132,10 @@ class HandlerPickler(dill.Pickler):  # type: ignore[misc]  # dill has no types
                 _stock.save(self, obj, save_persistent_id)
         except Exception:
             if self.culprit is None:
-                self.culprit = (tuple(self.path), obj)
+                depth, labelled = self._labelled
+                self.culprit = (*self.path, *(_way(self._stack[depth:]) if obj is not labelled else ()))
             raise
+        self._stack.pop()
 
     def _save_stream(self, obj: io.IOBase, save_persistent_id: bool) -> None:  # noqa: FBT001 - as above
         for name in ("stdin", "stdout", "stderr"):
@@ -153,8 +159,11 @@ class HandlerPickler(dill.Pickler):  # type: ignore[misc]  # dill has no types
     @contextlib.contextmanager
     def _at(self, label: str, value: object) -> Iterator[None]:
         self.path.append(f"{label} ({type_name(value)})")
+        before, self._labelled = self._labelled, (len(self._stack), value)
         yield
-        self.path.pop()  # not on an exception: the path is part of the message
+        # Not on an exception: the path is part of the message.
+        self._labelled = before
+        self.path.pop()
 
     def _write_global(self, module: str, name: str) -> None:
         self.save(module)
@@ -545,6 +554,21 @@ def _is_reference(value: object) -> bool:
     if isinstance(value, (types.FunctionType, types.BuiltinFunctionType, type)):
         return not is_own_name(value.__module__)
     return id(value) in _SENTINELS
+
+
+def _way(stack: list[Any]) -> list[str]:
+    """Describe how a value leads to a part of it: `["db"].connection (sqlite3.Connection)`."""
+    while stack and not hasattr(stack[0], "__dict__") and not isinstance(stack[0], (dict, list, tuple)):
+        stack = stack[1:]  # what pickle writes before the value itself, such as `setattr`
+    steps = []
+    for parent, part in itertools.pairwise(stack):
+        if isinstance(parent, dict):
+            key = next((key for key, value in parent.items() if value is part), None)
+            attribute = any(getattr(other, "__dict__", None) is parent for other in stack)
+            steps += [] if key is None else [f".{key}" if attribute else f"[{key!r:.40}]"]
+        elif type(parent) is list:
+            steps += [f"[{index}]" for index, value in enumerate(parent) if value is part][:1]
+    return [f"{''.join(steps) or 'a part of it'} ({type_name(stack[-1])})"] if len(stack) > 1 else []
 
 
 def _is_generated(obj: types.FunctionType) -> bool:

@@ -77,7 +77,7 @@ class Slotted:
     b: str = "x"
 
 
-Pair = collections.namedtuple("Pair", "a b", defaults=[2])
+Pair = collections.namedtuple("Pair", "a b", defaults=[2])  # noqa: PYI024 - people write it
 
 
 class Typed(typing.NamedTuple):
@@ -220,7 +220,7 @@ def uses_helper(db, x):
 def annotated(db, x: int = 1, *, y: float = 2.0, **rest: typing.Any) -> str:
     try:
         with LOCK:
-            return f"{x}-{y}-{[i for i in range(3)]}-{list(i for i in rest)}"
+            return f"{x}-{y}-{[i + 1 for i in range(3)]}-{[*(i * 2 for i in rest)]}"
     finally:
         pass
 
@@ -318,7 +318,7 @@ class Whole:
 
 CASES = {
     "helper and constant": (uses_helper, {"x": 1}, 6),
-    "annotations, defaults, with, comprehension": (annotated, {"q": 1}, "1-2.0-[0, 1, 2]-['q']"),
+    "annotations, defaults, with, comprehension": (annotated, {"q": 1}, "1-2.0-[1, 2, 3]-['qq']"),
     "enums": (enums, {}, ["red", "BLUE", 3, 6, "hi", True]),
     "dataclasses": (dataclasses_too, {}, [11, {"x": 2, "y": []}, 3, ["x", "y"]]),
     "named tuples": (tuples, {}, [2, 8, 3, "Pair(a=2, b=2)"]),
@@ -437,7 +437,10 @@ def test_from_import_and_import_of_own_modules(project):
 
 def test_only_what_is_used_of_a_module_in_a_closure_travels(project):
     def handler(db):
-        return [project.f(x) for x in range(2)], (lambda: project.FACTOR)()
+        def inner():
+            return project.FACTOR
+
+        return [project.f(x) for x in range(2)], inner()
 
     bundle = pack(handler)
     assert bundle.globals == ("mymod_under_test.FACTOR", "mymod_under_test.f")
@@ -516,7 +519,7 @@ def test_what_a_function_only_mentions_in_annotations_stays_here():
     class Only:
         pass
 
-    def handler(db, x: Only = None) -> "Only":
+    def handler(db, x: Only = None) -> Only:
         return 1
 
     handler.__annotations__["y"] = Only
@@ -603,7 +606,8 @@ def test_dill_is_left_as_it_was():
 
     before = dict(dill.Pickler.dispatch)
     pack(with_numpy)
-    pack(lambda db, a=np.zeros(3), b=np.float64(1), c=np.add: 1)
+    values = [np.zeros(3), np.float64(1), np.add, np.dtype("i4"), np.ma.masked_array([1])]
+    pack(lambda db: len(values))
     assert dict(dill.Pickler.dispatch) == before
 
 
