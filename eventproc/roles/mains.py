@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -16,10 +17,10 @@ from typing import Protocol
 
 import structlog
 
-from eventproc.config import Settings
+from eventproc.config import Address, Settings
 from eventproc.errors import ConfigError, EventprocError
 from eventproc.roles import ENV_HTTP, ENV_READY, ENV_SUPERVISOR, LATER, ROLES, files, logs
-from eventproc.wiring import Platform
+from eventproc.wiring import Platform, make_private
 
 log = structlog.get_logger(__name__)
 
@@ -33,17 +34,10 @@ class Service(Protocol):
     def stop(self, grace_s: float) -> None: ...
 
 
-def build(role: str, platform: Platform, *, ready: Callable[[], None]) -> tuple[Service, bool]:
-    """Make a role's service; the flag says that it calls `ready` itself."""
-    if role == "api":
-        from eventproc.roles.web import ApiService
+def make_api(platform: Platform, sock: socket.socket, ready: Callable[[], None]) -> Service:
+    from eventproc.roles.web import ApiService
 
-        return ApiService(platform, http_socket(platform.settings), ready=ready), True
-    if role == "worker":
-        return make_worker(platform), False
-    if role == "engine":
-        return make_housekeeper(platform), False
-    return make_notifier(platform), False
+    return ApiService(platform, sock, ready=ready)
 
 
 def make_worker(platform: Platform) -> Service:
@@ -113,6 +107,7 @@ class RoleMain:
         self._stopper: threading.Thread | None = None
         self._ready_fd = _take_fd(ENV_READY)
         self._supervised = os.environ.pop(ENV_SUPERVISOR, None)
+        self._http: socket.socket | None = None
 
     def run(self) -> int:
         """Run until a signal; return the exit status."""
@@ -121,23 +116,38 @@ class RoleMain:
         logs.configure(self.settings, self.role)
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
-        lock = files.Lock(self.settings.run_dir / f"{self.role}.lock")
+        if self._supervised is not None:
+            return self._work()
+        make_private(self.settings)
+        with contextlib.ExitStack() as held:
+            if self.role == "api":
+                held.enter_context(files.locked(self.settings.run_dir / "api.lock", "eventproc serve --role api"))
+                held.callback(files.remove_endpoints, self.settings.endpoints_file)
+            with Platform(self.settings) as platform:
+                for problem in platform.prepare():
+                    log.warning(problem)
+            return self._work()
+
+    def _work(self) -> int:
+        if self.role == "api":
+            self._http = http_socket(self.settings)
+            self.settings = self.settings.replace(http=Address(*self._http.getsockname()[:2]))
         with Platform(self.settings) as platform:
-            if self._supervised is None:
-                platform.prepare()
-                if self.role == "api":
-                    lock.take("eventproc serve --role api")
-            service, announces = build(self.role, platform, ready=self._ready)
-            self._service = service
-            if self._stops:
+            self._service = service = self._build(platform)
+            if self._stops:  # the signal came while there was nothing to stop
                 return 0
-            if not announces:
+            if self.role != "api":
                 self._ready()
             service.run()
             if self._stopper is not None:
                 self._stopper.join()
         log.info("role ended")
         return 0
+
+    def _build(self, platform: Platform) -> Service:
+        if self._http is not None:
+            return make_api(platform, self._http, self._ready)
+        return {"worker": make_worker, "engine": make_housekeeper, "notifier": make_notifier}[self.role](platform)
 
     def _ready(self) -> None:
         log.info("role is ready", pid=os.getpid())
@@ -146,6 +156,8 @@ class RoleMain:
             os.close(self._ready_fd)
             self._ready_fd = None
         elif self._supervised is None:
+            if self._http is not None:
+                files.write_endpoints(self.settings.endpoints_file, {"http": files.url_of(self._http)})
             sys.stdout.write("ready\n")
             sys.stdout.flush()
 
