@@ -48,12 +48,13 @@ _BATCH: Final = 64  # chunks that are decoded before their statistics are taken
 # --------------------------------------------------------------------------------------------------- writing
 
 
-def insert(tx: Tx, uuid: str, times_ns: ArrayLike, values: ArrayLike) -> int:
+def insert(tx: Tx, uuid: str, times_ns: ArrayLike, values: ArrayLike, *, scale: chunks.Scale | None = None) -> int:
     """
     Store samples, in any order, and return how many different times they have.
 
     A sample at a time that is there already replaces it; of two at the same time in one call the last one counts.
     Only chunks that hold one of these times are rewritten (or the first or last chunk, when that has room).
+    `scale` says how the values came about, if that is known: they are then stored in a fraction of the space.
     """
     times, numbers = _checked(times_ns, values)
     series = _series(tx, uuid)
@@ -66,10 +67,10 @@ def insert(tx: Tx, uuid: str, times_ns: ArrayLike, values: ArrayLike) -> int:
     new: list[Chunk] = []
     for chunk, part in _assign(touched, times):
         if chunk is None:
-            new += _chunks(uuid, times[part], numbers[part])
+            new += _chunks(uuid, times[part], numbers[part], scale)
         else:
             old.append(chunk.start_ns)
-            new += _chunks(uuid, *_merge(chunk, times[part], numbers[part]))
+            new += _chunks(uuid, *_merge(chunk, times[part], numbers[part]), scale or chunks.scale_of(chunk.data))
     tx.series.replace_chunks(uuid, old, new)
     return len(times)
 
@@ -139,13 +140,13 @@ def _merge(chunk: Chunk, times: Times, values: Values) -> tuple[Times, Values]:
     return _unique(np.concatenate([old_times, times]), np.concatenate([old_values, values]))
 
 
-def _chunks(uuid: str, times: Times, values: Values) -> list[Chunk]:
+def _chunks(uuid: str, times: Times, values: Values, scale: chunks.Scale | None) -> list[Chunk]:
     cuts = [*range(0, len(times), _TARGET), len(times)]
     if len(cuts) > 2 and cuts[-1] - cuts[-2] < _SLACK:
         del cuts[-2]
     made = []
     for begin, end in pairwise(cuts):
-        data = chunks.encode(times[begin:end], values[begin:end])
+        data = chunks.encode(times[begin:end], values[begin:end], scale=scale)
         start_ns, end_ns = int(times[begin]), int(times[end - 1])
         made.append(Chunk(series=uuid, start_ns=start_ns, end_ns=end_ns, count=end - begin, data=data))
     return made

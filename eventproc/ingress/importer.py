@@ -18,6 +18,7 @@ from typing import Any, Final, TypeAlias
 import structlog
 
 from eventproc.abc import Bus, Clock, Store, Tx
+from eventproc.codec.chunks import Scale
 from eventproc.engine import series as engine
 from eventproc.engine.accept import accept_events
 from eventproc.errors import EventConflict, EventprocError, IngressError
@@ -311,7 +312,8 @@ class _Work:
         pending, self._pending, self._samples = self._pending, [], 0
         for row, series in sorted(pending, key=lambda item: item[0].uuid):
             tx.series.put(row)
-            engine.insert(tx, row.uuid, series.times_ns, series.values)
+            scale = Scale(series.channel.a, series.channel.b)
+            engine.insert(tx, row.uuid, series.times_ns, series.values, scale=scale)
 
 
 def _failed(name: str, error: str) -> Payload:

@@ -71,6 +71,49 @@ def test_measured_values_take_less_than_their_raw_size():
     assert len(chunks.encode(np.arange(count), wave)) < count * 8 / 10
 
 
+SCALES = st.builds(
+    chunks.Scale,
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from([1.0, 10.0, 1e6]),
+)
+
+
+@given(SCALES, st.lists(st.integers(-(1 << 31), 1 << 31), max_size=100), st.sets(st.integers(0, 99)))
+def test_values_of_a_known_scale_survive(scale, steps, missing):
+    with np.errstate(all="ignore"):
+        values = (np.array(steps, dtype=np.float64) * scale.a + scale.b) / scale.d
+    values[[i for i in missing if i < len(values)]] = np.nan
+    packed = chunks.encode(np.arange(len(values)), values, scale=scale)
+    assert chunks.decode(packed)[1].tobytes() == values.tobytes()
+
+
+@given(st.lists(BITS, max_size=100), SCALES)
+def test_a_wrong_scale_does_no_harm(bits, scale):
+    values = np.array(bits, dtype=np.uint64).view(np.float64)
+    packed = chunks.encode(np.arange(len(values)), values, scale=scale)
+    assert chunks.decode(packed)[1].tobytes() == values.tobytes()
+
+
+def test_a_known_scale_saves_most_of_the_space():
+    count = chunks.TARGET_SAMPLES
+    steps = np.rint(20_000 * np.sin(np.arange(count) * 2 * np.pi / 96) + np.random.default_rng(1).normal(0, 20, count))
+    scale = chunks.Scale(0.000361849, 0.05)
+    values = steps * scale.a + scale.b
+    values[::1000] = np.nan
+    packed = chunks.encode(np.arange(count), values, scale=scale)
+    assert len(packed) < count * 1.5
+    assert len(packed) < len(chunks.encode(np.arange(count), values)) / 4
+    assert chunks.scale_of(packed) == scale
+
+
+def test_numbers_with_few_decimals_need_no_hint():
+    values = np.round(np.random.default_rng(1).normal(20, 3, chunks.TARGET_SAMPLES), 2)
+    packed = chunks.encode(np.arange(len(values)), values)
+    assert len(packed) < len(values) * 2
+    assert chunks.decode(packed)[1].tobytes() == values.tobytes()
+
+
 @given(st.data())
 def test_a_changed_byte_is_noticed(data):
     count = data.draw(st.integers(0, 50))

@@ -148,6 +148,16 @@ def test_a_gap_is_filled_without_touching_full_chunks_around_it(tx: Tx) -> None:
     assert after[1].count == 100
 
 
+def test_a_scale_is_kept_when_a_chunk_is_written_again(tx: Tx) -> None:
+    scale = chunks.Scale(0.000361849, 0.05)
+    steps = np.arange(1000.0)
+    series.insert(tx, "u", np.arange(1000), steps * scale.a + scale.b, scale=scale)
+    series.insert(tx, "u", [1000], [7 * scale.a + scale.b])
+    (chunk,) = stored(tx)
+    assert chunks.scale_of(chunk.data) == scale
+    assert everything(tx)[1000] == 7 * scale.a + scale.b
+
+
 def test_the_registry_knows_count_and_ends(tx: Tx) -> None:
     series.insert(tx, "u", np.arange(100, 200), np.zeros(100))
     series.insert(tx, "u", [50], [1.0])
