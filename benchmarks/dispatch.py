@@ -78,9 +78,11 @@ def contenders(
         found.append((f"{US}, PostgreSQL", "isolation batch, fsync on", on_postgres))
     few = max(count // 10, 100)
     found.append((f"{US}, SQLite, isolation run", "a fresh process for each", lambda: ours(few, None, isolation="run")))
-    for peer in runner.PEERS:
-        if broker is not None or not peer.needs_broker:
-            found.append((peer.name, peer.note, lambda peer=peer: theirs(peer, count, broker)))
+    found += [
+        (peer.name, peer.note, lambda peer=peer: theirs(peer, count, broker))
+        for peer in runner.PEERS
+        if broker is not None or not peer.needs_broker
+    ]
     return [one for one in found if wanted.lower() in one[0].lower()]
 
 

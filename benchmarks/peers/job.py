@@ -7,6 +7,8 @@ started in a file that is only appended to (16 bytes; one or two microseconds).
 
 from __future__ import annotations
 
+import functools
+import importlib
 import json
 import os
 import struct
@@ -19,25 +21,30 @@ PAYLOAD = {
     "results": [{"ts": "2026-01-02T03:04:05Z", "value": 230.1, "anomaly": 0.02}] * 2,
     "source": "benchmark",
 }
-_file = None
 
 
 def ran(sent_ns: int) -> None:
     """Note that a job started."""
-    global _file
-    now = time.time_ns()
-    if _file is None:
-        _file = os.open(os.environ["BENCH_OUT"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(_file, RECORD.pack(sent_ns, now))
+    os.write(_file(), RECORD.pack(sent_ns, time.time_ns()))
 
 
-def main(send) -> None:
-    """`enqueue N` sends N jobs as fast as possible; `pace N RATE` sends them one by one in even time."""
-    action, count = sys.argv[1], int(sys.argv[2])
-    pause = 1 / float(sys.argv[3]) if action == "pace" else 0.0
+@functools.cache
+def _file() -> int:
+    return os.open(os.environ["BENCH_OUT"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+
+def main() -> None:
+    """`APP enqueue N` sends N jobs as fast as possible; `APP pace N RATE` sends them one by one in even time."""
+    send = importlib.import_module(sys.argv[1]).send
+    action, count = sys.argv[2], int(sys.argv[3])
+    pause = 1 / float(sys.argv[4]) if action == "pace" else 0.0
     begun = time.perf_counter()
     for number in range(count):
         if pause:
             time.sleep(max(0.0, begun + number * pause - time.perf_counter()))
         send(time.time_ns(), PAYLOAD)
     print(json.dumps({"seconds": time.perf_counter() - begun}))
+
+
+if __name__ == "__main__":
+    main()

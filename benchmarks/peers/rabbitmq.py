@@ -56,7 +56,7 @@ def rabbitmq() -> Iterator[str]:
     try:
         wait = [BIN / "rabbitmqctl", "wait", "--timeout", "60", home / "pid"]
         subprocess.run(wait, env=env, check=True, stdout=subprocess.DEVNULL)
-        yield f"amqp://guest:guest@127.0.0.1:{port}//"
+        yield f"amqp://guest:guest@127.0.0.1:{port}/%2F"
     finally:
         _stop(server, home, env)
 

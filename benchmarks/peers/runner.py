@@ -103,8 +103,10 @@ class Running:
 
     def send(self, *arguments: str) -> float:
         """Send jobs; return the seconds it took."""
-        command = [self._python, str(HERE / f"{self.peer.app}.py"), *arguments]
-        done = subprocess.run(command, env=self.environment, cwd=HERE, check=True, capture_output=True, text=True)
+        command = [self._python, str(HERE / "job.py"), self.peer.app, *arguments]
+        done = subprocess.run(command, env=self.environment, cwd=HERE, check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{self.peer.name}: sending failed\n{done.stderr[-2000:]}")
         return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
 
     @contextlib.contextmanager
