@@ -32,7 +32,8 @@ class Session(RunSession):
         answer = self.answers.get(op)
         if answer is None:
             return {"id": f"{op}-{len(self.asked)}"}, ()
-        return answer(args, body)
+        value, arrays = answer(args, body)
+        return value, arrays
 
     def log(self, stream: str, text: str) -> None:
         self.output.append((stream, text))

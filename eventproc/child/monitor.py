@@ -15,8 +15,8 @@ import select
 import shutil
 import signal
 import socket
-import tempfile
 import time
+from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from . import kernel, process
@@ -55,7 +55,8 @@ class Monitor:
         os.set_blocking(self._wake_write, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        self._scratch = tempfile.mkdtemp(prefix="eventproc-run-", dir=request["scratch"])
+        self._scratch: str = request["scratch"]
+        Path(self._scratch).mkdir(0o700)
 
     def run(self) -> None:
         me = os.getpid()
@@ -64,7 +65,7 @@ class Monitor:
             self._child(me)
         for fd in self._fds:
             os.close(fd)
-        self._tell({"pid": self._pid, "monitor": me, "scratch": self._scratch})
+        self._tell({"pid": self._pid, "monitor": me})
         try:
             self._watch()
         finally:

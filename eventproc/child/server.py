@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -64,7 +65,9 @@ class Zygote:
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
-        self._monitors: Set[int] = set()
+        self._monitors: Dict[int, str] = {}  # process id → its private directory
+        self._cleaners: Set[int] = set()
+        self._count = 0
 
     def run(self) -> None:
         poll = select.poll()
@@ -79,6 +82,8 @@ class Zygote:
         if request is None:
             return False
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fds[0])
+        self._count += 1
+        request["scratch"] = f"{request['scratch']}/eventproc-run-{os.getpid()}-{self._count}"
         try:
             pid = os.fork()
         except OSError as error:
@@ -88,7 +93,7 @@ class Zygote:
         if pid == 0:
             monitor.main(sock, fds[1:], request)
         if pid > 0:
-            self._monitors.add(pid)
+            self._monitors[pid] = request["scratch"]
         sock.close()
         for fd in fds[1:]:
             os.close(fd)
@@ -96,21 +101,38 @@ class Zygote:
 
     def _reap(self) -> None:
         """Bury ended monitors; what a killed one left behind became ours, and is killed."""
-        orphaned = False
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
-                break
-            orphaned = orphaned or os.WIFSIGNALED(status) or pid not in self._monitors
-            self._monitors.discard(pid)
-        if orphaned:
-            for pid in monitor.children(os.getpid()):
-                if pid not in self._monitors:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
+                return
+            if pid in self._cleaners:
+                self._cleaners.discard(pid)
+            elif pid not in self._monitors:
+                self._kill_orphans()
+            else:
+                scratch = self._monitors.pop(pid)
+                if os.WIFSIGNALED(status):
+                    self._clean_up_after(scratch)
+
+    def _kill_orphans(self) -> None:
+        for pid in monitor.children(os.getpid()):
+            if pid not in self._monitors and pid not in self._cleaners:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def _clean_up_after(self, scratch: str) -> None:
+        """Remove a directory that may be large, in a process of its own."""
+        self._kill_orphans()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                shutil.rmtree(scratch, ignore_errors=True)
+            finally:
+                os._exit(0)
+        self._cleaners.add(pid)
 
 
 def receive(control: socket.socket) -> Tuple[Optional[Dict[str, Any]], List[int]]:

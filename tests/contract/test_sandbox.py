@@ -1,5 +1,10 @@
 """What every sandbox does: results, failures, requests, callbacks."""
 
+# Handlers stand here as users write them: untyped, with `ep` out of nowhere.
+# ruff: noqa: F821, BLE001
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs, no-check-untyped-defs
+# mypy: no-warn-return-any, disable-error-code="name-defined"
+
 from __future__ import annotations
 
 import json
@@ -743,7 +748,14 @@ def test_a_class_gets_one_event_and_its_own_instance_per_run(sandbox):
         def handle_events(self, events, env):
             self.seen += 1
             (event,) = events
-            return [self.seen, event["message_id"], event["event_type"], event["timestamp"].isoformat(), event["x"], env]
+            return [
+                self.seen,
+                event["message_id"],
+                event["event_type"],
+                event["timestamp"].isoformat(),
+                event["x"],
+                env,
+            ]
 
         def commit(self):
             print("commit", type(self.db).__name__)

@@ -1,0 +1,223 @@
+"""kill -9 of any process of the sandbox, at any time: nothing is left behind, and the worker knows."""
+
+# Handlers stand here as users write them: untyped, with `ep` out of nowhere.
+# ruff: noqa: F821, PTH208
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs, no-check-untyped-defs
+# mypy: no-warn-return-any, disable-error-code="name-defined,func-returns-value"
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from sandbox_world import Session, call, program, run_one
+from waiting import wait_until
+
+from eventproc.abc import Outcome
+from eventproc.model import Limits
+from eventproc.sandbox.forkserver import ForkServerSandbox
+
+TESTS = Path(__file__).parents[1]
+
+
+def alive(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def below(ancestor: int) -> set[int]:
+    """Return all descendants that are no zombies."""
+    parents = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                parents[int(name)] = parent(int(name))
+            except OSError:
+                continue
+    found: set[int] = set()
+    while True:
+        more = {pid for pid, up in parents.items() if (up == ancestor or up in found) and alive(pid)} - found
+        if not more:
+            return found
+        found |= more
+
+
+@pytest.fixture
+def sandbox(tmp_path):
+    made = ForkServerSandbox(scratch=tmp_path)
+    yield made
+    made.close()
+
+
+def family(db):
+    """Fork a daemon, then tell everybody's process ids and sleep."""
+    import os
+    import signal
+    import time
+
+    if os.fork() == 0:
+        os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(3600)
+        os._exit(0)
+    ep.emit("ready", {})
+    time.sleep(3600)
+
+
+def make_family():
+    import types
+
+    return types.FunctionType(family.__code__, {"__builtins__": __builtins__}, "<locals>.family")
+
+
+class Busy:
+    """A run under way on a thread, with all its processes known."""
+
+    def __init__(self, sandbox: ForkServerSandbox) -> None:
+        zygote = sandbox.zygote_pid()
+        before = below(zygote)
+        ready = threading.Event()
+        self.session = Session({"emit": lambda args, body: (ready.set(), ({"id": "x"}, ()))[-1]})
+        self.child = sandbox.spawn(program(make_family()), Limits(timeout_s=120))
+        self.outcomes: list[Outcome] = []
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        assert ready.wait(30)
+        self.all = below(zygote) - before
+        self.monitor = next(pid for pid in self.all if parent(pid) == zygote)
+        self.handler = next(pid for pid in self.all if parent(pid) == self.monitor)
+
+    def _run(self) -> None:
+        self.outcomes.extend(self.child.execute([(call(1), self.session), (call(2), Session())]))
+
+    def join(self):
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+        self.child.close()
+        return self.outcomes
+
+    def gone(self) -> None:
+        wait_until(lambda: not any(alive(pid) for pid in self.all), what=f"the end of {self.all}")
+
+
+def test_killing_the_monitor_ends_the_tree_and_is_noticed(sandbox, tmp_path):
+    busy = Busy(sandbox)
+    os.kill(busy.monitor, signal.SIGKILL)
+    outcomes = busy.join()
+    assert outcomes[0].started
+    assert outcomes[0].failure.kind == "sandbox"
+    assert "lost" in outcomes[0].failure.message
+    assert not outcomes[1].started
+    busy.gone()
+    assert run_one(sandbox, lambda db: 1)[0].result_json == "1"
+    wait_until(lambda: not list(tmp_path.iterdir()), what="the private directories' removal")
+
+
+def test_killing_the_handlers_process_is_a_signal(sandbox, tmp_path):
+    busy = Busy(sandbox)
+    os.kill(busy.handler, signal.SIGKILL)
+    outcomes = busy.join()
+    assert outcomes[0].failure.kind == "signal"
+    assert "SIGKILL" in outcomes[0].failure.message
+    busy.gone()
+    wait_until(lambda: not list(tmp_path.iterdir()), what="the private directories' removal")
+
+
+def test_killing_the_zygote_leaves_runs_alone_and_it_is_started_again(sandbox):
+    busy = Busy(sandbox)
+    zygote = sandbox.zygote_pid()
+    os.kill(zygote, signal.SIGKILL)
+    wait_until(lambda: not alive(zygote), what="the zygote's end")
+    assert run_one(sandbox, lambda db: 1)[0].result_json == "1"
+    assert sandbox.zygote_pid() != zygote
+    assert alive(busy.handler)
+    busy.child.kill()
+    assert busy.join()[0].failure.kind == "cancelled"
+    busy.gone()
+
+
+def test_closing_the_sandbox_ends_its_zygote(tmp_path):
+    made = ForkServerSandbox(scratch=tmp_path)
+    zygote = made.zygote_pid()
+    made.close()
+    assert not alive(zygote)
+    made.close()
+
+
+WORKER = """
+import sys
+sys.path.insert(0, {tests!r})
+from sandbox_world import *
+from pathlib import Path
+from eventproc.sandbox.forkserver import ForkServerSandbox
+def make():
+    def family(db):
+        import os, time
+        if os.fork() == 0:
+            os.setsid()
+            time.sleep(3600)
+        ep.emit("ready", {{}})
+        time.sleep(3600)
+    return family
+sandbox = ForkServerSandbox(scratch=Path({scratch!r}))
+child = sandbox.spawn(program(make()), Limits())
+session = Session({{"emit": lambda args, body: (print("ready", flush=True), ({{"id": "x"}}, ()))[1]}})
+list(child.execute([(call(1), session)]))
+"""
+
+
+def test_killing_the_worker_ends_everything_below_it(tmp_path):
+    code = WORKER.format(tests=str(TESTS), scratch=str(tmp_path))
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd="/") as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == b"ready\n"
+        everybody = below(worker.pid)
+        assert len(everybody) >= 4  # zygote, monitor, handler, daemon
+        worker.kill()
+    wait_until(lambda: not any(alive(pid) for pid in everybody), what=f"the end of {everybody}")
+    wait_until(lambda: not list(tmp_path.iterdir()), what="the private directories' removal")
+
+
+def test_many_children_leave_nothing_behind(sandbox, tmp_path):
+    run_one(sandbox, lambda db: 1)
+    fds = len(os.listdir("/proc/self/fd"))
+    for _ in range(30):
+        assert run_one(sandbox, lambda db: 1)[0].failure is None
+    assert len(os.listdir("/proc/self/fd")) <= fds
+    zygote = sandbox.zygote_pid()
+    wait_until(lambda: not below(zygote), what="the monitors' end")
+    wait_until(lambda: not list(tmp_path.iterdir()), what="the private directories' removal")
+    zombies = re.findall(r"\) Z", "".join(Path(f"/proc/{pid}/stat").read_text() for pid in [zygote]))
+    assert zombies == []
+
+
+def test_children_run_side_by_side(sandbox):
+    def handler(db):
+        ep.emit("meet", {})
+        return "met"
+
+    meeting = threading.Barrier(8, timeout=60)
+    answers = {"emit": lambda args, body: (meeting.wait(), ({"id": "x"}, ()))[1]}
+    results: list[Outcome] = []
+    threads = [
+        threading.Thread(target=lambda: results.append(run_one(sandbox, handler, session=Session(answers))[0]))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert [outcome.result_json for outcome in results] == ['"met"'] * 8
