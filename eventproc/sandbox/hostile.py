@@ -59,7 +59,7 @@ def failure_from(claim: Any, *, max_kinds: frozenset[str] = CHILD_KINDS) -> Fail
     """Read the failure that a child claims; None stays None, nonsense becomes a failure too."""
     if claim is None:
         return None
-    if not isinstance(claim, dict) or claim.get("kind") not in max_kinds:
+    if not isinstance(claim, dict) or str(claim.get("kind")) not in max_kinds:
         return Failure(kind="sandbox", message="the handler's process reported a failure that can not be read")
     rolled_back = claim.get("rolled_back")
     return Failure(
