@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import struct
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventproc.errors import IngressError
-from eventproc.ingress import read_cff, read_record
+from eventproc.ingress import Record, read_cff, read_record
 from eventproc.ingress.config import decode_text, parse_config
 
 SECOND = 1_000_000_000
@@ -22,16 +23,16 @@ NOON = int(dt.datetime(2020, 6, 11, 12, tzinfo=dt.UTC).timestamp()) * SECOND
 
 def cfg(
     *,
-    head="STATION,DEVICE,1999",
-    analog=("1,VA,A,Line,kV,2,10,0,-32767,32767,1,1,P",),
-    status=("1,TRIP,,,0",),
-    rates=("1000,3",),
-    start="11/06/2020,12:00:00.000000",
-    trigger="11/06/2020,12:00:00.001000",
-    form="ASCII",
-    tail=("1",),
-    nrates=None,
-):
+    head: str = "STATION,DEVICE,1999",
+    analog: tuple[str, ...] = ("1,VA,A,Line,kV,2,10,0,-32767,32767,1,1,P",),
+    status: tuple[str, ...] = ("1,TRIP,,,0",),
+    rates: tuple[str, ...] = ("1000,3",),
+    start: str = "11/06/2020,12:00:00.000000",
+    trigger: str = "11/06/2020,12:00:00.001000",
+    form: str = "ASCII",
+    tail: tuple[str, ...] = ("1",),
+    nrates: int | None = None,
+) -> bytes:
     counts = f"{len(analog) + len(status)},{len(analog)}A,{len(status)}D"
     number = str(len(rates) if nrates is None else nrates)
     return "\n".join([head, counts, *analog, *status, "50", number, *rates, start, trigger, form, *tail]).encode()
@@ -40,18 +41,18 @@ def cfg(
 ROWS = b"1,0,1,0\n2,1000,2,1\n3,2000,-3,0\n"
 
 
-def values(record):
+def values(record: Record) -> dict[str, list[float]]:
     return {series.channel.name: series.values.tolist() for series in record.series()}
 
 
-def offsets(record):
-    return (record.times_ns - record.config.start_ns).tolist()
+def offsets(record: Record) -> list[int]:
+    return [time - record.config.start_ns for time in record.times_ns.tolist()]
 
 
 # ------------------------------------------------------------------------------------------------ formats
 
 
-def test_ascii_values_are_scaled_and_status_channels_are_series_too():
+def test_ascii_values_are_scaled_and_status_channels_are_series_too() -> None:
     record = read_record(cfg(), ROWS)
     assert values(record) == {"VA": [12.0, 14.0, 4.0], "TRIP": [0.0, 1.0, 0.0]}
     assert record.times_ns.tolist() == [NOON, NOON + 1_000_000, NOON + 2_000_000]
@@ -62,7 +63,9 @@ def test_ascii_values_are_scaled_and_status_channels_are_series_too():
     ("form", "code", "raw", "missing"),
     [("BINARY", "h", 5, -32768), ("BINARY32", "i", 70_000, -(1 << 31)), ("FLOAT32", "f", 2.5, -3.4028234663852886e38)],
 )
-def test_binary_formats_are_read_and_their_missing_values_are_nan(form, code, raw, missing):
+def test_binary_formats_are_read_and_their_missing_values_are_nan(
+    form: str, code: str, raw: float, missing: float
+) -> None:
     rows = b"".join(
         struct.pack(f"<II{code}H", i + 1, i * 1000, value, i % 2) for i, value in enumerate((raw, missing, raw))
     )
@@ -72,11 +75,11 @@ def test_binary_formats_are_read_and_their_missing_values_are_nan(form, code, ra
     assert got["TRIP"] == [0.0, 1.0, 0.0]
 
 
-def test_the_format_may_be_written_in_lower_case():
+def test_the_format_may_be_written_in_lower_case() -> None:
     assert read_record(cfg(form="ascii"), ROWS).config.format == "ASCII"
 
 
-def test_status_channels_beyond_sixteen_are_in_the_next_word():
+def test_status_channels_beyond_sixteen_are_in_the_next_word() -> None:
     status = tuple(f"{i},S{i},,,0" for i in range(1, 19))
     rows = b"".join(struct.pack("<IIhHH", i, 0, 0, 1 << 15, 0b10) for i in (1, 2, 3))
     got = values(read_record(cfg(form="BINARY", status=status), rows))
@@ -84,13 +87,18 @@ def test_status_channels_beyond_sixteen_are_in_the_next_word():
 
 
 @pytest.mark.parametrize("rows", [b"1,0,99999,0\n2,0,1,1\n3,0, 99999 ,0\n", b"1,0,,0\n2,0,1,1\n3,0, ,0\n"])
-def test_missing_ascii_values_are_nan(rows):
+def test_missing_ascii_values_are_nan(rows: bytes) -> None:
     got = values(read_record(cfg(), rows))["VA"]
     assert np.isnan(got).tolist() == [True, False, True]
 
 
-def test_in_1991_missing_values_are_blank_or_ffff():
-    old = {"head": "STATION,DEVICE", "start": "06/11/20,12:00:00.000000", "trigger": "06/11/20,12:00:00", "tail": ()}
+def test_in_1991_missing_values_are_blank_or_ffff() -> None:
+    old: dict[str, Any] = {
+        "head": "STATION,DEVICE",
+        "start": "06/11/20,12:00:00.000000",
+        "trigger": "06/11/20,12:00:00",
+        "tail": (),
+    }
     got = values(read_record(cfg(**old), b"1,0,99999,0\n2,0,,1\n3,0,1,0\n"))["VA"]
     assert got[0] == 2 * 99999 + 10
     assert np.isnan(got[1])
@@ -100,41 +108,41 @@ def test_in_1991_missing_values_are_blank_or_ffff():
     assert np.isnan(got[1])
 
 
-def test_windows_line_ends_blank_lines_and_end_of_file_marks_do_no_harm():
+def test_windows_line_ends_blank_lines_and_end_of_file_marks_do_no_harm() -> None:
     record = read_record(cfg().replace(b"\n", b"\r\n") + b"\r\n\x1a\x1a", ROWS.replace(b"\n", b"\r\n") + b"\r\n\x1a")
     assert len(record.times_ns) == 3
 
 
-def test_a_byte_order_mark_and_leading_blank_lines_do_no_harm():
+def test_a_byte_order_mark_and_leading_blank_lines_do_no_harm() -> None:
     assert read_record(b"\xef\xbb\xbf\n" + cfg(), ROWS).config.station == "STATION"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252", "latin-1", "utf-16"])
-def test_names_survive_in_any_usual_encoding(encoding):
+def test_names_survive_in_any_usual_encoding(encoding: str) -> None:
     text = cfg(head="Estação Ü,Oscilógrafo,1999").decode()
     config = parse_config(text.encode(encoding))
     assert (config.station, config.device) == ("Estação Ü", "Oscilógrafo")
 
 
-def test_windows_letters_are_preferred_to_control_codes():
+def test_windows_letters_are_preferred_to_control_codes() -> None:
     assert decode_text("30 kV, Süd, 5 €".encode("cp1252")) == "30 kV, Süd, 5 €"
     assert decode_text(b"\x81") == "\x81"
 
 
-def test_a_comma_in_the_station_name_is_understood():
+def test_a_comma_in_the_station_name_is_understood() -> None:
     config = parse_config(cfg(head="North, East,DEVICE,2013", tail=("1", "0,0", "0,0")))
     assert (config.station, config.device) == ("North,East", "DEVICE")
 
 
 @given(st.binary(max_size=300))
-def test_any_bytes_decode(data):
+def test_any_bytes_decode(data: bytes) -> None:
     assert isinstance(decode_text(data), str)
 
 
 # ------------------------------------------------------------------------------------------------ one file
 
 
-def cff(dat, kind="ASCII", length=""):
+def cff(dat: bytes, kind: str = "ASCII", length: str = "") -> bytes:
     return (
         b"--- file type: CFG ---\r\n" + cfg(form=kind, head="S,D,2013", tail=("1", "0,0", "0,0"))
         + b"\r\n--- file type: INF ---\r\n\r\n--- file type: HDR ---\r\nmany words\r\n"
@@ -142,11 +150,11 @@ def cff(dat, kind="ASCII", length=""):
     )  # fmt: skip
 
 
-def test_one_file_holds_all_parts():
+def test_one_file_holds_all_parts() -> None:
     assert values(read_cff(cff(ROWS)))["VA"] == [12.0, 14.0, 4.0]
 
 
-def test_binary_data_in_one_file_may_look_like_anything():
+def test_binary_data_in_one_file_may_look_like_anything() -> None:
     row = struct.Struct("<IIhH")
     rows = b"".join(row.pack(i, 0x0A0D0A0D, 0x2D2D, 1) for i in (1, 2, 3))
     for length in ("", f": {len(rows)}"):
@@ -154,7 +162,7 @@ def test_binary_data_in_one_file_may_look_like_anything():
         assert values(record)["VA"] == [2 * 0x2D2D + 10] * 3
 
 
-def test_one_file_without_data_says_so():
+def test_one_file_without_data_says_so() -> None:
     with pytest.raises(IngressError, match="no DAT part"):
         read_cff(cff(ROWS).partition(b"--- file type: DAT")[0])
 
@@ -162,7 +170,7 @@ def test_one_file_without_data_says_so():
 # ------------------------------------------------------------------------------------------------ times
 
 
-def test_times_are_exact_to_the_nanosecond_for_rates_that_do_not_divide_a_second():
+def test_times_are_exact_to_the_nanosecond_for_rates_that_do_not_divide_a_second() -> None:
     count = 10_000
     rows = "".join(f"{i},0,1,0\n" for i in range(1, count + 1)).encode()
     record = read_record(cfg(rates=(f"1200.5,{count}",)), rows)
@@ -177,8 +185,10 @@ def test_times_are_exact_to_the_nanosecond_for_rates_that_do_not_divide_a_second
         max_size=4,
     )
 )
-def test_several_rates_follow_each_other_exactly(segments):
-    rates, last, exact, now = [], 0, [], Fraction(0)
+def test_several_rates_follow_each_other_exactly(segments: list[tuple[Fraction, int]]) -> None:
+    rates: list[str] = []
+    exact: list[int] = []
+    last, now = 0, Fraction(0)
     for hertz, samples in segments:
         text = format(float(hertz), ".6f")
         last += samples
@@ -191,26 +201,26 @@ def test_several_rates_follow_each_other_exactly(segments):
     assert offsets(read_record(cfg(rates=tuple(rates)), rows)) == exact
 
 
-def test_a_rate_with_many_digits_is_still_exact():
+def test_a_rate_with_many_digits_is_still_exact() -> None:
     rows = "".join(f"{i},0,1,0\n" for i in range(1, 2001)).encode()
     rate = "4799.9999999999999999999"
     got = offsets(read_record(cfg(rates=(f"{rate},2000",)), rows))
     assert got == [int(Fraction(SECOND) / Fraction(rate) * i + Fraction(1, 2)) for i in range(2000)]
 
 
-def test_gaps_in_the_sample_numbers_are_gaps_in_time():
+def test_gaps_in_the_sample_numbers_are_gaps_in_time() -> None:
     record = read_record(
         cfg(rates=("1000,9",)), b"\n".join(f"{i},0,1,0".encode() for i in (1, 2, 5, 6, 7, 8, 9, 10, 11))
     )
     assert offsets(record)[:3] == [0, 1_000_000, 4_000_000]
 
 
-def test_sample_numbers_may_begin_anywhere():
+def test_sample_numbers_may_begin_anywhere() -> None:
     record = read_record(cfg(), b"0,0,1,0\n1,0,1,0\n2,0,1,0\n")
     assert offsets(record) == [0, 1_000_000, 2_000_000]
 
 
-def test_samples_without_numbers_follow_each_other():
+def test_samples_without_numbers_follow_each_other() -> None:
     record = read_record(cfg(), b"0,0,1,0\n0,0,1,0\n0,0,1,0\n")
     assert offsets(record) == [0, 1_000_000, 2_000_000]
     assert "not numbered" in record.notes[0]
@@ -227,31 +237,33 @@ def test_samples_without_numbers_follow_each_other():
     ],
 )
 @pytest.mark.parametrize("nrates", [0, 1])
-def test_without_rates_the_stamps_of_the_data_count(stamps, start, multiplier, expected, nrates):
+def test_without_rates_the_stamps_of_the_data_count(
+    stamps: tuple[int, ...], start: str, multiplier: str, expected: list[int], nrates: int
+) -> None:
     rows = "".join(f"{i},{stamp},1,0\n" for i, stamp in enumerate(stamps, start=1)).encode()
     record = read_record(cfg(rates=("0,3",), nrates=nrates, start=start, tail=(multiplier,)), rows)
     assert offsets(record) == expected
 
 
-def test_the_start_has_nanoseconds():
+def test_the_start_has_nanoseconds() -> None:
     record = read_record(cfg(start="11/06/2020,12:00:00.123456789"), ROWS)
     assert record.times_ns[0] == NOON + 123_456_789
 
 
 @pytest.mark.parametrize("fraction", ["", ".", ".0", ".000000000"])
-def test_the_fraction_of_a_second_may_be_short_or_missing(fraction):
+def test_the_fraction_of_a_second_may_be_short_or_missing(fraction: str) -> None:
     assert read_record(cfg(start=f"11/06/2020,12:00:00{fraction}"), ROWS).times_ns[0] == NOON
 
 
 @pytest.mark.parametrize(
     ("code", "hours"), [("-5h30", -5.5), ("+10h30", 10.5), ("2", 2), ("0", 0), ("x", 0), ("-4t", -4)]
 )
-def test_the_time_code_of_2013_makes_stamps_utc(code, hours):
+def test_the_time_code_of_2013_makes_stamps_utc(code: str, hours: float) -> None:
     record = read_record(cfg(head="S,D,2013", tail=("1", f"{code},{code}", "B,3")), ROWS)
     assert record.times_ns[0] == NOON - int(hours * 3600) * SECOND
 
 
-def test_last_lines_may_be_missing():
+def test_last_lines_may_be_missing() -> None:
     for head in ("S,D,1999", "S,D,2013"):
         assert read_record(cfg(head=head, tail=()), ROWS).times_ns[0] == NOON
 
@@ -268,17 +280,19 @@ def test_last_lines_may_be_missing():
         ("S,D,2013", "2020/06/11", 2020, 6, 11),
     ],
 )
-def test_dates_are_month_first_in_1991_and_day_first_later(head, date, year, month, day):
+def test_dates_are_month_first_in_1991_and_day_first_later(
+    head: str, date: str, year: int, month: int, day: int
+) -> None:
     record = read_record(cfg(head=head, start=f"{date},00:00:00.000000"), ROWS)
     assert record.times_ns[0] == int(dt.datetime(year, month, day, tzinfo=dt.UTC).timestamp()) * SECOND
 
 
-def test_a_leap_second_is_the_next_second():
+def test_a_leap_second_is_the_next_second() -> None:
     record = read_record(cfg(start="31/12/2016,23:59:60.500000"), ROWS)
     assert record.times_ns[0] == int(dt.datetime(2017, 1, 1, tzinfo=dt.UTC).timestamp()) * SECOND + SECOND // 2
 
 
-def test_skew_moves_a_channel():
+def test_skew_moves_a_channel() -> None:
     record = read_record(cfg(analog=("1,VA,A,Line,kV,2,10,12.5,-32767,32767,1,1,P",)), ROWS)
     moved, trip = record.series()
     assert (moved.times_ns - trip.times_ns).tolist() == [12_500] * 3
@@ -319,7 +333,7 @@ def test_skew_moves_a_channel():
         ({"head": "S,D,2013", "tail": ("1", "utc,0")}, ROWS, "time code 'utc'"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_said_with_its_place(config, rows, message):
+def test_what_is_wrong_is_said_with_its_place(config: dict[str, Any], rows: bytes, message: str) -> None:
     with pytest.raises(IngressError, match=message):
         read_record(cfg(**config), rows)
 
@@ -337,23 +351,23 @@ def test_what_is_wrong_is_said_with_its_place(config, rows, message):
         (b"a,b\0,1999\n", "not a text file"),
     ],
 )
-def test_a_file_that_is_no_configuration_is_refused(config, message):
+def test_a_file_that_is_no_configuration_is_refused(config: bytes, message: str) -> None:
     with pytest.raises(IngressError, match=message):
         read_record(config, ROWS)
 
 
-def test_samples_beyond_the_announced_ones_are_noted():
+def test_samples_beyond_the_announced_ones_are_noted() -> None:
     record = read_record(cfg(), ROWS + b"4,3000,1,0\n")
     assert len(record.times_ns) == 3
     assert "1 samples beyond" in record.notes[0]
 
 
-def test_without_an_announced_number_all_rows_count():
+def test_without_an_announced_number_all_rows_count() -> None:
     assert len(read_record(cfg(rates=("1000,0",)), ROWS).times_ns) == 3
 
 
 @given(st.data())
-def test_a_damaged_record_is_read_or_refused_but_never_breaks_anything_else(data):
+def test_a_damaged_record_is_read_or_refused_but_never_breaks_anything_else(data: st.DataObject) -> None:
     config, rows = bytearray(cfg()), bytearray(ROWS)
     for part in (config, rows):
         for _ in range(data.draw(st.integers(0, 3))):
