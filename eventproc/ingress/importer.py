@@ -97,7 +97,8 @@ def import_archive(
 
     The event is accepted in the transaction that writes the last samples, under the id `request_id`: a repeated call
     with the same id and archive returns what the first one did; with another archive it is an EventConflict.
-    A record that can not be read is reported in the payload. Raises IngressError when the archive as a whole is no
+    Large archives are written in several transactions; where one fails there is no event, and importing the archive
+    again completes it. A record that can not be read is reported in the payload. Raises IngressError when the archive as a whole is no
     good or holds no records at all.
     """
     submitted_us = clock.now_us()
@@ -114,14 +115,7 @@ def import_archive(
         if not items:
             raise _nothing(name, archive)
         work = _Work(store=store, clock=clock, user_id=user_id)
-        datasets = []
-        for done, item in enumerate(items, start=1):
-            datasets.append(work.add(item))
-            if progress is not None:
-                last = datasets[-1]
-                progress(
-                    Progress(done=done, total=len(items), name=last["Name"], ok=last["Success"], reason=last["Error"])
-                )
+        datasets = _read_all(items, work, progress)
     payload = {
         "DataSets": datasets,
         "File": PurePosixPath(name.replace("\\", "/")).name or "archive",
@@ -147,6 +141,16 @@ def import_archive(
         notes=tuple(work.notes),
         skipped=tuple(archive.skipped),
     )
+
+
+def _read_all(items: Sequence[_Item], work: _Work, progress: Callable[[Progress], None] | None) -> list[Payload]:
+    datasets: list[Payload] = []
+    for done, item in enumerate(items, start=1):
+        last = work.add(item)
+        datasets.append(last)
+        if progress is not None:
+            progress(Progress(done=done, total=len(items), name=last["Name"], ok=last["Success"], reason=last["Error"]))
+    return datasets
 
 
 def _accept(
