@@ -98,8 +98,9 @@ def import_archive(
     The event is accepted in the transaction that writes the last samples, under the id `request_id`: a repeated call
     with the same id and archive returns what the first one did; with another archive it is an EventConflict.
     Large archives are written in several transactions; where one fails there is no event, and importing the archive
-    again completes it. A record that can not be read is reported in the payload. Raises IngressError when the archive as a whole is no
-    good or holds no records at all.
+    again completes it. A record that can not be read is reported in the payload.
+
+    Raises IngressError when the archive as a whole is no good or holds no records at all.
     """
     submitted_us = clock.now_us()
     request_id = str(uuid.uuid4()) if request_id is None else check_event_id(request_id)
