@@ -98,7 +98,7 @@ def parse_endpoint(text: str) -> str:
         raise InvalidInput(f"invalid endpoint {_shown(text)}: {parts.scheme}:// is not spoken here; {form}")
     if "@" in parts.netloc:
         raise InvalidInput("invalid endpoint: it must not hold a name or password; pass the API key as apikey=")
-    if parts.query or parts.fragment:
+    if "?" in url or "#" in url:
         raise InvalidInput(f"invalid endpoint {_shown(text)}: no ? or # belongs there; {form}")
     try:
         port = parts.port
