@@ -130,7 +130,7 @@ def test_two_marks_on_one_function(conn):
 def test_what_the_server_refuses_has_its_own_error(conn):
     with pytest.raises(UnknownHook, match=r"door\.opened"):
         conn.register(opened, hook="door.opend")
-    with pytest.raises(InvalidInput, match="mail address|address"):
+    with pytest.raises(InvalidInput, match="address"):
         conn.register(opened, hook="door.opened", notify_on_failure="nobody")
     with pytest.raises(UnsupportedOption, match="requirements"):
         conn.register(opened, hook="door.opened", requirements=["pandas"])
@@ -161,7 +161,14 @@ def test_the_servers_warnings_are_python_warnings(conn, api):
 
 def test_emit_and_look(conn):
     handler = conn.register(opened, hook="door.opened")
-    done = conn.emit("door.opened", {"door": "north"}, tags=["t"], key="k", source="test", time=dt.datetime(2026, 1, 2))
+    done = conn.emit(
+        "door.opened",
+        {"door": "north"},
+        tags=["t"],
+        key="k",
+        source="test",
+        time=dt.datetime(2026, 1, 2, tzinfo=dt.UTC),
+    )
     assert done["duplicate"] is False
     assert len(done["runs"]) == 1
     event = conn.event(done["id"])
@@ -255,7 +262,7 @@ def test_pause_resume_replay_dry_run(conn, admin):
     trial = conn.dry_run(handler.id, payload={"door": "n", "count": 3})
     assert trial["result"] == "n 6"
     done = conn.emit("door.opened", {"door": "n"}, time="2026-01-02T03:04:05Z")
-    replayed = conn.replay("door.opened", dt.datetime(2026, 1, 1), "2026-01-03T00:00:00Z")
+    replayed = conn.replay("door.opened", dt.datetime(2026, 1, 1, tzinfo=dt.UTC), "2026-01-03T00:00:00Z")
     assert replayed["events"] == 1
     assert conn.dry_run(handler.id, event_id=done["id"])["result"] == "n 2"
 
@@ -321,7 +328,7 @@ def test_a_forked_process_goes_on(conn):
     def child() -> None:
         try:
             writer.send([conn.emit("compute.done", {"who": "child", "n": n})["duplicate"] for n in range(5)])
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - the parent has to see it
             writer.send(repr(error))
         os._exit(0)
 

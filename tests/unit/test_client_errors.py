@@ -46,7 +46,7 @@ class Stub:
                 stub.asked.append((self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, body))
                 stub.answer(self)
 
-            do_POST = do_PUT = do_DELETE = do_GET
+            do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815 - http.server's names
 
             def log_message(self, *args: object) -> None: ...
 
@@ -73,6 +73,16 @@ def reply(status: int, body: object, *, content_type: str = "application/json", 
             handler.send_header(name, value)
         handler.end_headers()
         handler.wfile.write(data)
+
+    return answer
+
+
+def in_turn(*answers: Callable[[http.server.BaseHTTPRequestHandler], None]):
+    """Answer each request with the next of `answers`, and the last for ever."""
+    left = list(answers)
+
+    def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
+        (left.pop(0) if len(left) > 1 else left[0])(handler)
 
     return answer
 
@@ -161,8 +171,7 @@ def test_the_next_endpoint_is_tried(stub):
 
 def test_a_server_that_comes_up_late_is_found(stub, conn):
     """A connection that is dropped is tried again for requests that may be repeated."""
-    answers = iter([dropped, dropped, reply(200, {"items": [], "next": None})])
-    stub.answer = lambda handler: next(answers)(handler)
+    stub.answer = in_turn(dropped, dropped, reply(200, {"items": [], "next": None}))
     assert conn.hooks() == []
     assert len(stub.asked) == 3
 
@@ -176,8 +185,7 @@ def test_a_registration_is_never_sent_twice(stub, conn):
 
 def test_an_emit_is_sent_again_under_the_same_id(stub, conn):
     """The server knows the id again, so a lost answer costs nothing; the caller sees one plain acceptance."""
-    answers = iter([dropped, reply(200, {"id": "x", "seq": 1, "duplicate": True, "runs": []})])
-    stub.answer = lambda handler: next(answers)(handler)
+    stub.answer = in_turn(dropped, reply(200, {"id": "x", "seq": 1, "duplicate": True, "runs": []}))
     assert conn.emit("a.b", {"x": 1})["duplicate"] is False
     first, second = (json.loads(asked[3]) for asked in stub.asked)
     assert first == second
@@ -190,10 +198,8 @@ def test_a_duplicate_under_the_callers_own_id_is_told(stub, conn):
 
 
 def test_what_was_sent_before_a_break_is_told(stub, conn):
-    answers = iter(
-        [reply(200, {"items": [{"id": str(n), "seq": n, "duplicate": False, "runs": []} for n in range(500)]})]
-    )
-    stub.answer = lambda handler: next(answers, dropped)(handler)
+    accepted = reply(200, {"items": [{"id": str(n), "seq": n, "duplicate": False, "runs": []} for n in range(500)]})
+    stub.answer = in_turn(accepted, dropped)
     with pytest.raises(ServerUnreachable) as caught:
         conn.emit_many(("a.b", {"n": n}) for n in range(700))
     assert len(caught.value.details["done"]) == 500

@@ -1,0 +1,84 @@
+"""The package's public names, and that importing it stays light."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import eventproc
+
+HEAVY = (
+    *("alembic", "click", "cryptography", "dill", "fastapi", "httpcore", "httpx", "jinja2", "matplotlib", "msgspec"),
+    *("numba", "numpy", "pika", "pydantic", "rich", "sqlalchemy", "starlette", "structlog", "yaml", "zstandard"),
+)
+
+
+def test_all_is_what_is_there():
+    for name in eventproc.__all__:
+        assert getattr(eventproc, name) is not None
+    public = {
+        name
+        for name, value in vars(eventproc).items()
+        if not name.startswith("_")
+        and not inspect.ismodule(value)
+        and name not in ("TYPE_CHECKING", "Any", "annotations")
+    }
+    assert public <= set(eventproc.__all__)
+    assert set(eventproc.__all__) <= set(dir(eventproc))
+
+
+def test_all_names_what_the_type_checker_sees():
+    """The names under TYPE_CHECKING and those that are loaded lazily are the same."""
+    source = inspect.getsource(eventproc)
+    block = source[source.index("if TYPE_CHECKING:") : source.index("__version__ = ")]
+    for name in eventproc._HOMES:
+        assert f"{name}," in block or f"import {name}\n" in block, name
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'registr'"):
+        _ = eventproc.registr
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import eventproc",
+        "from eventproc import *",
+        "from eventproc import Connection, register; register(hook='a.b')(lambda db: 1) if 0 else None",
+        "import eventproc.plugins",
+        "from eventproc import Connection; Connection('localhost:1', 'k')",
+    ],
+)
+def test_importing_loads_nothing_heavy(program):
+    done = subprocess.run(
+        [sys.executable, "-c", f"{program}\nimport sys\nprint(*sorted(sys.modules))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert loaded & set(HEAVY) == set()
+
+
+def test_the_version_is_the_distributions():
+    from importlib.metadata import version
+
+    assert eventproc.__version__ == version("eventproc")
+
+
+def test_ep_outside_of_a_handler_says_where_it_works():
+    with pytest.raises(RuntimeError, match="inside a running handler only"):
+        eventproc.ep.upload_file("x", "y")
+    with pytest.raises(RuntimeError, match=r"ep\.event"):
+        _ = eventproc.ep.event
+
+
+def test_emit_takes_a_connection_or_a_session_not_both():
+    from eventproc.errors import InvalidInput
+
+    with pytest.raises(InvalidInput, match="either conn or session"):
+        eventproc.emit("a.b", {}, conn=eventproc.Connection("localhost:1", "k"), session=object())
