@@ -10,6 +10,7 @@ Only pickle's public parts and dill's table of types are used; nothing of dill i
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import dataclasses
 import enum
@@ -204,6 +205,8 @@ class HandlerPickler(dill.Pickler):  # type: ignore[misc]  # dill has no types
             raise pickle.PicklingError("a compiled extension that is not installed can not travel")
         self.save_reduce(types.ModuleType, (name,), obj=found)
         self.write(pickle.POP)
+        # Functions find their builtins without this, but C code that imports something for them does not.
+        self._call(setattr, _Memoized(found), "__builtins__", builtins)
         package = namespace.get("__package__")
         if isinstance(package, str) and package:
             self._call(setattr, _Memoized(found), "__package__", package)
@@ -612,7 +615,6 @@ def _absolute(wanted: Import, namespace: Mapping[str, Any]) -> str | None:
 @functools.cache
 def builtin_names() -> frozenset[str]:
     """Names that every Python has; what a notebook or a test runner added to builtins is not among them."""
-    import builtins  # noqa: PLC0415 - only its names are wanted
 
     def standard(value: object) -> bool:
         if isinstance(value, (types.BuiltinFunctionType, type)) or value is NotImplemented or _is_plain(value):

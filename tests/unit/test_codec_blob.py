@@ -13,6 +13,7 @@ import logging
 import sys
 import textwrap
 import threading
+import time
 import typing
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -281,6 +282,10 @@ def with_numpy(db):
     return float(np.sqrt(4.0)), float(np.linalg.norm([3, 4])), np.arange(3).tolist()
 
 
+def imports_by_c_code(db):
+    return int(np.isfinite(np.arange(4.0)).sum()), time.strptime("2026", "%Y").tm_year
+
+
 def uses_ep(db):
     return ep.event["key"]  # noqa: F821 - there in the handler's process
 
@@ -329,6 +334,7 @@ CASES = {
     "decorated": (decorated, {}, "LOUD"),
     "async": (asynchronous, {"x": 4}, 8),
     "numpy by reference": (with_numpy, {}, [2.0, 5.0, [0, 1, 2]]),
+    "C code that imports": (imports_by_c_code, {}, [4, 2026]),
     "ep": (uses_ep, {}, "from-ep"),
     "closure": (closure_over(4), {}, 5),
     "lambda": (lambda db, x: helper(x) * 2, {"x": 1}, 12),
