@@ -63,7 +63,7 @@ def _any_of_sqlite(element: _AnyOf, compiler: Any, **kw: Any) -> str:
 @compiles(_AnyOf, "postgresql")
 def _any_of_postgresql(element: _AnyOf, compiler: Any, **kw: Any) -> str:
     column, items = list(element.clauses)
-    return f"({compiler.process(column, **kw)} = ANY ({compiler.process(items, **kw)}))"  # noqa: S608 - compiled parts
+    return f"({compiler.process(column, **kw)} = ANY ({compiler.process(items, **kw)}))"
 
 
 def any_of(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select as select_module
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import InvalidatePoolError
 
 from eventproc.errors import ConfigError, InvalidInput, StoreUnavailable
 from eventproc.store.base import Bulk, BulkUpdate, Row
@@ -104,8 +106,17 @@ def _arrays(rows: Sequence[Row], columns: Sequence[str]) -> dict[str, list[Any]]
 
 
 def prepare(engine: Engine) -> None:
-    """Translate the engine's errors."""
+    """Translate the engine's errors, and leave dead connections alone."""
     event.listen(engine, "handle_error", _on_error)
+    event.listen(engine, "checkout", _on_checkout)
+
+
+def _on_checkout(dbapi: psycopg.Connection[Any], _record: Any, _proxy: Any) -> None:
+    # An idle connection has nothing to read, unless the server ended it: no need to ask the server.
+    poller = select_module.poll()
+    poller.register(dbapi.fileno(), select_module.POLLIN)
+    if poller.poll(0):
+        raise InvalidatePoolError("the server ended the connection")
 
 
 def _on_error(context: ExceptionContext) -> Exception | None:

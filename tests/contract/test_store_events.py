@@ -165,7 +165,7 @@ def history(store: Store) -> Store:
 )
 @pytest.mark.parametrize("newest_first", [True, False])
 @pytest.mark.parametrize("nearest", [1, 2000])
-def test_pages_show_each_event_once_in_order(history: Store, monkeypatch, which, numbers, newest_first, nearest):
+def test_pages_show_each_event_once_in_order(history, monkeypatch, which, numbers, newest_first, nearest):  # noqa: PLR0917 - pytest passes them by name
     monkeypatch.setattr("eventproc.store.event_pages.NEAREST", nearest)
     expected = [f"e{number:02}" for number in sorted(numbers, reverse=newest_first)]
     found = []
