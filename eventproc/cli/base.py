@@ -80,7 +80,7 @@ class Group(click.Group):
         except click.UsageError as error:
             from difflib import get_close_matches
 
-            near = get_close_matches(args[0], self.list_commands(ctx), n=3, cutoff=0.5)
+            near = get_close_matches(args[0], self.list_commands(ctx), n=3, cutoff=0.6)
             if not near:
                 raise
             raise click.UsageError(f"{error.message} Did you mean: {', '.join(near)}?", ctx) from None

@@ -24,7 +24,7 @@ def mail() -> None:
 def list_(run: int | None, limit: int) -> None:
     """List notices, newest first."""
     items = list(connect().pages("/notices", {"run": run}, limit=limit))
-    columns = ["id", "state", "run_id", "outcome", "recipients", "subject", "attempts", "sent_at", "error"]
+    columns = ["id", "state", "run", "outcome", "recipients", "subject", "attempts", "sent_at", "error"]
     output.show(items, lambda: output.table(items, columns, empty="no notices"))
 
 

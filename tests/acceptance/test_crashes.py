@@ -90,9 +90,9 @@ def check_everything_once(served: Served, emitter: Emitter) -> None:
     for run in runs:
         assert [file["name"] for file in conn.run_files(run["id"])] == [f"note-{run['result']}.txt"]
     notices = wait_until(
-        lambda: (found := list(conn.notices(limit=None)))
-        and all(notice["state"] == "sent" for notice in found)
-        and found,
+        lambda: (
+            (found := list(conn.notices(limit=None))) and all(notice["state"] == "sent" for notice in found) and found
+        ),
         timeout_s=120,
         what="all mails to be sent",
     )

@@ -1,0 +1,216 @@
+"""The command line without a server: help, errors, exit codes, and commands that need none."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eventproc.cli.emit import _batches, _parse
+from eventproc.cli.main import COMMANDS, cli, run
+from eventproc.errors import EventprocError
+
+HEAVY = ("sqlalchemy", "fastapi", "pydantic", "rich", "httpx", "numpy", "dill", "eventproc.wiring", "eventproc.client")
+
+
+@pytest.fixture(autouse=True)
+def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands find neither the developer's settings nor a platform."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = f"""
+import sys
+from eventproc.cli.main import run
+run(["--help"])
+print([name for name in {HEAVY!r} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Commands:" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_every_command_of_the_help_can_be_loaded_and_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in COMMANDS:
+        assert run([name, "--help"]) == 0
+        shown = capsys.readouterr().out
+        assert shown.startswith(f"Usage: eventproc {name}")
+        assert "--json" in shown
+
+
+def test_every_subcommand_has_a_summary_and_takes_json() -> None:
+    import click
+
+    context = click.Context(cli)
+    for name in COMMANDS:
+        command = cli.get_command(context, name)
+        for sub in getattr(command, "commands", {}).values():
+            assert sub.help, f"{name} {sub.name}"
+            assert "--json" in {option for param in sub.params for option in param.opts}, f"{name} {sub.name}"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_are_printed(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["completion", shell]) == 0
+    assert "_EVENTPROC_COMPLETE" in capsys.readouterr().out
+
+
+def test_completion_completes_commands_and_subcommands() -> None:
+    environ = {
+        **os.environ,
+        "_EVENTPROC_COMPLETE": "bash_complete",
+        "COMP_WORDS": "eventproc runs re",
+        "COMP_CWORD": "2",
+    }
+    done = subprocess.run([sys.executable, "-m", "eventproc"], env=environ, capture_output=True, text=True, check=False)
+    assert "requeue" in done.stdout
+
+
+def test_a_mistyped_command_is_met_with_the_near_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["handler", "list"]) == 2
+    assert "Did you mean: handlers" in capsys.readouterr().err
+
+
+def test_without_a_platform_the_error_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["runs", "list"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert "EVENTPROC_ENDPOINTS" in error
+
+
+def test_an_unreachable_server_is_exit_code_6_and_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["runs", "list", "--endpoint", "127.0.0.1:1", "--api-key", "x"]) == 6
+    assert "127.0.0.1:1" in capsys.readouterr().err
+
+
+def test_with_json_errors_are_json_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["runs", "list", "--endpoint", "127.0.0.1:1", "--api-key", "x", "--json"]) == 6
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert json.loads(shown.err)["error"]["code"] == "server_unreachable"
+
+
+def test_with_debug_the_traceback_is_shown() -> None:
+    with pytest.raises(EventprocError):
+        run(["runs", "list", "--endpoint", "127.0.0.1:1", "--api-key", "x", "--debug"])
+
+
+def test_common_options_work_before_and_after_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for line in (["--json", "db", "revision"], ["db", "--json", "revision"], ["db", "revision", "--json"]):
+        run(line)
+        assert "needed" in json.loads(capsys.readouterr().out)
+
+
+def test_a_settings_file_may_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "other.toml"
+    file.write_text("htpp = 1\n")
+    assert run(["db", "revision", "--config", str(file)]) == 2
+    assert "did you mean 'http'" in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m eventproc --help | head -1", shell=True, capture_output=True, text=True, check=True
+    )
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
+# ------------------------------------------------------------------------------------------------- init, db, doctor
+
+
+def test_init_makes_a_project_that_keeps_to_its_own_rules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from eventproc.config import load
+    from eventproc.plugins import load as load_file
+    from eventproc.plugins import marked_handlers
+    from eventproc.wiring import load_hooks
+
+    assert run(["init", "shop"]) == 0
+    settings = load(config=tmp_path / "shop" / "eventproc.toml")
+    assert settings.data == tmp_path / "shop" / ".eventproc"
+    specs, problems = load_hooks(settings)
+    assert problems == []
+    assert "order.placed" in {spec.name for spec in specs}
+    found = marked_handlers(load_file(tmp_path / "shop" / "handlers" / "greet_order.py"))
+    assert [item.mark.hook for item in found] == ["order.placed"]
+
+
+def test_init_never_overwrites(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "eventproc.toml").write_text("# mine\n")
+    assert run(["init", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["kept"] == ["eventproc.toml"]
+    assert (tmp_path / "eventproc.toml").read_text() == "# mine\n"
+
+
+def test_db_upgrade_makes_the_tables_and_revision_tells(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["db", "revision", "--json"]) == 1
+    before = json.loads(capsys.readouterr().out)
+    assert before["revision"] is None
+    assert run(["db", "upgrade"]) == 0
+    assert run(["db", "upgrade"]) == 0
+    assert "up to date" in capsys.readouterr().out
+    assert run(["db", "revision", "--json"]) == 0
+    after = json.loads(capsys.readouterr().out)
+    assert after["revision"] == after["needed"]
+
+
+def test_doctor_is_content_with_a_fresh_machine(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EVENTPROC_HTTP", "127.0.0.1:0")
+    assert run(["doctor", "--json"]) == 0
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    assert {"python", "database", "sandbox", "mail", "disk", "server"} <= {finding["what"] for finding in findings}
+
+
+def test_doctor_finds_what_must_be_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "admin.key").write_text("x")
+    (data / "admin.key").chmod(0o644)
+    monkeypatch.setenv("EVENTPROC_DATA", str(data))
+    monkeypatch.setenv("EVENTPROC_HTTP", "127.0.0.1:0")
+    monkeypatch.setenv("EVENTPROC_HTPP", "x")
+    monkeypatch.setenv("EVENTPROC_BROKER_URL", "amqp://me:hunter2@broker")
+    monkeypatch.setenv("EVENTPROC_SMTP_URL", "smtp://me:hunter2@127.0.0.1:1")
+    assert run(["doctor", "--settings"]) == 1
+    shown = capsys.readouterr().out
+    assert "hunter2" not in shown
+    for words in (
+        "admin.key can be read by others",
+        "EVENTPROC_HTPP is set",
+        "not used by this version",
+        "127.0.0.1:1",
+    ):
+        assert words in shown
+
+
+# ------------------------------------------------------------------------------------------------- emit --lines
+
+
+def test_each_line_is_judged_by_itself() -> None:
+    lines = ['{"a": 1}', "", "nonsense", "[1]", '{"payload": {"b": 2}, "id": "x", "tags": ["t"]}', '{"payload": 3}']
+    assert list(_parse({"hook": "h"}, lines)) == [
+        (1, {"hook": "h", "payload": {"a": 1}}),
+        (3, "not JSON: Expecting value: line 1 column 1 (char 0)"),
+        (4, "a JSON object is needed, not list"),
+        (5, {"hook": "h", "payload": {"b": 2}, "id": "x", "tags": ["t"]}),
+        (6, {"hook": "h", "payload": {"payload": 3}}),
+    ]
+
+
+def test_lines_are_sent_in_batches_and_none_is_left_behind() -> None:
+    events = [(number, "text") for number in range(1201)]
+    batches = list(_batches(iter(events)))
+    assert [len(batch) for batch in batches] == [500, 500, 201]
+    assert [event for batch in batches for event in batch] == events
