@@ -66,7 +66,7 @@ def _scan_one(code: CodeType, needs: Needs) -> None:
             needs.stores.add(name)
         elif instruction.opname in _FREE_LOADS and name in code.co_freevars:
             needs.frees.setdefault(name, set()).add(_chain(instructions, index + 1))
-        elif instruction.opname.startswith("LOAD_FAST"):
+        elif instruction.opname.startswith(("LOAD_FAST", "STORE_FAST_LOAD_FAST")):
             _use_alias(instructions, index, aliases, needs)
 
 
@@ -113,8 +113,8 @@ def _bind(
     needs: Needs,
 ) -> None:
     level, module, chain = bound
-    if target.opname == "STORE_FAST":
-        aliases[str(target.argval)] = bound
+    if target.opname.startswith("STORE_FAST"):  # also together with the next instruction, as Python 3.13 has it
+        aliases[target.argval[0] if isinstance(target.argval, tuple) else str(target.argval)] = bound
         needs.imports[Import(level, module, chain or ("__name__",))] = None
     else:  # a cell, a global, a class's name: its uses are not followed, so all of it is needed
         needs.imports[Import(level, module, chain)] = None
@@ -126,9 +126,13 @@ def _use_alias(
     aliases: dict[str, tuple[int, str, Chain]],
     needs: Needs,
 ) -> None:
-    value = instructions[index].argval
-    for name in value if isinstance(value, tuple) else (value,):
+    instruction = instructions[index]
+    names = instruction.argval if isinstance(instruction.argval, tuple) else (instruction.argval,)
+    if instruction.opname.startswith("STORE"):
+        names = names[1:]
+    for position, name in enumerate(names, 1):
         if name in aliases:
             level, module, chain = aliases[name]
-            behind = _chain(instructions, index + 1) if not isinstance(value, tuple) else ()
+            # Of two that are loaded at once only the last stands before the attribute.
+            behind = _chain(instructions, index + 1) if position == len(names) else ()
             needs.imports[Import(level, module, chain + behind)] = None

@@ -24,6 +24,7 @@ from clean_python import call_blob, run_blob
 
 from eventproc.codec.blob import pack, verify
 from eventproc.codec.bundle import HandlerSizeWarning
+from eventproc.errors import InvalidHandler
 
 CONST = 5
 SECRET = "hunter2"
@@ -413,7 +414,9 @@ def project(tmp_path, monkeypatch):
         path.parent.mkdir(exist_ok=True)
         path.write_text(textwrap.dedent(text))
     monkeypatch.syspath_prepend(tmp_path)
-    yield importlib.import_module("mymod_under_test")
+    mymod = importlib.import_module("mymod_under_test")
+    yield mymod
+    mymod.DB.close()
     for name in list(sys.modules):
         if name.partition(".")[0].endswith("_under_test"):
             del sys.modules[name]
@@ -482,6 +485,46 @@ def test_an_inner_import_of_a_module_that_was_never_loaded(project):
     before = dict(sys.modules)
     assert call_blob(pack(handler).blob) == [7]
     assert dict(sys.modules) == before
+
+
+def test_an_imported_module_used_at_once(project):
+    """Python 3.13 stores and loads a name in one instruction."""
+
+    def handler(db):
+        import mymod_under_test as m
+
+        one = m
+        return one.FACTOR if db else m.f(1)
+
+    with pytest.raises(InvalidHandler, match=r"global DB \(sqlite3.Connection\)"):
+        pack(handler)  # `one` is the module itself, so that all of it is needed
+
+    def better(db):
+        import mymod_under_test as m
+
+        return m.FACTOR if db else m.f(1)
+
+    assert call_blob(pack(better).blob) == [3]
+
+
+@pytest.mark.parametrize("name", ["argparse", "asyncio.base_events", "inspect", "json.decoder", "typing", "numpy.lib"])
+def test_any_code_can_be_read(name):
+    """Reading bytecode never fails, and finds the global names that the compiler put there."""
+    from types import FunctionType
+
+    from eventproc.codec.scan import scan
+
+    for value in vars(importlib.import_module(name)).values():
+        members = vars(value).values() if isinstance(value, type) else [value]
+        for function in members:
+            if isinstance(function, FunctionType):
+                needs = scan(function.__code__)
+                assert needs.loads.keys() <= names_of(function.__code__)
+
+
+def names_of(code):
+    nested = [names_of(const) for const in code.co_consts if hasattr(const, "co_names")]
+    return set(code.co_names).union(*nested)
 
 
 def test_relative_imports(project):
