@@ -53,11 +53,16 @@ class _AnyOf(FunctionElement[bool]):
     inherit_cache = True
     name = "any_of"
 
+    def self_group(self, against: Any = None) -> Any:
+        """Stay as it is: SQLAlchemy would compare it with 1, and SQLite would not use the index then."""
+        del against
+        return self
+
 
 @compiles(_AnyOf, "sqlite")
 def _any_of_sqlite(element: _AnyOf, compiler: Any, **kw: Any) -> str:
     column, items = list(element.clauses)
-    return f"{compiler.process(column, **kw)} IN (SELECT value FROM json_each({compiler.process(items, **kw)}))"  # noqa: S608 - compiled parts
+    return f"({compiler.process(column, **kw)} IN (SELECT value FROM json_each({compiler.process(items, **kw)})))"  # noqa: S608 - compiled parts
 
 
 @compiles(_AnyOf, "postgresql")

@@ -135,7 +135,10 @@ class SqlStore(Store):
         """Create the tables or bring them to this version's schema; several processes may do so at once."""
         from eventproc.store.migrations import upgrade  # noqa: PLC0415 - alembic is slow to import and rarely needed
 
-        with self._writer.begin() as conn:
+        found, needed = self.revision()
+        if found is not None and found > needed:
+            raise _wrong_revision(found, needed)
+        with self._lock, self._writer.begin() as conn:
             upgrade(conn)
         self._checked = False
 
@@ -153,19 +156,23 @@ class SqlStore(Store):
         if found is None:
             raise ConfigError("the database is empty: run `eventproc db upgrade` to create its tables")
         if found != needed:
-            age = "older" if found < needed else "newer"
-            raise ConfigError(
-                f"the database has schema revision {found}, which is {age} than this version's {needed}: "
-                + ("run `eventproc db upgrade`" if found < needed else "install the version that upgraded it"),
-                found=found,
-                needed=needed,
-            )
+            raise _wrong_revision(found, needed)
         self._checked = True
 
     def close(self) -> None:
         """Close all connections."""
         self._writer.dispose()
         self._reader.dispose()
+
+
+def _wrong_revision(found: str, needed: str) -> ConfigError:
+    older = found < needed
+    return ConfigError(
+        f"the database has schema revision {found}, which is {'older' if older else 'newer'} than this version's"
+        f" {needed}: {'run `eventproc db upgrade`' if older else 'install the version that upgraded it'}",
+        found=found,
+        needed=needed,
+    )
 
 
 __all__ = ["SqlStore", "SqlTx", "WriterLock"]
