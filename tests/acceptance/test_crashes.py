@@ -22,14 +22,14 @@ FINAL = ("succeeded", "failed", "commit_failed", "cancelled")
 
 def work(db, n, series, **kwargs):
     """Leave each kind of effect: an event with an id made from the message's, one without, a sample, a file."""
+    import pathlib
     import time
 
     time.sleep(0.005)
     ep.emit("work.done", {"n": n}, id=f"done-{ep.event.message_id}")  # noqa: F821  # `ep` is there without import
     ep.emit("work.counted", {"n": n})  # noqa: F821
     db.insert(series, [1_000_000_000 * (n + 1)], [float(n)])
-    with open("note.txt", "w") as file:
-        file.write(f"note {n}")
+    pathlib.Path("note.txt").write_text(f"note {n}")
     ep.upload_file("note.txt", f"note-{n}.txt")  # noqa: F821
     return n
 
