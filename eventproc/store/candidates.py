@@ -32,9 +32,9 @@ _IS_FIRST = (
     "NOT EXISTS (SELECT 1 FROM runs p WHERE p.handler_id = r.handler_id AND p.order_key = r.order_key"  # noqa: S608
     f" AND p.order_key IS NOT NULL AND p.{OPEN} AND p.id < r.id)"
 )
-_HEAD = (
-    "r.id IN (SELECT w.id FROM runs w WHERE w.lane_id = :lane_id"  # noqa: S608
-    f" AND w.{WAITING} AND w.due_us <= :now_us ORDER BY w.due_us, w.id LIMIT :window)"
+_FROM_HEAD = (
+    f"SELECT {_COLUMNS} FROM (SELECT w.id FROM runs w WHERE w.lane_id = :lane_id"  # noqa: S608
+    f" AND w.{WAITING} AND w.due_us <= :now_us ORDER BY w.due_us, w.id LIMIT :window) AS head CROSS JOIN runs r"
 )
 # From key to key through the index, then the first open run of each.
 _BY_KEY = (
@@ -60,8 +60,6 @@ def _statement(dialect: str, *, way: str, keyed: bool, versions: bool) -> Any:
     terms, params = [_WAITS], []
     if way != "plain":
         terms += [_KEY_IS_IDLE, _IS_FIRST]
-    if way != "by key" and (way == "window" or keyed):
-        terms.append(_HEAD)
     if keyed:
         for column, name in (("limit_key", "no_limits"), ("rate_key", "no_rates")):
             terms.append(_NOT_IN[dialect].format(column=column, name=name))
@@ -69,7 +67,12 @@ def _statement(dialect: str, *, way: str, keyed: bool, versions: bool) -> Any:
     if versions:
         terms.append(_OF_VERSIONS[dialect])
         params.append(bindparam("versions", type_=IntList()))
-    start = _BY_KEY if way == "by key" else f"SELECT {_COLUMNS} FROM runs r"  # noqa: S608 - constants
+    start = f"SELECT {_COLUMNS} FROM runs r"  # noqa: S608 - constants
+    if way == "by key":
+        start = _BY_KEY
+    elif way == "window" or keyed:
+        start = _FROM_HEAD  # a cross join, because SQLite keeps to its order: the head drives
+        terms.insert(0, "r.id = head.id")
     order = "" if way == "by key" else " ORDER BY r.due_us, r.id"
     whole = f"{start} WHERE {' AND '.join(terms)}{order} LIMIT :wanted{_LOCK[dialect]}"
     return text(whole).bindparams(*params)

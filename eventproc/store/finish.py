@@ -14,7 +14,7 @@ from eventproc.store.failures import failure_to_json
 from eventproc.store.lanes import Lanes
 from eventproc.store.reading import RunPages
 from eventproc.store.roster import roster
-from eventproc.store.schema import LEASED, WAITING, handlers, runs
+from eventproc.store.schema import LEASED, UNSUCCEEDED, WAITING, handlers, runs
 
 CANCELLED: Final = Failure(kind="cancelled", message="cancelled on request")
 
@@ -62,8 +62,8 @@ _UNWANTED = (
 )
 _EXPIRED = (
     select(runs.c.id, runs.c.state, runs.c.interruptions, runs.c.callbacks_only, runs.c.cancel_requested)
-    .where(text(LEASED), runs.c.lease_until_us <= bindparam("now_us"))
-    .order_by(runs.c.id)
+    .where(text(LEASED), text(UNSUCCEEDED), runs.c.lease_until_us <= bindparam("now_us"))
+    .order_by(runs.c.id + 0)  # not in the order of the table: that would search all of history
     .limit(bindparam("wanted"))
     .with_for_update(skip_locked=True)
 )

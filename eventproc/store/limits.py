@@ -9,13 +9,13 @@ from sqlalchemy import bindparam, func, select, text
 
 from eventproc.model import Options
 from eventproc.store.base import Work
-from eventproc.store.schema import LEASED, rate_windows, runs
+from eventproc.store.schema import LEASED, UNSUCCEEDED, rate_windows, runs
 
 UNLIMITED: Final = 1 << 40
 
 _LEASED = (
     select(runs.c.limit_key, func.count().label("leased"))
-    .where(text(LEASED), runs.c.handler_id == bindparam("handler_id"))
+    .where(text(LEASED), text(UNSUCCEEDED), runs.c.handler_id + 0 == bindparam("handler_id"))
     .group_by(runs.c.limit_key)
 )
 _WINDOWS = select(rate_windows.c.rate_key, rate_windows.c.end_us, rate_windows.c.used).where(

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Select, bindparam, select
+from sqlalchemy import Select, bindparam, select, text
 
-from eventproc.model import Run, RunFilter, RunState
+from eventproc.model import DEAD_STATES, LEASED_STATES, Run, RunFilter, RunState
 from eventproc.store.base import Rows, any_of
 from eventproc.store.failures import failure_from_json
 from eventproc.store.lanes import Lanes
-from eventproc.store.schema import events, handlers, lanes, runs
+from eventproc.store.schema import UNSUCCEEDED, events, handlers, lanes, runs
+
+# Few runs are in these states at a time, or ever.
+SELDOM: Final = frozenset({*LEASED_STATES, *DEAD_STATES, RunState.RETRYING, RunState.CANCELLED})
 
 _SELECT = (
     select(runs, events.c.id.label("event_id"), lanes.c.hook, handlers.c.name.label("handler_name"))
@@ -86,17 +89,32 @@ class RunPages(Rows):
                 return []
             query = query.where(runs.c.event_seq == seq)
         query = query.order_by(runs.c.id.desc()).limit(limit)
-        ways = [query.where(lane) for lane in self._lanes(which)]
-        if which.states:
-            ways = [way.where(runs.c.state == str(state)) for way in ways for state in which.states]
+        ways = [query.where(*way) for way in self._ways(which)]
         pages = [[row[0] for row in self._all(way)] for way in ways]
         ids = [run_id for run_id, _ in zip(heapq.merge(*pages, reverse=True), range(limit), strict=False)]
         return list(reversed(self.by_ids(ids)))
 
-    def _lanes(self, which: RunFilter) -> list[Any]:
+    def _ways(self, which: RunFilter) -> list[list[Any]]:
+        lanes_ = self._lanes(which)
+        if not which.states:
+            return [[]] if lanes_ is None else [[runs.c.lane_id == lane_id] for lane_id in lanes_]
+        ways: list[list[Any]] = []
+        for state in which.states:
+            is_state = runs.c.state == str(state)
+            if state in SELDOM:
+                ways.append([is_state, text(UNSUCCEEDED)])
+                if lanes_ is not None:  # an expression: the index of states is the better one
+                    ways[-1].append((runs.c.lane_id + 0).in_(lanes_))
+            elif lanes_ is None:
+                ways.append([is_state] if state == RunState.SUCCEEDED else [is_state, text(UNSUCCEEDED)])
+            else:
+                ways += [[is_state, runs.c.lane_id == lane_id] for lane_id in lanes_]
+        return ways
+
+    def _lanes(self, which: RunFilter) -> list[int] | None:
         if which.hook is None and which.handler_id is None:
-            return [runs.c.id > 0]
+            return None
         known = Lanes(self.work)
         of_handler = which.handler_id is not None
         found = known.of_handler(which.handler_id or 0) if of_handler else known.of_hook(which.hook or "")
-        return [runs.c.lane_id == lane.id for lane in found if which.hook in (None, lane.hook)]
+        return [lane.id for lane in found if which.hook in (None, lane.hook)]

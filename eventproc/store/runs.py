@@ -14,13 +14,13 @@ from eventproc.store.base import Rows, any_of
 from eventproc.store.due import next_due_us
 from eventproc.store.lanes import LaneName, Lanes
 from eventproc.store.reading import RunPages
-from eventproc.store.schema import OPEN, WAITING, events, lanes, run_logs, runs
+from eventproc.store.schema import OPEN, UNSUCCEEDED, WAITING, events, lanes, run_logs, runs
 
 _HOOKS = select(events.c.seq, events.c.hook).where(any_of(events.c.seq, "seqs"))
 _KNOWN = select(runs.c.event_seq, runs.c.handler_id, runs.c.round).where(any_of(runs.c.event_seq, "seqs"))
 _COUNTS = (
     select(runs.c.state, func.count())
-    .where(text("state <> 'succeeded'"), text(f"({OPEN} OR state IN ('failed', 'commit_failed'))"))
+    .where(text(UNSUCCEEDED), text(f"({OPEN} OR state IN ('failed', 'commit_failed'))"))
     .group_by(runs.c.state)
 )
 _ROUND = select(func.max(runs.c.round)).where(

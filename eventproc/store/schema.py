@@ -35,6 +35,9 @@ DONE: Final = "state IN ('succeeded', 'cancelled')"
 DEAD: Final = "state IN ('failed', 'commit_failed')"
 OPEN: Final = "state IN ('queued', 'retrying', 'running', 'committing')"
 
+# In a statement, this lets the partial index of runs that did not succeed be used.
+UNSUCCEEDED: Final = "state <> 'succeeded'"
+
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -259,7 +262,7 @@ runs = Table(
     ForeignKeyConstraint(["handler_id", "version"], ["handler_versions.handler_id", "handler_versions.version"]),
     Index("ix_runs_lane_id_id", "lane_id", "id"),
     _partial("ix_runs_waiting", "lane_id", "due_us", "id", where=WAITING),
-    _partial("ix_runs_unsucceeded", "state", "id", where="state <> 'succeeded'"),
+    _partial("ix_runs_unsucceeded", "state", "id", where=UNSUCCEEDED),
     _partial("ix_runs_ordered", "handler_id", "order_key", "id", where=f"order_key IS NOT NULL AND {OPEN}"),
     _partial("ix_runs_ordered_leased", "handler_id", "order_key", where=f"order_key IS NOT NULL AND {LEASED}"),
     _partial("ix_runs_done", "finished_us", "id", where=DONE),
