@@ -149,7 +149,8 @@ def _summary(done: dict[str, Any]) -> str:
 @click.option("--event", "event_id", metavar="ID", help="A stored event.")
 @click.option("--payload", "-p", metavar="JSON|@FILE|-", help="Or a payload.")
 @click.option("--tag", "-t", "tags", multiple=True)
-def dry_run(handler: str, event_id: str | None, payload: str | None, tags: tuple[str, ...]) -> int:
+@click.option("--hook", help="Of the payload, where the handler is on a pattern of names.")
+def dry_run(handler: str, *, event_id: str | None, payload: str | None, tags: tuple[str, ...], hook: str | None) -> int:
     """Run HANDLER (id or name) on an event with nothing committed."""
     if (event_id is None) == (payload is None):
         raise click.UsageError("give either --event ID or --payload JSON")
@@ -157,6 +158,8 @@ def dry_run(handler: str, event_id: str | None, payload: str | None, tags: tuple
     body: dict[str, Any] = {"event_id": event_id} if event_id else {"payload": read_json(payload or "{}")}
     if tags:
         body["tags"] = split_tags(tags)
+    if hook:
+        body["hook"] = hook
     found = remote.post(f"/handlers/{find_handler(remote, handler)['id']}/dry-run", body)
     output.show(found, lambda: show_trial(found))
     return 1 if found.get("failure") else 0

@@ -48,10 +48,10 @@ def _try(item: Any, *, payload: dict[str, Any] | None, hook: str | None, tags: l
             harness.use.hooks.put(harness.admin, definition.pop("name"), definition)
         if payload is not None and not _known(harness, wanted):
             harness.add_hook(wanted)
-        record = harness.register(item.target, hook=wanted, name=item.mark.name)
+        record = harness.register(item.target, hook=wanted, name=item.mark.name, **item.mark.options)
         sample = payload if payload is not None else dict(harness.use.hooks.get(harness.admin, wanted).sample)
-        found = harness.use.trials.dry_run(harness.admin, record.id, payload=sample, tags=tags)
-    return {"handler": item.mark.name, "hook": wanted, "payload": sample} | found
+        done = harness.use.trials.dry_run(harness.admin, record.id, payload=sample, tags=tags)
+    return {"handler": item.mark.name, "hook": wanted, "payload": sample, **done.to_json()}
 
 
 def _known(harness: Any, hook: str) -> bool:

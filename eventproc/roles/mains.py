@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from types import FrameType
 from typing import Protocol
 
@@ -74,15 +75,17 @@ def make_housekeeper(platform: Platform) -> Service:
 def make_notifier(platform: Platform) -> Service:
     from eventproc.engine.notifier import Notifier, NotifierSettings
 
-    # Files do not hang as mail servers do: what a killed notifier held need not wait for minutes.
-    quick = {"lease_s": 20.0, "send_s": 5.0} if platform.settings.smtp_url is None else {}
+    settings = NotifierSettings(sender=platform.settings.mail_sender)
+    if platform.settings.smtp_url is None:
+        # Files do not hang as mail servers do: what a killed notifier held need not wait for minutes.
+        settings = replace(settings, lease_s=20.0, send_s=5.0)
     return Notifier(
         store=platform.store,
         bus=platform.bus,
         mailer=platform.mailer,
         renderer=platform.renderer,
         clock=platform.clock,
-        settings=NotifierSettings(sender=platform.settings.mail_sender, **quick),
+        settings=settings,
     )
 
 

@@ -145,7 +145,7 @@ def test_the_same_id_is_accepted_once_and_refused_with_other_content(served):
 
 
 def test_many_events_by_lines_each_with_its_own_verdict(served):
-    lines = "\n".join(['{"total": 1}', "nonsense", '{"total": "x"}', '{"payload": {"total": 2}, "id": "line-4"}'])
+    lines = '{"total": 1}\nnonsense\n{"total": "x"}\n{"payload": {"total": 2}, "id": "line-4"}'
     done = served.cli("emit", "order.placed", "--lines", "--payload", "-", "--json", stdin=lines)
     assert done.returncode == 2
     verdicts = [json.loads(line) for line in done.stdout.splitlines()]
