@@ -112,7 +112,7 @@ class Executor:
         chunk = []
         for _ in range(min(max(1, size), self._settings.batch_max, len(waiting))):
             claim = waiting.popleft()
-            ending = self._leases.ending(claim.run_id)
+            ending = self._leases.ending(claim)
             if ending is None:
                 chunk.append(claim)
             else:
@@ -125,7 +125,7 @@ class Executor:
         elif ending is Ending.STOPPING:
             self._give_back([claim])
         else:
-            self._leases.release([claim.run_id])
+            self._leases.release(claim)
 
     def _give_back(self, claims: Sequence[Claim] | deque[Claim]) -> None:
         for claim in claims:
@@ -198,16 +198,16 @@ class Executor:
 
     def _hit_by_mistake(self, claim: Claim, outcome: Outcome) -> bool:
         killed = outcome.failure is not None and outcome.failure.kind == "cancelled"
-        return killed and self._leases.ending(claim.run_id) is None
+        return killed and self._leases.ending(claim) is None
 
     # ---------------------------------------------------------------------------------------- conclusions
 
     def _conclude(self, child: Child, claim: Claim, session: RunSession, outcome: Outcome) -> None:
         figures = self._figures(outcome)
-        ending = self._leases.ending(claim.run_id)
+        ending = self._leases.ending(claim)
         if ending is Ending.LOST:
             session.discard()
-            self._leases.release([claim.run_id])
+            self._leases.release(claim)
             return
         if outcome.failure is not None:
             self._conclude_ended(claim, session, outcome.failure, ending, figures)
@@ -257,7 +257,7 @@ class Executor:
             return
         # The child must not go on to another run: what happens next is decided by this transaction.
         if outcome.callbacks:
-            self._leases.committing(claim.run_id)
+            self._leases.committing(claim)
         if _wait(future) is Written.YES and outcome.callbacks:
             self._settle(child, claim, session)
         else:
@@ -274,12 +274,12 @@ class Executor:
         """Deal with the answer to the transaction of a success."""
         error = future.exception()
         if error is None and future.result() is Written.YES:
-            self._leases.release([claim.run_id])
+            self._leases.release(claim)
         elif error is None:
             if child is not None:
                 child.settle(claim.run_id, "rollback")
             session.discard()
-            self._leases.release([claim.run_id])
+            self._leases.release(claim)
         else:
             self._refused(child, claim, session, error, figures)
 
@@ -292,7 +292,7 @@ class Executor:
             rolled_back = child.settle(claim.run_id, "rollback") is None
         session.discard()
         if isinstance(error, Unavailable):
-            self._leases.release([claim.run_id])  # the worker gave up on the store; the lease runs out by itself
+            self._leases.release(claim)  # the worker gave up on the store; the lease runs out by itself
             return
         text = error.message if isinstance(error, EventprocError) else repr(error)
         failure = Failure(
@@ -310,19 +310,18 @@ class Executor:
             if attempt:
                 time.sleep(self._settings.commit_pause_s * 2 ** (attempt - 1))
             failure = child.settle(claim.run_id, "commit")
-            if failure is None or failure.kind in _DEAD_KINDS or self._leases.ending(claim.run_id) is Ending.LOST:
+            if failure is None or failure.kind in _DEAD_KINDS or self._leases.ending(claim) is Ending.LOST:
                 break
         logs = tuple(session.take_logs())
-        if self._leases.ending(claim.run_id) is Ending.LOST:
-            self._leases.release([claim.run_id])
+        if self._leases.ending(claim) is Ending.LOST:
+            self._leases.release(claim)
             return
         state = RunState.SUCCEEDED if failure is None else RunState.COMMIT_FAILED
         finish = Finish(run_id=claim.run_id, token=claim.token, state=state, failure=failure)
         self._submit(Conclusion(claim=claim, finish=finish, logs=logs))
 
     def _submit(self, conclusion: Conclusion) -> None:
-        run_id = conclusion.run_id
-        self._finisher.submit(conclusion).add_done_callback(lambda _: self._leases.release([run_id]))
+        self._finisher.submit(conclusion).add_done_callback(lambda _: self._leases.release(conclusion.claim))
 
     def _figures(self, outcome: Outcome) -> dict[str, Any]:
         return {
@@ -341,11 +340,11 @@ def _in_turn(
 ) -> Iterator[tuple[Claim, RunSession, Outcome]]:
     """Yield each claim with its outcome; while one is executed its lease knows the child."""
     for claim, session in zip(chunk, sessions, strict=True):
-        leases.enter(claim.run_id, child)
+        leases.enter(claim, child)
         try:
             outcome = next(results)
         finally:
-            leases.leave(claim.run_id)
+            leases.leave(claim)
         if outcome.run_id != claim.run_id:
             raise SandboxError(f"the sandbox reported run {outcome.run_id} in place of {claim.run_id}")
         yield claim, session, outcome

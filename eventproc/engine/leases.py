@@ -41,46 +41,64 @@ class Leases:
         return len(self._held)
 
     def add(self, claims: Iterable[Claim]) -> None:
-        with self._lock:
-            self._held.update((claim.run_id, _Held(claim)) for claim in claims)
+        """
+        Note what was claimed.
 
-    def release(self, run_ids: Iterable[int]) -> None:
+        A run that we still execute under an earlier token was taken back and came to us again: that one is lost.
+        """
+        children = []
         with self._lock:
-            for run_id in run_ids:
-                self._held.pop(run_id, None)
+            for claim in claims:
+                before = self._held.get(claim.run_id)
+                if before is not None and before.child is not None:
+                    children.append(before.child)
+                self._held[claim.run_id] = _Held(claim)
+        for child in children:
+            child.kill()
 
-    def ending(self, run_id: int) -> Ending | None:
+    def release(self, claim: Claim) -> None:
+        with self._lock:
+            if self._find(claim) is not None:
+                del self._held[claim.run_id]
+
+    def ending(self, claim: Claim) -> Ending | None:
         """Return why the run must end, None when it need not."""
-        held = self._held.get(run_id)
+        held = self._find(claim)
         return Ending.LOST if held is None else held.ending
 
-    def enter(self, run_id: int, child: Child) -> None:
+    def enter(self, claim: Claim, child: Child) -> None:
         """Note that the child is about to execute the run; it is killed at once if the run has to end."""
         with self._lock:
-            held = self._held.get(run_id)
+            held = self._find(claim)
             if held is not None:
                 held.child = child
             doomed = held is None or held.ending is not None
         if doomed:
             child.kill()
 
-    def leave(self, run_id: int) -> None:
-        held = self._held.get(run_id)
+    def leave(self, claim: Claim) -> None:
+        held = self._find(claim)
         if held is not None:
             held.child = None
 
-    def committing(self, run_id: int) -> None:
-        held = self._held.get(run_id)
+    def committing(self, claim: Claim) -> None:
+        held = self._find(claim)
         if held is not None:
             held.committing = True
 
-    def end(self, run_ids: Iterable[int], why: Ending) -> None:
+    def _find(self, claim: Claim) -> _Held | None:
+        held = self._held.get(claim.run_id)
+        return held if held is not None and held.claim.token == claim.token else None
+
+    def end(self, leases: Iterable[tuple[int, int]], why: Ending) -> None:
         """Have runs end; the children that execute them are killed."""
         children = []
         with self._lock:
-            for run_id in run_ids:
+            for run_id, token in leases:
                 held = self._held.get(run_id)
-                if held is None or held.ending is Ending.LOST or (held.committing and why is Ending.CANCELLED):
+                if held is None or held.claim.token != token or held.ending is Ending.LOST:
+                    continue
+                if held.committing and why is Ending.CANCELLED:
                     continue
                 held.ending = why
                 if held.child is not None:
@@ -89,7 +107,7 @@ class Leases:
             child.kill()
 
     def end_all(self, why: Ending) -> None:
-        self.end(list(self._held), why)
+        self.end(self._snapshot(), why)
 
     def renew(self) -> None:
         """Prolong all leases. Raises StoreUnavailable."""
@@ -100,8 +118,8 @@ class Leases:
             kept = tx.runs.renew(leases, lease_us=self._lease_us, now_us=self._clock.now_us())
             missing = [run_id for run_id, _ in leases if run_id not in kept]
             cancelled = tx.runs.cancel_requests(missing) if missing else set()
-        self.end(cancelled, Ending.CANCELLED)
-        self.end((run_id for run_id in missing if run_id not in cancelled), Ending.LOST)
+        self.end((lease for lease in leases if lease[0] in cancelled), Ending.CANCELLED)
+        self.end((lease for lease in leases if lease[0] not in kept | cancelled), Ending.LOST)
 
     def look_for_cancels(self) -> None:
         """End the runs that somebody asked to cancel. Raises StoreUnavailable."""
@@ -109,7 +127,7 @@ class Leases:
         if leases:
             with self._store.read() as tx:
                 cancelled = tx.runs.cancel_requests([run_id for run_id, _ in leases])
-            self.end(cancelled, Ending.CANCELLED)
+            self.end((lease for lease in leases if lease[0] in cancelled), Ending.CANCELLED)
 
     def _snapshot(self) -> Sequence[tuple[int, int]]:
         with self._lock:

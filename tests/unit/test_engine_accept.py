@@ -180,9 +180,7 @@ def test_a_paused_hook_accepts_events_and_their_runs_wait(lab):
     accepted = lab.emit()
     assert len(accepted.runs) == 1
     with lab.store.begin() as tx:
-        claims = tx.runs.claim(
-            worker="w", pythons=[], want_run=9, want_batch=9, lease_us=10**6, now_us=lab.now_us()
-        )
+        claims = tx.runs.claim(worker="w", pythons=[], want_run=9, want_batch=9, lease_us=10**6, now_us=lab.now_us())
     assert claims == []
     with lab.store.read() as tx:
         assert len(tx.runs.page(RunFilter())) == 1

@@ -84,7 +84,7 @@ def test_no_accepted_address_can_break_a_mail_header(text):
         checked = check_mails(text, "x")
     except InvalidInput:
         return
-    assert checked is None or not set(checked) & set("\r\n\x00<>\"")
+    assert checked is None or not set(checked) & set('\r\n\x00<>"')
 
 
 def test_no_address_means_no_notice():
@@ -163,6 +163,13 @@ def test_names_ids_and_keys_are_texts_within_their_length():
 def test_trace_parents_are_those_of_w3c():
     good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     assert check_trace_parent(good) == good
-    for bad in ("", "x", good.upper(), good[:-1], "ff" + good[2:], good.replace("0af7651916cd43dd8448eb211c80319c", "0" * 32)):
+    for bad in (
+        "",
+        "x",
+        good.upper(),
+        good[:-1],
+        "ff" + good[2:],
+        good.replace("0af7651916cd43dd8448eb211c80319c", "0" * 32),
+    ):
         with pytest.raises(InvalidInput, match="traceparent"):
             check_trace_parent(bad)

@@ -35,9 +35,7 @@ def test_every_option_reads_its_short_and_its_long_form():
         }
     )
     assert short == Options(
-        limits=Limits(
-            timeout_s=90, cpu_s=10, memory_bytes=512_000_000, file_bytes=10 << 20, upload_bytes=10 << 20
-        ),
+        limits=Limits(timeout_s=90, cpu_s=10, memory_bytes=512_000_000, file_bytes=10 << 20, upload_bytes=10 << 20),
         retries=Retries(max=3),
         filter={"value": [{"numeric": [">", 1]}]},
         order_by="metric.name",
@@ -134,7 +132,8 @@ options = st.fixed_dictionaries(
     optional={
         "timeout": st.floats(0.1, 3600),
         "memory": st.integers(64 << 20, 8 << 30),
-        "retries": st.integers(0, 100) | st.builds(lambda n, b: {"max": n, "backoff": b}, st.integers(0, 9), st.floats(0.1, 9)),
+        "retries": st.integers(0, 100)
+        | st.builds(lambda n, b: {"max": n, "backoff": b}, st.integers(0, 9), st.floats(0.1, 9)),
         "order_by": st.sampled_from(["key", "metric.name", "none"]),
         "concurrency": st.integers(1, 50) | st.builds(lambda n: {"count": n, "key": "a.b"}, st.integers(1, 9)),
         "rate": st.builds(lambda n, per: f"{n}/{per}s", st.integers(1, 99), st.integers(1, 99)),

@@ -156,7 +156,9 @@ def event(hook: str, payload: str = "{}", *, tags: tuple[str, ...] = ()) -> Even
 
 
 def test_the_most_specific_spec_validates():
-    known = catalogue(spec("*"), spec("compute.*"), spec("compute.instance.*"), spec("compute.instance.exists"), spec("c*s"))
+    known = catalogue(
+        spec("*"), spec("compute.*"), spec("compute.instance.*"), spec("compute.instance.exists"), spec("c*s")
+    )
     for hook, name in {
         "compute.instance.exists": "compute.instance.exists",
         "compute.instance.delete": "compute.instance.*",
@@ -258,7 +260,9 @@ def test_an_unreadable_filter_stops_only_its_own_handler():
 
 def test_each_check_on_the_way_is_explained():
     known = catalogue(spec("x"))
-    reasons = known.explain(event("x", '{"v": 1}', tags=("a",)), handler(1, "y", tags=("b",), pattern={"v": [2], "w": [3]}))
+    reasons = known.explain(
+        event("x", '{"v": 1}', tags=("a",)), handler(1, "y", tags=("b",), pattern={"v": [2], "w": [3]})
+    )
     assert [(reason.check, reason.ok) for reason in reasons] == [("hook", False), ("tags", False), ("filter", False)]
     assert "'y'" in reasons[0].text
     assert "'x'" in reasons[0].text
