@@ -16,20 +16,21 @@ import shutil
 import signal
 import socket
 import time
-from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from . import kernel, process
+from . import process
+from .layers import kernel
+from .layers.levels import Level
 
 MESSAGE_BYTES = 4096
 KILL_PAUSE_S = 0.002
 
 
-def main(sock: socket.socket, fds: List[int], request: Dict[str, Any]) -> None:
+def main(level: Level, sock: socket.socket, fds: List[int], request: Dict[str, Any]) -> None:
     """Start a handler process and watch over it; never returns."""
     code = 1
     try:
-        Monitor(sock, fds, request).run()
+        Monitor(level, sock, fds, request).run()
         code = 0
     except BaseException as error:  # noqa: BLE001  the last words of a process that is about to end
         with contextlib.suppress(OSError):
@@ -41,10 +42,10 @@ def main(sock: socket.socket, fds: List[int], request: Dict[str, Any]) -> None:
 class Monitor:
     """Watches one handler process and everything below it."""
 
-    def __init__(self, sock: socket.socket, fds: List[int], request: Dict[str, Any]) -> None:
+    def __init__(self, level: Level, sock: socket.socket, fds: List[int], request: Dict[str, Any]) -> None:
+        self._level = level
         self._sock = sock
         self._fds = fds
-        self._limits: Dict[str, Any] = request["limits"]
         self._deadline: Optional[float] = None
         self._status: Optional[int] = None
         self._pid = 0
@@ -56,7 +57,7 @@ class Monitor:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         self._scratch: str = request["scratch"]
-        Path(self._scratch).mkdir(0o700)
+        self._request = dict(request, scratch=level.in_monitor(request["number"], self._scratch))
 
     def run(self) -> None:
         me = os.getpid()
@@ -65,20 +66,19 @@ class Monitor:
             self._child(me)
         for fd in self._fds:
             os.close(fd)
-        self._tell({"pid": self._pid, "monitor": me})
         try:
             self._watch()
         finally:
             self._end_tree()
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            if not self._level.private:
+                shutil.rmtree(self._scratch, ignore_errors=True)
         self._tell(self._report())
 
     def _child(self, me: int) -> None:
         try:
-            process.main(self._fds, self._limits, self._scratch, me)
+            process.main(self._level, self._sock, self._fds, self._request, me)
         except BaseException as error:  # noqa: BLE001  nothing may unwind into the monitor's own code
-            with contextlib.suppress(OSError):
-                os.write(2, f"handler process: {type(error).__name__}: {error}\n".encode())
+            self._tell({"error": f"setting up the process: {type(error).__name__}: {error}"})
         finally:
             os._exit(1)
 
@@ -134,7 +134,8 @@ class Monitor:
     def _end_tree(self) -> None:
         """Kill until no descendant is left: whatever the handler forked has become our own child."""
         while True:
-            for pid in children(os.getpid()):
+            everybody = [-1] if self._level.private else children(os.getpid())
+            for pid in everybody:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
             if self._reaped_all():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import gc
+import json
 import os
 import random
 import resource
@@ -14,25 +15,31 @@ import sys
 import tempfile
 from typing import Any, Dict, Iterable, List
 
-from . import kernel
 from .channel import Channel
+from .layers import kernel
+from .layers.levels import Level
 from .runner import Runner
 
 CHANNEL_FD = 3
 CPU_HARD_FACTOR = 1000  # the hard limit counts over all calls of a child; the worker watches each call
 
 
-def main(fds: List[int], limits: Dict[str, Any], scratch: str, monitor: int) -> None:
+def main(level: Level, monitor: socket.socket, fds: List[int], request: Dict[str, Any], parent: int) -> None:
     """Contain this process, then serve the worker; never returns. `fds`: channel, stdout, stderr."""
     os.setsid()
-    _take_fds(fds)
     kernel.die_with_parent()
-    if os.getppid() != monitor:
+    if os.getppid() != parent:
         os._exit(1)
-    _own_directory(scratch)
+    _own_directory(request["scratch"])
     _own_signals()
-    _own_limits(limits)
     _own_state()
+    _own_limits(request["limits"], count_processes=level.counts_processes())
+    layers = level.in_handler(request["number"], request["scratch"])
+    monitor.send(json.dumps({"pid": os.getpid(), "layers": layers}).encode())  # the kernel adds who we really are
+    monitor.close()
+    _take_fds(fds)
+    with contextlib.suppress(RuntimeError, ValueError):  # a closed stderr only costs the crash's traceback
+        faulthandler.enable(file=2, all_threads=False)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, CHANNEL_FD)
     Runner(Channel(sock), own_process=True).serve()
     os._exit(0)
@@ -72,13 +79,14 @@ def _own_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
-def _own_limits(limits: Dict[str, Any]) -> None:
-    used = address_space()
-    _limit(resource.RLIMIT_AS, used + limits["memory_bytes"])  # what the interpreter holds is not the handler's
+def _own_limits(limits: Dict[str, Any], *, count_processes: bool) -> None:
+    _limit(resource.RLIMIT_AS, address_space() + limits["memory_bytes"])  # what the interpreter holds is not counted
     _limit(resource.RLIMIT_CPU, int(limits["cpu_s"] * CPU_HARD_FACTOR) + 1)
     _limit(resource.RLIMIT_FSIZE, limits["file_bytes"])
     _limit(resource.RLIMIT_NOFILE, limits["open_files"])
     _limit(resource.RLIMIT_CORE, 0)
+    if count_processes:
+        _limit(resource.RLIMIT_NPROC, limits["processes"])
 
 
 def _limit(which: int, value: int) -> None:
@@ -99,6 +107,4 @@ def _own_state() -> None:
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
         numpy_random.seed()
-    with contextlib.suppress(RuntimeError, ValueError):  # a closed stderr only costs the crash's traceback
-        faulthandler.enable(file=2, all_threads=False)
     gc.enable()

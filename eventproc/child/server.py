@@ -18,9 +18,12 @@ import signal
 import socket
 import struct
 import sys
+import tempfile
 from typing import Any, Dict, List, Optional, Set, Tuple
 
-from . import kernel, monitor
+from . import monitor
+from .layers import kernel
+from .layers.levels import Level, LevelError
 
 REQUEST_BYTES = 1 << 16
 FDS = 4  # monitor socket, channel, stdout, stderr
@@ -34,20 +37,28 @@ PREIMPORT = (  # what handlers commonly use: an import in the child costs more t
 )  # fmt: skip
 
 
-def serve(control_fd: int) -> None:
+def serve(control_fd: int, config: Dict[str, Any]) -> None:
     """Serve the worker at the other end of `control_fd` until it goes away."""
     control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, control_fd)
+    sys.path += [path for path in config["packages"] if path not in sys.path]
+    level = Level(config)
+    try:
+        level.enter()
+    except (OSError, LevelError) as error:
+        control.send(json.dumps({"refused": str(error)}).encode())
+        return
     missing = _prepare()
-    control.send(json.dumps({"ready": os.getpid(), "missing": missing}).encode())
     gc.collect()
     gc.freeze()
     gc.disable()
-    Zygote(control).run()
+    control.send(json.dumps({"ready": os.getpid(), "missing": missing}).encode())
+    Zygote(control, level).run()
 
 
 def _prepare() -> List[str]:
     """Import and set up what every child shall find done; return the names of modules that are not installed."""
     missing = []
+    tempfile.tempdir = "/tmp"  # noqa: S108  dill asks for one when imported; children have their own
     for name in PREIMPORT:
         try:
             importlib.import_module(name)
@@ -63,8 +74,9 @@ def _prepare() -> List[str]:
 class Zygote:
     """Forks monitors, and buries what dead ones leave."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, level: Level) -> None:
         self._control = control
+        self._level = level
         self._monitors: Dict[int, str] = {}  # process id → its private directory
         self._cleaners: Set[int] = set()
         self._count = 0
@@ -83,21 +95,30 @@ class Zygote:
             return False
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fds[0])
         self._count += 1
+        request["number"] = self._count
         request["scratch"] = f"{request['scratch']}/eventproc-run-{os.getpid()}-{self._count}"
-        try:
-            pid = os.fork()
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                sock.send(json.dumps({"error": f"can not fork: {error}"}).encode())
-            pid = -1
+        pid = self._fork(sock)
         if pid == 0:
-            monitor.main(sock, fds[1:], request)
+            monitor.main(self._level, sock, fds[1:], request)
         if pid > 0:
             self._monitors[pid] = request["scratch"]
         sock.close()
         for fd in fds[1:]:
             os.close(fd)
         return True
+
+    def _fork(self, sock: socket.socket) -> int:
+        """Fork the monitor into namespaces of its own; -1 and a word to the worker when that can not be."""
+        try:
+            self._level.own_namespace()
+            pid = os.fork()
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                sock.send(json.dumps({"error": f"can not fork: {error}"}).encode())
+            pid = -1
+        if pid != 0:
+            self._level.home_again()
+        return pid
 
     def _reap(self) -> None:
         """Bury ended monitors; what a killed one left behind became ours, and is killed."""
@@ -114,7 +135,7 @@ class Zygote:
                 self._kill_orphans()
             else:
                 scratch = self._monitors.pop(pid)
-                if os.WIFSIGNALED(status):
+                if os.WIFSIGNALED(status) and not self._level.private:
                     self._clean_up_after(scratch)
 
     def _kill_orphans(self) -> None:
@@ -149,4 +170,4 @@ def receive(control: socket.socket) -> Tuple[Optional[Dict[str, Any]], List[int]
 
 
 def main() -> None:
-    serve(int(sys.argv[1]))
+    serve(int(sys.argv[1]), json.loads(sys.argv[2]))

@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from eventproc.abc import Call, Child, Outcome, Program, RunSession, Sandbox, SandboxReport
+from eventproc.errors import ConfigError
 from eventproc.model import Failure, Limits
 from eventproc.sandbox.child import ConnectedChild
 from eventproc.sandbox.launcher import Launcher
+from eventproc.sandbox.layers import SAFE_LEVELS, UNSAFE_LEVELS, missing_layers
 
 RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -49,32 +51,63 @@ def wrong_python(program: Program, served: Sequence[str]) -> Failure | None:
 
 
 class ForkServerSandbox(Sandbox):
-    """Children are forked from one zygote; `scratch` is where their private directories are made."""
+    """
+    Children are forked from one zygote and confined by the kernel as far as that is to be had.
 
-    def __init__(self, *, python: str = sys.executable, scratch: Path | None = None) -> None:
-        self._launcher = Launcher(python, scratch)
+    The strongest level that can be put up is taken. `levels` are those to try; levels without Landlock (C) or
+    without anything ("none") are tried with `allow_unsafe` only. `scratch` is where private directories are made.
+    """
+
+    def __init__(
+        self,
+        *,
+        python: str = sys.executable,
+        scratch: Path | None = None,
+        levels: Sequence[str] = SAFE_LEVELS,
+        allow_unsafe: bool = False,
+    ) -> None:
+        unsafe = sorted(set(levels) - set(SAFE_LEVELS))
+        if unsafe and not allow_unsafe:
+            raise ConfigError(
+                f"level {unsafe[0]!r} lets handlers read what this user can read: set allow_unsafe to mean it"
+            )
+        if allow_unsafe and not unsafe:
+            levels = [*levels, *UNSAFE_LEVELS]
+        self._launcher = Launcher(python, scratch, levels)
+        self._layers: tuple[str, ...] | None = None
 
     def spawn(self, program: Program, limits: Limits) -> Child:
         refusal = wrong_python(program, (RUNNING,))
         if refusal is not None:
             return Unloadable(refusal)
-        return ConnectedChild(self._launcher.launch(limits), program, limits)
+        return self._start(program, limits)
+
+    def _start(self, program: Program, limits: Limits) -> ConnectedChild:
+        link = self._launcher.launch(limits)
+        if self._layers is None:
+            self._layers = link.layers
+        return ConnectedChild(link, program, limits)
 
     def check(self, program: Program, limits: Limits) -> Failure | None:
         refusal = wrong_python(program, (RUNNING,))
         if refusal is not None:
             return refusal
-        child = ConnectedChild(self._launcher.launch(limits), program, limits)
+        child = self._start(program, limits)
         try:
             return child.wait_loaded()
         finally:
             child.close()
 
     def report(self) -> SandboxReport:
+        """Say what stands around handlers; found by starting one."""
+        if self._layers is None:
+            link = self._launcher.launch(Limits())
+            self._layers = link.layers
+            link.close()
         return SandboxReport(
-            level="processes",
-            layers=("process", "rlimits", "clean environment", "private directory", "wall clock"),
-            missing={"kernel": "handlers are not confined by the kernel: they can do what the worker's user can do"},
+            level=self._launcher.level or "none",
+            layers=self._layers,
+            missing=missing_layers(self._layers, self._launcher.refused),
             pythons=(RUNNING,),
         )
 

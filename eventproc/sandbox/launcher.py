@@ -8,8 +8,10 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -35,12 +37,25 @@ ENVIRONMENT = {
     "MPLBACKEND": "Agg",
 }
 
+WHAT_TO_DO = (
+    "Give the worker user namespaces (or CAP_SYS_ADMIN), or a kernel with Landlock; "
+    "to run handlers unconfined, with all of this user's rights, set unsafe_sandbox"
+)
+
+
+def package_paths() -> list[str]:
+    """Return where our own packages are: `-I` leaves out PYTHONPATH and the user's site-packages."""
+    return [path for path in sys.path if Path(path).name in {"site-packages", "dist-packages"} and Path(path).is_dir()]
+
 
 class Launcher:
     """Starts children of one interpreter through its zygote."""
 
-    def __init__(self, python: str, scratch: Path | None) -> None:
+    def __init__(self, python: str, scratch: Path | None, levels: Sequence[str]) -> None:
         self._python = python
+        self._levels = tuple(levels)
+        self.level: str | None = None  # the one that could be put up
+        self.refused: dict[str, str] = {}
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
@@ -78,8 +93,9 @@ class Launcher:
         with self._lock:
             self._stop()
             if self._own_scratch and self._scratch is not None:
-                with contextlib.suppress(OSError):  # a monitor may still be cleaning up below it
-                    self._scratch.rmdir()
+                for path in (self._scratch / "root", self._scratch / "runs", self._scratch):
+                    with contextlib.suppress(OSError):  # a monitor may still be cleaning up below it
+                        path.rmdir()
                 self._scratch = None
 
     def _wires(self) -> tuple[ProcessLink, list[int]]:
@@ -96,7 +112,7 @@ class Launcher:
                 stack.callback(os.close, fd)
             self._ensure()
             assert self._control is not None
-            request = json.dumps({"limits": asdict(limits), "scratch": str(self._scratch)}).encode()
+            request = json.dumps({"limits": asdict(limits), "scratch": str(self._directory("runs"))}).encode()
             rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
             self._control.sendmsg([request], [rights])
 
@@ -104,12 +120,27 @@ class Launcher:
         if self._process is not None and self._process.poll() is None:
             return
         self._stop()
-        if self._scratch is None:
-            self._scratch = Path(tempfile.mkdtemp(prefix="eventproc-scratch-"))
+        levels = [self.level] if self.level else self._levels
+        for level in levels:
+            refusal = self._try(level)
+            if refusal is None:
+                self.level = level
+                return
+            self.refused[level] = refusal
+            log.info("this kind of sandbox is not to be had here", level=level, reason=refusal)
+        raise SandboxError(
+            "no sandbox can be put around handlers here: "
+            + "; ".join(f"level {level}: {reason}" for level, reason in self.refused.items())
+            + f". {WHAT_TO_DO}"
+        )
+
+    def _try(self, level: str) -> str | None:
+        """Start a zygote at that level; return why not when that can not be had."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        config = {"level": level, "mountpoint": str(self._directory("root")), "packages": package_paths()}
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603  our own file, by our own or a configured interpreter
-                [self._python, "-I", "-X", "utf8", str(ZYGOTE), str(theirs.fileno())],
+                [self._python, "-I", "-X", "utf8", str(ZYGOTE), str(theirs.fileno()), json.dumps(config)],
                 env=ENVIRONMENT,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -120,14 +151,24 @@ class Launcher:
         self._control = ours
         ours.settimeout(START_S)
         try:
-            hello = ours.recv(1 << 16)
+            hello = json.loads(ours.recv(1 << 16) or b"{}")
         except OSError as error:
-            hello = b""
-            log.warning("fork server said nothing", error=str(error))
-        if not hello:
-            self._stop()
-            raise SandboxError(f"the fork server did not start ({self._python}); its words are on the worker's stderr")
-        self.missing = tuple(json.loads(hello)["missing"])
+            hello = {"refused": str(error)}
+        if "ready" in hello:
+            self.missing = tuple(hello["missing"])
+            return None
+        self._stop()
+        return str(hello.get("refused", "the fork server ended at once; its words are on the worker's stderr"))
+
+    def _directory(self, name: str) -> Path:
+        """Return a directory in our scratch, which handlers of another user must be able to walk through."""
+        if self._scratch is None:
+            self._scratch = Path(tempfile.mkdtemp(prefix="eventproc-scratch-"))
+            self._scratch.chmod(0o711)
+        path = self._scratch / name
+        path.mkdir(exist_ok=True)
+        path.chmod(0o711)
+        return path
 
     def _discard(self) -> None:
         with self._lock:

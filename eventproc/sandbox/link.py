@@ -7,6 +7,7 @@ import json
 import os
 import select
 import socket
+import struct
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -20,6 +21,7 @@ OUTPUT_READS = 16  # at most, before the channel and the clock have their turn
 REPORT_S = 10.0  # how long a dead child's monitor may take to end the tree and say so
 MEMORY_EVERY_S = 0.05
 CPUCLOCK_SCHED = 2
+CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
 class Link(ABC):
@@ -71,6 +73,8 @@ class ProcessLink(Link):
             os.set_blocking(fd, False)
         channel.setblocking(False)
         monitor.setblocking(False)
+        monitor.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self.layers: tuple[str, ...] = ()
         self._poll = select.poll()
         for fd in (channel.fileno(), monitor.fileno(), *self._outputs):
             self._poll.register(fd, select.POLLIN)
@@ -116,17 +120,18 @@ class ProcessLink(Link):
     def _read_monitor(self) -> None:
         while self._ending is None:
             try:
-                message = self._monitor.recv(OUTPUT_BYTES)
+                message, sender = receive_signed(self._monitor)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
-                message = b""
+                message, sender = b"", 0
             if not message:
                 self._ending = Ending(error="its monitor was killed" if self._started else None)
                 return
             report = json.loads(message)
-            if "pid" in report:
-                self._pid = report["pid"]
+            if "layers" in report:
+                self._pid = sender
+                self.layers = tuple(report["layers"])
                 self._started = True
             else:
                 self._ending = Ending.from_report(report)
@@ -186,6 +191,15 @@ class ProcessLink(Link):
         for fd in self._outputs:
             os.close(fd)
         self._outputs.clear()
+
+
+def receive_signed(sock: socket.socket) -> tuple[bytes, int]:
+    """Receive one message, with the process id of its sender by the kernel's word, in our own pid namespace."""
+    data, ancillary, _, _ = sock.recvmsg(OUTPUT_BYTES, socket.CMSG_SPACE(CREDENTIALS.size))
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
+            return data, CREDENTIALS.unpack(content)[0]
+    return data, 0
 
 
 def peak_memory(pid: int) -> int | None:

@@ -20,10 +20,16 @@ from eventproc.model import Limits
 from eventproc.sandbox.forkserver import ForkServerSandbox
 from eventproc.sandbox.memory import InProcessSandbox
 
+MAKERS = {
+    "level-A": lambda: ForkServerSandbox(levels=["A"]),
+    "level-B": lambda: ForkServerSandbox(levels=["B"]),
+    "in-process": InProcessSandbox,
+}
 
-@pytest.fixture(scope="module", params=[ForkServerSandbox, InProcessSandbox])
+
+@pytest.fixture(scope="module", params=MAKERS)
 def sandbox(request):
-    made = request.param()
+    made = MAKERS[request.param]()
     yield made
     made.close()
 

@@ -25,6 +25,14 @@ def sandbox():
     made.close()
 
 
+@pytest.fixture(scope="module")
+def unconfined():
+    """Handlers may fork here."""
+    made = ForkServerSandbox(levels=["none"], allow_unsafe=True)
+    yield made
+    made.close()
+
+
 def failed(sandbox, handler, **kwargs) -> Failure:
     outcome, _ = run_one(sandbox, handler, **kwargs)
     assert outcome.started
@@ -413,15 +421,15 @@ def make_forker():
     return types.FunctionType(forker.__code__, {"__builtins__": __builtins__}, "<locals>.forker")
 
 
-def test_what_a_handler_forked_does_not_outlive_it(sandbox):
-    outcome, _ = run_one(sandbox, make_forker())
+def test_what_a_handler_forked_does_not_outlive_it(unconfined):
+    outcome, _ = run_one(unconfined, make_forker())
     assert outcome.failure is None, outcome.failure
     daemons = json.loads(outcome.result_json or "")
     assert len(daemons) == 3
     wait_until(lambda: not any(alive(pid) for pid in daemons), what="the daemons' end")
 
 
-def test_a_fork_that_comes_back_from_the_handler_does_not_speak_twice(sandbox):
+def test_a_fork_that_comes_back_from_the_handler_does_not_speak_twice(unconfined):
     def handler(db, n):
         import os
 
@@ -431,7 +439,7 @@ def test_a_fork_that_comes_back_from_the_handler_does_not_speak_twice(sandbox):
         os.waitpid(pid, 0)
         return n
 
-    child = sandbox.spawn(program(handler), Limits())
+    child = unconfined.spawn(program(handler), Limits())
     outcomes = list(child.execute([(call(n, {"n": n}), Session()) for n in range(3)]))
     child.close()
     assert [outcome.result_json for outcome in outcomes] == ["0", "1", "2"]

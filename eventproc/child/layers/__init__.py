@@ -1,0 +1,1 @@
+"""The kernel's layers around a handler: namespaces, private root, identity, Landlock, seccomp."""

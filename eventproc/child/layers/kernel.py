@@ -1,0 +1,167 @@
+"""The Linux calls that Python has no name for, by ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import signal
+from typing import Any, Dict
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_CAPBSET_DROP = 24
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+M_ARENA_MAX = -8
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_REMOUNT = 32
+MS_BIND = 4096
+MS_REC = 16384
+MS_PRIVATE = 1 << 18
+MNT_DETACH = 2
+AT_FDCWD = -100
+AT_RECURSIVE = 0x8000
+MOUNT_ATTR_RDONLY = 1
+MOUNT_ATTR_NOSUID = 2
+MOUNT_ATTR_NODEV = 4
+MOUNT_ATTR_NOEXEC = 8
+
+CAP_DAC_READ_SEARCH = 2
+CAP_LAST = 63
+CAPABILITY_VERSION = 0x20080522
+
+MACHINE = platform.machine()
+_CALLS: Dict[str, Dict[str, int]] = {  # those that libc has no function for
+    "x86_64": {"pivot_root": 155, "capset": 126, "seccomp": 317},
+    "aarch64": {"pivot_root": 41, "capset": 91, "seccomp": 277},
+}
+_SAME_EVERYWHERE = {
+    "mount_setattr": 442,
+    "landlock_create_ruleset": 444,
+    "landlock_add_rule": 445,
+    "landlock_restrict_self": 446,
+}
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def check(result: int, what: str) -> int:
+    """Raise OSError when a libc call reported failure."""
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result
+
+
+def syscall(name: str, *arguments: Any) -> int:
+    """Call the kernel by number."""
+    number = _SAME_EVERYWHERE.get(name) or _CALLS[MACHINE][name]
+    wide = [ctypes.c_long(each) if isinstance(each, int) else each for each in arguments]
+    return check(libc.syscall(ctypes.c_long(number), *wide), name)
+
+
+def prctl(option: int, second: int = 0, third: int = 0) -> None:
+    check(
+        libc.prctl(option, ctypes.c_ulong(second), ctypes.c_ulong(third), ctypes.c_ulong(0), ctypes.c_ulong(0)),
+        f"prctl({option})",
+    )
+
+
+def die_with_parent() -> None:
+    """Have this process killed when the thread that forked it ends."""
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parent dies."""
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def few_arenas() -> None:
+    """Keep glibc from reserving 64 MB of address space for each thread; other C libraries do not need it."""
+    mallopt = getattr(libc, "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_ARENA_MAX, 2)
+
+
+def unshare(flags: int) -> None:
+    check(libc.unshare(flags), f"unshare({flags:#x})")
+
+
+def setns(fd: int, kind: int) -> None:
+    check(libc.setns(fd, kind), "setns")
+
+
+def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
+    check(
+        libc.mount(source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), data.encode()),
+        f"mount {kind or source} on {target}",
+    )
+
+
+def detach(target: str) -> None:
+    check(libc.umount2(target.encode(), MNT_DETACH), f"umount {target}")
+
+
+def pivot_root(new: str, old: str) -> None:
+    syscall("pivot_root", ctypes.c_char_p(new.encode()), ctypes.c_char_p(old.encode()))
+
+
+class _MountAttr(ctypes.Structure):
+    _fields_ = (
+        ("attr_set", ctypes.c_uint64),
+        ("attr_clr", ctypes.c_uint64),
+        ("propagation", ctypes.c_uint64),
+        ("userns_fd", ctypes.c_uint64),
+    )
+
+
+def restrict_mount(target: str, attributes: int) -> None:
+    """Set attributes (read-only, nosuid ...) on a mount and all below it."""
+    attr = _MountAttr(attributes, 0, 0, 0)
+    syscall(
+        "mount_setattr",
+        AT_FDCWD,
+        ctypes.c_char_p(target.encode()),
+        AT_RECURSIVE,
+        ctypes.byref(attr),
+        ctypes.sizeof(attr),
+    )
+
+
+class _CapHeader(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+class _CapData(ctypes.Structure):
+    _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
+
+
+def keep_capabilities(mask: int) -> None:
+    """Give up all capabilities but those in `mask` (below 32), for good."""
+    for number in range(CAP_LAST + 1):
+        if libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(number), 0, 0, 0) < 0:
+            break  # past the kernel's last one, or there is no right to drop (then there is nothing to drop either)
+    libc.prctl(PR_CAP_AMBIENT, ctypes.c_ulong(PR_CAP_AMBIENT_CLEAR_ALL), 0, 0, 0)
+    header = _CapHeader(CAPABILITY_VERSION, 0)
+    data = (_CapData * 2)()
+    data[0].effective = data[0].permitted = mask
+    syscall("capset", ctypes.byref(header), ctypes.byref(data))
+
+
+def sethostname(name: str) -> None:
+    check(libc.sethostname(name.encode(), len(name)), "sethostname")

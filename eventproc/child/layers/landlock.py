@@ -1,0 +1,79 @@
+"""Landlock: which files this process may touch, checked by the kernel wherever they are reached from."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import stat
+from typing import Iterable, Tuple
+
+from . import kernel
+
+VERSION = 1  # flag: ask for the ABI
+PATH_BENEATH = 1
+EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
+MAKE_CHAR, MAKE_SOCK, MAKE_BLOCK = 1 << 6, 1 << 9, 1 << 11
+REFER, TRUNCATE, IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
+NET_BIND_TCP, NET_CONNECT_TCP = 1, 2
+SCOPE_ABSTRACT_UNIX, SCOPE_SIGNAL = 1, 2
+OF_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
+READ = READ_FILE | READ_DIR
+O_PATH = getattr(os, "O_PATH", 0o10000000)
+
+GOOD_ABI = 6  # has scopes for signals and abstract sockets
+
+
+class _Attributes(ctypes.Structure):
+    _fields_ = (("fs", ctypes.c_uint64), ("net", ctypes.c_uint64), ("scoped", ctypes.c_uint64))
+
+
+class _Beneath(ctypes.Structure):
+    _pack_ = 1
+    _fields_ = (("access", ctypes.c_uint64), ("fd", ctypes.c_int32))
+
+
+def abi() -> int:
+    """Return the kernel's Landlock version, 0 where there is none."""
+    try:
+        return kernel.syscall("landlock_create_ruleset", ctypes.c_void_p(None), 0, VERSION)
+    except (OSError, KeyError):
+        return 0
+
+
+def _handled(version: int) -> Tuple[int, int, int, int]:
+    """Return the rights that this version knows (files, network, scopes) and the size of their struct."""
+    fs = (1 << 13) - 1
+    for since, right in ((2, REFER), (3, TRUNCATE), (5, IOCTL_DEV)):
+        fs |= right if version >= since else 0
+    net = NET_BIND_TCP | NET_CONNECT_TCP if version >= 4 else 0
+    scoped = SCOPE_ABSTRACT_UNIX | SCOPE_SIGNAL if version >= 6 else 0
+    return fs, net, scoped, 24 if version >= 6 else 16 if version >= 4 else 8
+
+
+def restrict(readable: Iterable[str], writable: Iterable[str], devices: Iterable[str], version: int) -> None:
+    """Allow these paths and what is below them, and nothing else; needs no_new_privs."""
+    fs, net, scoped, size = _handled(version)
+    attributes = _Attributes(fs, net, scoped)
+    ruleset = kernel.syscall("landlock_create_ruleset", ctypes.byref(attributes), size, 0)
+    try:
+        everything = fs & ~(EXECUTE | MAKE_CHAR | MAKE_BLOCK | MAKE_SOCK | IOCTL_DEV)
+        for paths, rights in ((readable, READ), (writable, everything), (devices, READ_FILE | WRITE_FILE)):
+            for path in paths:
+                _allow(ruleset, path, rights & fs)
+        kernel.syscall("landlock_restrict_self", ruleset, 0)
+    finally:
+        os.close(ruleset)
+
+
+def _allow(ruleset: int, path: str, rights: int) -> None:
+    try:
+        fd = os.open(path, O_PATH | os.O_CLOEXEC)
+    except OSError:  # what is not there needs no permission
+        return
+    try:
+        if not stat.S_ISDIR(os.fstat(fd).st_mode):
+            rights &= OF_FILES
+        rule = _Beneath(rights, fd)
+        kernel.syscall("landlock_add_rule", ruleset, PATH_BENEATH, ctypes.byref(rule), 0)
+    finally:
+        os.close(fd)

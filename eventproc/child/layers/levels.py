@@ -1,0 +1,179 @@
+"""
+Which layers stand around the handlers of a zygote, and where each is put up.
+
+Level A is everything. Level B does without namespaces and a private root: Landlock, seccomp, identity and rlimits.
+Level C lacks Landlock too, "none" has rlimits only; the worker refuses both unless its operator insists.
+A level is found by putting it up: whatever fails raises, and the worker tries the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import Any, Dict, List
+
+from . import identity, kernel, landlock, root, seccomp
+from .tables import TABLES
+
+NAMESPACES = kernel.CLONE_NEWPID | kernel.CLONE_NEWNS | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
+VISIBLE_PROC = ("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/self", "/sys/devices/system/cpu")
+SCRATCH_BYTES = 256 << 20
+SCRATCH_FILES = 10_000
+
+
+class LevelError(Exception):
+    """That level can not be put up here."""
+
+
+class Level:
+    """The layers of one zygote: `enter` once, then for each child `own_namespace`, `in_monitor`, `in_handler`."""
+
+    def __init__(self, config: Dict[str, Any]) -> None:
+        self.name: str = config["level"]
+        self._mountpoint: str = config["mountpoint"]
+        self._extra: List[str] = list(config.get("paths", ()))
+        self._is_root = os.geteuid() == 0
+        self._own_users = False  # whether we live in a user namespace of our own
+        self._landlock = landlock.abi()
+        self._first_uid = identity.FIRST_UID
+        self._pid_namespace = -1
+
+    # ------------------------------------------------------------------ zygote
+
+    def enter(self) -> None:
+        """Put up what is common to all children; may move into another process. Raises OSError or LevelError."""
+        if self.name == "none":
+            return
+        if kernel.MACHINE not in TABLES:
+            known = ", ".join(sorted(TABLES))
+            raise LevelError(
+                f"system calls of {kernel.MACHINE} can not be filtered: their numbers are known for {known}"
+            )
+        if sys.maxsize < 1 << 32:
+            raise LevelError("system calls of 32-bit programs can not be filtered")
+        if self.name == "B" and not self._landlock:
+            raise LevelError("this kernel has no Landlock")
+        if self.name == "A":
+            self._enter_namespaces()
+            root.build(self._mountpoint, self._extra)
+            self._pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        if self._is_root:
+            self._first_uid = self._usable_uid()
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # nothing of the same user may look into us
+
+    def _enter_namespaces(self) -> None:
+        uid, gid = os.geteuid(), os.getegid()
+        if not (self._is_root and _unshared()):
+            kernel.unshare(kernel.CLONE_NEWUSER | NAMESPACES)
+            identity.write_maps(identity.INSIDE, uid, gid)
+            self._own_users, self._is_root = True, False
+        pid = os.fork()
+        if pid:  # the first process of the new pid namespace goes on
+            _wait_for(pid)
+        kernel.die_with_parent()
+        kernel.sethostname("eventproc")
+
+    def _usable_uid(self) -> int:
+        """Return a user id that can be taken: container hosts hand out short ranges."""
+        pid = os.fork()
+        if pid == 0:
+            with contextlib.suppress(OSError):
+                os.setresuid(self._first_uid, self._first_uid, self._first_uid)
+                os._exit(0)
+            os._exit(1)
+        return self._first_uid if os.waitpid(pid, 0)[1] == 0 else 65534
+
+    def own_namespace(self) -> None:
+        """Have the next fork open a pid namespace."""
+        if self.name == "A":
+            kernel.unshare(kernel.CLONE_NEWPID)
+
+    def home_again(self) -> None:
+        """Have later forks stay in our own pid namespace."""
+        if self.name == "A":
+            kernel.setns(self._pid_namespace, kernel.CLONE_NEWPID)
+
+    # ------------------------------------------------------------------ monitor
+
+    def uid_of(self, number: int) -> int:
+        """Return the user of the n-th child: each its own, so that they can not touch each other."""
+        if not self._is_root or self.name == "none":
+            return os.geteuid()
+        return self._first_uid if self._first_uid == 65534 else self._first_uid + number % identity.UIDS
+
+    def in_monitor(self, number: int, scratch: str) -> str:
+        """Prepare one child's directory; return its path as the child sees it."""
+        uid = self.uid_of(number)
+        if self.name == "A":
+            root.own_mounts(uid, SCRATCH_BYTES, SCRATCH_FILES)
+            return root.SCRATCH
+        Path(scratch).mkdir(0o700)
+        if uid != os.geteuid():
+            os.chown(scratch, uid, uid)
+        return scratch
+
+    @property
+    def private(self) -> bool:
+        """Whether processes and files of a child vanish with its namespaces."""
+        return self.name == "A"
+
+    # ------------------------------------------------------------------ handler
+
+    def in_handler(self, number: int, scratch: str) -> List[str]:
+        """Give up all rights but those a handler needs; returns the layers that stand. Rlimits come before."""
+        if self.name == "none":
+            return ["rlimits"]
+        done = ["rlimits", "no_new_privs", "no capabilities", "seccomp"]
+        if self.name == "A":
+            done += ["pid namespace", "mount namespace", "network namespace", "ipc namespace", "private root"]
+            done += ["capped scratch"]
+        if self._become_somebody(number):
+            done.append("own user" if self._is_root else "user namespace")
+        kernel.die_with_parent()  # a change of user clears it
+        kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+        if self._landlock and self.name != "C":
+            self._restrict_files(scratch)
+            done.append("landlock")
+        seccomp.install(seccomp.build(os.getpid(), machine=kernel.MACHINE, subprocesses=False))
+        return sorted(done)
+
+    def _become_somebody(self, number: int) -> bool:
+        if self._is_root:
+            identity.become_nobody(self.uid_of(number), root.interpreter_paths() if self._has_landlock() else ())
+            return True
+        if self._own_users:
+            identity.own_user_namespace(identity.INSIDE)
+        kernel.keep_capabilities(0)
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
+        return self._own_users
+
+    def _has_landlock(self) -> bool:
+        return bool(self._landlock) and self.name != "C"
+
+    def counts_processes(self) -> bool:
+        """Whether RLIMIT_NPROC counts this child's processes alone."""
+        return self.name != "none" and (self._own_users or (self._is_root and self._first_uid != 65534))
+
+    def _restrict_files(self, scratch: str) -> None:
+        readable = ["/"]
+        if self.name != "A":
+            readable = [*root.SYSTEM, *root.CONFIGURATION, *root.interpreter_paths(), *VISIBLE_PROC, *self._extra]
+        landlock.restrict(readable, [scratch], root.DEVICES, self._landlock)
+
+
+def _unshared() -> bool:
+    """Take namespaces as root; False in a container whose root may not."""
+    try:
+        kernel.unshare(NAMESPACES)
+    except PermissionError:
+        return False
+    return True
+
+
+def _wait_for(pid: int) -> None:
+    """Stay behind as the parent of the real zygote, and end with it."""
+    os.closerange(3, 1 << 16)
+    _, status = os.waitpid(pid, 0)
+    os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 1)

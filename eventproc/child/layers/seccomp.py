@@ -1,0 +1,168 @@
+"""The filter on system calls: a deny list, checks of arguments, and ENOSYS for what is newer than this list."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import struct
+from typing import List
+
+from . import kernel
+from .tables import LAST_KNOWN, TABLES, X32_BIT, Table
+
+SECCOMP_SET_MODE_FILTER = 1
+SECCOMP_GET_ACTION_AVAIL = 2
+ALLOW = 0x7FFF0000
+KILL_PROCESS = 0x80000000
+ERRNO = 0x00050000
+
+LOAD = 0x20  # BPF_LD | BPF_W | BPF_ABS
+AND = 0x54  # BPF_ALU | BPF_AND | BPF_K
+JEQ = 0x15
+JGE = 0x35
+JGT = 0x25
+JSET = 0x45
+RET = 0x06
+NUMBER, ARCH, ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
+
+CLONE_THREAD = 0x00010000
+CLONE_NEW = 0x7E020000  # all namespaces that fit into clone's flags
+AF_UNIX = 1
+SOCK_STREAM = 1
+SOCK_TYPE_MASK = 0xF
+S_IFMT, S_IFREG, S_IFIFO = 0o170000, 0o100000, 0o010000
+TERMINAL_IOCTLS = (0x5412, 0x541C, 0x5423)  # TIOCSTI, TIOCLINUX, TIOCSETD
+QUERY_PERSONALITY = 0xFFFFFFFF
+
+
+def _op(code: int, k: int, jt: int = 0, jf: int = 0) -> bytes:
+    return struct.pack("<HBBI", code, jt, jf, k)
+
+
+def _argument(index: int, high: bool = False) -> bytes:  # noqa: FBT001, FBT002  private
+    return _op(LOAD, ARGUMENTS + 8 * index + (4 if high else 0))
+
+
+def _deny(error: int) -> bytes:
+    return _op(RET, ERRNO | error)
+
+
+_PERMIT = _op(RET, ALLOW)
+
+
+class Program:
+    """A filter under construction; each rule begins and ends with the call's number in the accumulator."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._code: List[bytes] = [
+            _op(LOAD, ARCH),
+            _op(JEQ, table.audit_arch, 1, 0),
+            _op(RET, KILL_PROCESS),
+            _op(LOAD, NUMBER),
+        ]
+        if table.x32:
+            self._code += [_op(JGE, X32_BIT, 0, 1), _op(RET, KILL_PROCESS)]
+        self._code += [_op(JGT, LAST_KNOWN, 0, 1), _deny(errno.ENOSYS)]
+
+    def answer(self, number: int, error: int) -> None:
+        self._code += [_op(JEQ, number, 0, 1), _deny(error)]
+
+    def rule(self, number: int, body: List[bytes]) -> None:
+        """Add a body that decides about one call; it must end in a return on all its ways."""
+        self._code += [_op(JEQ, number, 0, len(body)), *body]
+
+    def finish(self) -> bytes:
+        return b"".join([*self._code, _PERMIT])
+
+
+def build(pid: int, *, machine: str, subprocesses: bool) -> bytes:
+    """Return the filter for a process of that id (as it sees itself)."""
+    table = TABLES[machine]
+    program = Program(table)
+    for number in table.denied:
+        program.answer(number, errno.EPERM)
+    program.answer(table.clone3, errno.ENOSYS)  # its flags are behind a pointer; the C library then takes clone
+    program.answer(table.socket, errno.EAFNOSUPPORT)
+    program.rule(table.socketpair, _only_stream_pairs())
+    program.rule(table.sendto, _only_without_address())
+    program.rule(table.ioctl, _no_terminal_tricks())
+    program.rule(table.personality, _only_asking())
+    for number, position in table.mknod:
+        program.rule(number, _only_files_and_pipes(position))
+    program.rule(table.clone, _clone(subprocesses=subprocesses))
+    if not subprocesses:
+        for number in table.starting:
+            program.answer(number, errno.EPERM)
+        for number in table.kill:
+            program.rule(number, _only_self(pid))
+        program.answer(table.tkill, errno.EPERM)
+    return program.finish()
+
+
+def _only_stream_pairs() -> List[bytes]:
+    return [
+        _argument(0),
+        _op(JEQ, AF_UNIX, 0, 3),
+        _argument(1),
+        _op(AND, SOCK_TYPE_MASK),
+        _op(JEQ, SOCK_STREAM, 1, 0),
+        _deny(errno.EPERM),
+        _PERMIT,
+    ]
+
+
+def _only_without_address() -> List[bytes]:
+    return [
+        _argument(4),
+        _op(JEQ, 0, 0, 2),
+        _argument(4, high=True),
+        _op(JEQ, 0, 1, 0),
+        _deny(errno.EPERM),
+        _PERMIT,
+    ]
+
+
+def _no_terminal_tricks() -> List[bytes]:
+    body = [_argument(1)]
+    for command in TERMINAL_IOCTLS:
+        body += [_op(JEQ, command, 0, 1), _deny(errno.EPERM)]
+    return [*body, _PERMIT]
+
+
+def _only_asking() -> List[bytes]:
+    return [_argument(0), _op(JEQ, QUERY_PERSONALITY, 2, 0), _op(JEQ, 0, 1, 0), _deny(errno.EPERM), _PERMIT]
+
+
+def _only_files_and_pipes(position: int) -> List[bytes]:
+    return [
+        _argument(position),
+        _op(AND, S_IFMT),
+        _op(JEQ, S_IFREG, 3, 0),
+        _op(JEQ, S_IFIFO, 2, 0),
+        _op(JEQ, 0, 1, 0),
+        _deny(errno.EPERM),
+        _PERMIT,
+    ]
+
+
+def _clone(*, subprocesses: bool) -> List[bytes]:
+    body = [_argument(0), _op(JSET, CLONE_NEW, 0, 1), _deny(errno.EPERM)]
+    if not subprocesses:
+        body += [_op(JSET, CLONE_THREAD, 1, 0), _deny(errno.EPERM)]
+    return [*body, _PERMIT]
+
+
+def _only_self(pid: int) -> List[bytes]:
+    return [_argument(0), _op(JEQ, pid, 1, 0), _deny(errno.EPERM), _PERMIT]
+
+
+class _FilterProgram(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
+
+
+def install(program: bytes) -> None:
+    """Put the filter on this process for good; needs no_new_privs."""
+    buffer = ctypes.create_string_buffer(program, len(program))
+    described = _FilterProgram(len(program) // 8, ctypes.addressof(buffer))
+    kernel.syscall("seccomp", SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(described))
