@@ -55,13 +55,13 @@ def replay(principal: Principal, cases: Cases, body: ReplayIn) -> Response:
         handler_id=body.handler,
         current=body.current,
     )
-    return shapes.answer(done)
+    return shapes.answer({"events": done.events, "runs": done.runs})
 
 
 # Ids may hold slashes; the routes that end in a word come first.
 @router.get("/{event_id:path}/why", summary="Why a handler did or did not run on an event")
 def why(principal: Principal, cases: Cases, event_id: str, handler: Number) -> Response:
-    return shapes.answer(cases.trials.why(principal, event_id, handler))
+    return shapes.answer(shapes.explanation(cases.trials.why(principal, event_id, handler)))
 
 
 @router.get("/{event_id:path}", summary="One event")

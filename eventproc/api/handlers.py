@@ -86,6 +86,6 @@ def resume(principal: Principal, cases: Cases, handler_id: Id) -> Response:
 @router.post("/{handler_id}/dry-run", summary="Run on one event with nothing committed")
 def dry_run(principal: Principal, cases: Cases, handler_id: Id, body: DryRunIn) -> Response:
     trial = cases.trials.dry_run(
-        principal, handler_id, event_id=body.event_id, payload=body.payload, tags=body.tags or ()
+        principal, handler_id, event_id=body.event_id, payload=body.payload, tags=body.tags or (), hook=body.hook
     )
-    return shapes.answer(trial)
+    return shapes.answer(trial.to_json())

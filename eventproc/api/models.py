@@ -56,6 +56,7 @@ class DryRunIn(Body):
     event_id: str | None = Field(default=None, description="A stored event.")
     payload: dict[str, Any] | None = Field(default=None, description="Or a payload.")
     tags: list[str] | None = None
+    hook: str | None = Field(default=None, description="Of the payload, where the handler is on a pattern of names.")
 
 
 class ReplayIn(Body):

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 from starlette.responses import Response
 
+from eventproc.engine.explain import Explanation
 from eventproc.errors import EventprocError, InvalidInput
 from eventproc.model import (
     Accepted,
@@ -245,6 +246,11 @@ def log_chunk(value: LogChunk) -> dict[str, Any]:
         "at": isoformat(value.at_us),
         "text": value.text,
     }
+
+
+def explanation(value: Explanation) -> dict[str, Any]:
+    reasons = [{"check": reason.check, "ok": reason.ok, "text": reason.text} for reason in value.reasons]
+    return {"verdict": value.verdict, "reasons": reasons, "runs": [run(found) for found in value.runs]}
 
 
 def file(value: FileRecord) -> dict[str, Any]:

@@ -124,12 +124,18 @@ class Handlers:
         self._context.catalogue(tx).check_registrable(registration.hook)
         existing = tx.handlers.find(registration.hook, registration.name)
         if existing is not None:
-            _require_owner(tx, principal, existing)
+            require_handler_owner(tx, principal, existing)
 
     def _load(self, registration: Registration) -> None:
         bundle = registration.bundle
         program = Program(
-            blob=bundle.blob, digest=bundle.digest, python=bundle.python, kind=bundle.kind, name=registration.name
+            blob=bundle.blob,
+            digest=bundle.digest,
+            python=bundle.python,
+            kind=bundle.kind,
+            name=registration.name,
+            source=bundle.source,
+            filename=bundle.filename,
         )
         limits = _check_limits(registration.options.limits, self._context.settings.check_timeout_s)
         failure = self._context.sandbox.check(program, limits)
@@ -168,25 +174,25 @@ class Handlers:
     def get(self, principal: User, handler_id: int) -> HandlerRecord:
         require(principal, Role.VIEWER, "reading handlers")
         with self._context.store.read() as tx:
-            return _existing(tx, handler_id)
+            return existing_handler(tx, handler_id)
 
     def versions(self, principal: User, handler_id: int) -> list[HandlerVersion]:
         require(principal, Role.VIEWER, "reading handlers")
         with self._context.store.read() as tx:
-            _existing(tx, handler_id)
+            existing_handler(tx, handler_id)
             return tx.handlers.versions(handler_id)
 
     def version(self, principal: User, handler_id: int, version: int) -> HandlerVersion:
         require(principal, Role.VIEWER, "reading handlers")
         with self._context.store.read() as tx:
-            _existing(tx, handler_id)
+            existing_handler(tx, handler_id)
             return _version(tx, handler_id, version)
 
     def diff(self, principal: User, handler_id: int, old: int, new: int) -> str:
         """Return the unified diff of two versions' sources."""
         require(principal, Role.VIEWER, "reading handlers")
         with self._context.store.read() as tx:
-            handler = _existing(tx, handler_id)
+            handler = existing_handler(tx, handler_id)
             pair = [_version(tx, handler_id, number) for number in (old, new)]
         for found in pair:
             if found.source is None:
@@ -219,7 +225,7 @@ class Handlers:
             action = "handler.pause" if paused else "handler.resume"
             self._context.audit(tx, principal, action, f"handler:{handler_id}")
             self._context.wake_after(tx, "runs")
-            return _existing(tx, handler_id)
+            return existing_handler(tx, handler_id)
 
     def deregister(self, principal: User, handler_id: int) -> HandlerRecord:
         """Retire a handler; its waiting runs are cancelled, its versions and history stay."""
@@ -237,7 +243,7 @@ def _check_limits(limits: Limits, timeout_s: float) -> Limits:
     return replace(limits, timeout_s=timeout_s, cpu_s=timeout_s)  # a handler's own may be too short for its imports
 
 
-def _existing(tx: Tx, handler_id: int) -> HandlerRecord:
+def existing_handler(tx: Tx, handler_id: int) -> HandlerRecord:
     handler = tx.handlers.get(handler_id)
     if handler is None:
         raise UnknownHandler(f"there is no handler {handler_id}", handler=handler_id)
@@ -245,14 +251,14 @@ def _existing(tx: Tx, handler_id: int) -> HandlerRecord:
 
 
 def _changeable(tx: Tx, principal: User, handler_id: int) -> HandlerRecord:
-    handler = _existing(tx, handler_id)
+    handler = existing_handler(tx, handler_id)
     if handler.deregistered_us is not None:
         raise UnknownHandler(f"handler {handler_id} ({handler.name!r}) was deregistered", handler=handler_id)
-    _require_owner(tx, principal, handler)
+    require_handler_owner(tx, principal, handler)
     return handler
 
 
-def _require_owner(tx: Tx, principal: User, handler: HandlerRecord) -> None:
+def require_handler_owner(tx: Tx, principal: User, handler: HandlerRecord) -> None:
     owner = tx.users.get(handler.owner_id)
     require_owner(
         principal,

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterable
 
 from eventproc.abc import Store
-from eventproc.errors import EventprocError, Unavailable
+from eventproc.errors import Unavailable
 from eventproc.model import LogChunk
 
 log = logging.getLogger(__name__)
@@ -124,8 +124,7 @@ class LogWriter:
         except Unavailable as error:
             log.warning("run output waits: %s", error)
             return chunks
-        except EventprocError:
-            # One run may be gone meanwhile; its neighbours' output must not be lost with it.
+        except Exception:  # noqa: BLE001 - one run may be gone meanwhile: its neighbours' output is written all the same
             self._write_singly(chunks)
         return []
 
@@ -134,8 +133,8 @@ class LogWriter:
             try:
                 with self._store.begin() as tx:
                     tx.runs.add_logs([chunk])
-            except EventprocError as error:
-                log.warning("output of run %d could not be stored: %s", chunk.run_id, error)
+            except Exception:
+                log.exception("output of run %d could not be stored", chunk.run_id)
 
 
 def _storable(text: str) -> str:

@@ -136,7 +136,8 @@ class Reads:
         uuids = [take.uuid_text(item) for item in take.text_list(args, "uuids")[:MAX_STREAMS]]
         with self._context.store.read() as tx:
             if uuids:
-                return [stream_dict(existing(tx, uuid)) for uuid in uuids], ()
+                rows = (tx.series.get(uuid) for uuid in uuids)
+                return [stream_dict(series) for series in rows if series is not None], ()
             found = tx.series.find(
                 name=take.optional_text(args, "name"),
                 collection=take.optional_text(args, "collection"),

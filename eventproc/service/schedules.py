@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from eventproc.abc import Tx
@@ -46,9 +47,10 @@ class Schedules:
     ) -> Schedule:
         """Add or replace a schedule of one's own."""
         require(principal, Role.DEVELOPER, "adding schedules")
+        check_name(name)
         wanted = Schedule(
             id=0,
-            name=check_name(name),
+            name=name,
             cron=cron,
             timezone=timezone,
             hook=hook,
@@ -62,6 +64,7 @@ class Schedules:
             existing = tx.schedules.get(name)
             if existing is not None:
                 _require_owner(tx, principal, existing)
+                wanted = replace(wanted, user_id=existing.user_id)
             _check_payload(self._context.catalogue(tx), wanted)
             stored = tx.schedules.put(wanted)
             self._context.audit(tx, principal, "schedule.put", f"schedule:{name}", cron=cron, hook=hook)

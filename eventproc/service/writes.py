@@ -97,6 +97,7 @@ class Writes:
     def effects(self) -> Effects:
         """Return what was asked for; from now on nothing can be added."""
         self._sealed = True
+        self._drop_uploads()
         return Effects(
             events=tuple(event for event, _ in self._events.values()),
             inserts=tuple(self._inserts),
@@ -108,15 +109,19 @@ class Writes:
     def discard(self) -> None:
         """Forget everything, and remove the uploaded bytes."""
         self._sealed = True
-        for upload in self._uploads.values():
-            upload.close()
-        files = self._files
-        self._uploads, self._files = {}, []
+        self._drop_uploads()
+        files, self._files = self._files, []
         self._events, self._inserts, self._series, self._annotations = {}, [], {}, {}
         for file in files:
             # What stays behind has no row, and is swept up later.
             with contextlib.suppress(OSError, Unavailable):
                 self._context.blobs.delete(file.code)
+
+    def _drop_uploads(self) -> None:
+        """Forget the files that were never closed."""
+        for upload in self._uploads.values():
+            upload.close()
+        self._uploads = {}
 
     # ------------------------------------------------------------------------------------------ caps
 
