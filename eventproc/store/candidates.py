@@ -15,7 +15,8 @@ from sqlalchemy import bindparam, text
 from eventproc.store.base import IntList, TextList
 from eventproc.store.schema import LEASED, OPEN, WAITING
 
-WINDOW: Final = 1000  # runs at the start of an ordered lane that are searched in the order of due times
+WINDOW_BASE: Final = 50
+WINDOW_FACTOR: Final = 4
 LIMITED_WINDOW: Final = 10_000  # the same for limits by key, where there is no other way
 
 _COLUMNS = (
@@ -32,10 +33,17 @@ _IS_FIRST = (
     "NOT EXISTS (SELECT 1 FROM runs p WHERE p.handler_id = r.handler_id AND p.order_key = r.order_key"  # noqa: S608
     f" AND p.order_key IS NOT NULL AND p.{OPEN} AND p.id < r.id)"
 )
-_FROM_HEAD = (
-    f"SELECT {_COLUMNS} FROM (SELECT w.id FROM runs w WHERE w.lane_id = :lane_id"  # noqa: S608
-    f" AND w.{WAITING} AND w.due_us <= :now_us ORDER BY w.due_us, w.id LIMIT :window) AS head CROSS JOIN runs r"
+_HEAD = (
+    "SELECT w.id FROM runs w WHERE w.lane_id = :lane_id"  # noqa: S608 - constants
+    f" AND w.{WAITING} AND w.due_us <= :now_us ORDER BY w.due_us, w.id LIMIT :window"
 )
+# The head must drive the search: both planners would rather walk through the lane. SQLite keeps to the order of a cross
+# join; PostgreSQL takes an array for constant, and finds no other index in an expression.
+_FROM_HEAD = {
+    "sqlite": (f"FROM ({_HEAD}) AS head CROSS JOIN runs r", "r.id = head.id"),
+    "postgresql": ("FROM runs r", f"r.id = ANY (ARRAY({_HEAD}))"),
+}
+_STILL_WAITS = f"coalesce(r.state, '') {WAITING.removeprefix('state ')} AND r.due_us + 0 <= :now_us"
 # From key to key through the index, then the first open run of each.
 _BY_KEY = (
     "WITH RECURSIVE keys(k) AS (SELECT min(order_key) FROM runs WHERE handler_id = :handler_id"  # noqa: S608
@@ -57,9 +65,17 @@ _OF_VERSIONS = {
 
 
 def _statement(dialect: str, *, way: str, keyed: bool, versions: bool) -> Any:
-    terms, params = [_WAITS], []
+    order = " ORDER BY r.due_us, r.id"
+    if way == "by key":
+        start, terms, order = _BY_KEY, [_WAITS], ""
+    elif way == "window" or keyed:
+        source, joined = _FROM_HEAD[dialect]
+        start, terms = f"SELECT {_COLUMNS} {source}", [joined, _STILL_WAITS]
+    else:
+        start, terms = f"SELECT {_COLUMNS} FROM runs r", [_WAITS]  # noqa: S608 - constants
     if way != "plain":
         terms += [_KEY_IS_IDLE, _IS_FIRST]
+    params = []
     if keyed:
         for column, name in (("limit_key", "no_limits"), ("rate_key", "no_rates")):
             terms.append(_NOT_IN[dialect].format(column=column, name=name))
@@ -67,13 +83,6 @@ def _statement(dialect: str, *, way: str, keyed: bool, versions: bool) -> Any:
     if versions:
         terms.append(_OF_VERSIONS[dialect])
         params.append(bindparam("versions", type_=IntList()))
-    start = f"SELECT {_COLUMNS} FROM runs r"  # noqa: S608 - constants
-    if way == "by key":
-        start = _BY_KEY
-    elif way == "window" or keyed:
-        start = _FROM_HEAD  # a cross join, because SQLite keeps to its order: the head drives
-        terms.insert(0, "r.id = head.id")
-    order = "" if way == "by key" else " ORDER BY r.due_us, r.id"
     whole = f"{start} WHERE {' AND '.join(terms)}{order} LIMIT :wanted{_LOCK[dialect]}"
     return text(whole).bindparams(*params)
 
@@ -85,6 +94,13 @@ STATEMENTS: Final = {
     for keyed in (False, True)
     for versions in (False, True)
 }
+
+
+def window(wanted: int) -> int:
+    """Return how many runs at the start of an ordered lane are searched in the order of due times."""
+    return WINDOW_FACTOR * wanted + WINDOW_BASE
+
+
 COUNT_HEAD: Final = text(
     f"SELECT count(*) FROM (SELECT 1 FROM runs r WHERE {_WAITS} LIMIT :window) AS head"  # noqa: S608 - constants
 )

@@ -15,7 +15,7 @@ from sqlalchemy import bindparam, select, update
 
 from eventproc.model import Claim, Isolation
 from eventproc.store.base import Work, any_of
-from eventproc.store.candidates import COUNT_HEAD, LIMITED_WINDOW, STATEMENTS, WINDOW
+from eventproc.store.candidates import COUNT_HEAD, LIMITED_WINDOW, STATEMENTS, window
 from eventproc.store.events import SqlEvents
 from eventproc.store.lanes import Lane, Lanes
 from eventproc.store.limits import Allowance
@@ -118,7 +118,13 @@ class _Claiming:
         usable = [version for version, python in entry.pythons.items() if not self.pythons or python in self.pythons]
         if not usable:
             return 0
-        params = {"lane_id": lane.id, "now_us": self.now_us, "handler_id": entry.id, "from_key": "", "window": WINDOW}
+        params = {
+            "lane_id": lane.id,
+            "now_us": self.now_us,
+            "handler_id": entry.id,
+            "from_key": "",
+            "window": window(wanted),
+        }
         some = len(usable) < len(entry.pythons)
         if some:
             params["versions"] = usable
@@ -175,8 +181,8 @@ class _Search:
 
     def find(self, way: str, wanted: int) -> list[Any]:
         work, allowance = self.claiming.work, self.allowance
-        statement = STATEMENTS[(work.bulk.name, way, allowance is not None, self.some_versions)]
-        window = WINDOW if allowance is None else LIMITED_WINDOW
+        keyed = allowance is not None and allowance.keyed
+        statement = STATEMENTS[(work.bulk.name, way, keyed, self.some_versions)]
         found: list[Any] = []
         while len(found) < wanted:
             ask = wanted - len(found)
@@ -185,17 +191,21 @@ class _Search:
                 self.params |= allowance.excluded()
             if ask < 1:
                 break
-            rows = work.conn.execute(statement, self.params | {"wanted": ask, "window": window}).all()
+            rows = work.conn.execute(statement, self.params | {"wanted": ask}).all()
             fit = [row for row in rows if allowance is None or allowance.admit(row)]
             self.claiming.lease(fit)
             found += fit
-            if len(rows) < ask or allowance is None:  # nothing is left, or nothing was refused
+            if len(rows) < ask:
+                if not keyed or self.params["window"] >= LIMITED_WINDOW or not self.goes_on_behind_window():
+                    break
+                self.params["window"] = LIMITED_WINDOW
+            elif len(fit) == ask:
                 break
         return found
 
     def goes_on_behind_window(self) -> bool:
-        conn = self.claiming.work.conn
-        return int(conn.execute(COUNT_HEAD, self.params | {"window": WINDOW}).scalar() or 0) >= WINDOW
+        waiting = self.claiming.work.conn.execute(COUNT_HEAD, self.params).scalar() or 0
+        return bool(waiting >= self.params["window"])
 
     def find_by_key(self, wanted: int) -> list[Any]:
         turns = self.claiming.work.caches.turns

@@ -58,6 +58,11 @@ class Allowance:
         keyed = self._rate is not None and self._rate.key is not None
         return (row.rate_key or "") if keyed else ""
 
+    @property
+    def keyed(self) -> bool:
+        """Tell whether a limit is kept for each value of a key."""
+        return any(limit is not None and limit.key is not None for limit in (self._concurrency, self._rate))
+
     def most(self) -> int:
         """Return how many more starts the limits without key allow."""
         most = UNLIMITED

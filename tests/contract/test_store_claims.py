@@ -211,16 +211,14 @@ def test_a_requeued_run_waits_for_the_one_of_its_key_that_runs(world: World):
     assert world.claim_ids() == [first]
 
 
-def test_a_long_backlog_of_one_key_does_not_hide_the_others(world: World, monkeypatch):
-    monkeypatch.setattr("eventproc.store.claim.WINDOW", 10)
+def test_a_long_backlog_of_one_key_does_not_hide_the_others(world: World):
     handler = world.handler()
-    first = world.runs(handler, 30, order_key="b")[0]
+    first = world.runs(handler, 3 * candidates.window(4), order_key="b")[0]
     others = [world.run(handler, order_key=key) for key in ("a", "c", "d", "e", "f", "a")]
     assert world.claim_ids(4) == [first, *others[:3]]
     assert world.claim_ids(1) == [others[3]]
     assert world.claim_ids(4) == [others[4]]
     assert world.claim_ids(4) == []
-    assert candidates.WINDOW > 10
 
 
 # ------------------------------------------------------------------------------------------------ limits
@@ -245,6 +243,14 @@ def test_concurrency_with_a_key_limits_each_value(world: World):
     ids = [world.run(handler, limit_key=key) for key in ("a", "a", "a", "b", "b", None)]
     assert set(world.claim_ids()) == {ids[0], ids[3], ids[5]}
     assert world.claim_ids() == []
+
+
+def test_a_long_backlog_of_one_limited_key_does_not_hide_the_others(world: World):
+    handler = world.handler(options=Options(concurrency=Concurrency(count=1, key="site")))
+    first = world.runs(handler, 3 * candidates.window(4), limit_key="a")[0]
+    others = [world.run(handler, limit_key=key) for key in ("b", "c", "c")]
+    assert world.claim_ids(4) == [first, *others[:2]]
+    assert world.claim_ids(4) == []
 
 
 def test_a_new_version_changes_the_limit_for_runs_that_wait(world: World):
