@@ -21,14 +21,14 @@ class StockKeeper:
 
     db: Any  # set by the platform before handle_events
 
-    def handle_events(self, events: list[dict[str, Any]], env: dict[str, Any]) -> list[dict[str, Any]]:
+    def handle_events(self, events: list[dict[str, Any]], env: dict[str, Any]) -> str:
         """Check the order; nothing outside is touched yet."""
         (event,) = events
         self.reserved = f"{event['count']} x {event['item']}"
         if event["count"] < 1:
             raise ValueError(f"an order of {event['count']} makes no sense")
         env["reserved"] = self.reserved
-        return events
+        return f"{self.reserved} in stock"
 
     def commit(self) -> None:
         """Here a mail would go out, or another system be told."""
@@ -52,7 +52,7 @@ def main() -> None:
         for count in (3, 0):
             accepted = conn.emit(HOOK, {"item": "pump", "count": count})
             run = conn.wait(accepted["runs"][0])
-            print(run["state"], (run["failure"] or {}).get("message", ""))
+            print(run["state"], "-", run["failure"]["message"] if run["failure"] else run["result"])
             for piece in conn.logs(run["id"]):
                 print("  ", piece["text"].strip())
         conn.deregister(handler.id)

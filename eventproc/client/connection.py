@@ -66,6 +66,7 @@ class Connection(Administration):
         if self._ca is not None and not Path(self._ca).is_file():
             raise ConfigError(f"ca: there is no file {self._ca!r}")
         self._transport: Transport | None = None
+        self._closed = False
         self._lock = threading.Lock()
 
     @property
@@ -91,9 +92,13 @@ class Connection(Administration):
 
     def close(self) -> None:
         """Close the sockets; the connection can not be used afterwards."""
-        self._http().close()
+        self._closed = True
+        if self._transport is not None:
+            self._transport.close()
 
     def _http(self) -> Transport:
+        if self._closed:
+            raise ServerUnreachable("this connection was closed")
         if self._transport is None:
             # The HTTP client is loaded at the first request, so that importing this stays light.
             from eventproc.client.transport import Transport  # noqa: PLC0415

@@ -70,7 +70,6 @@ class Transport:
         self._base = 0
         self._client: httpx.Client | None = None
         self._lock = threading.Lock()
-        self._closed = False
         _alive.add(self)
 
     @property
@@ -84,14 +83,18 @@ class Transport:
 
     def close(self) -> None:
         with self._lock:
-            client, self._client, self._closed = self._client, None, True
+            client, self._client = self._client, None
         if client is not None:
             client.close()
 
+    def __del__(self) -> None:
+        # People seldom close connections; sockets that are just dropped would be warned of.
+        if self._client is not None:
+            with contextlib.suppress(Exception):  # at the end of a process anything may be gone already
+                self._client.close()
+
     def _open(self) -> httpx.Client:
         with self._lock:
-            if self._closed:
-                raise ServerUnreachable("this connection was closed")
             if self._client is None:
                 self._client = self._new_client()
             return self._client

@@ -10,6 +10,7 @@ Only pickle's public parts and dill's table of types are used; nothing of dill i
 
 from __future__ import annotations
 
+import abc
 import builtins
 import contextlib
 import dataclasses
@@ -47,7 +48,10 @@ _SENTINELS = {
 _HEAP_TYPE = 1 << 9  # of a class's flags: made by a class statement
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...))
 _CLASS_LEFT_OUT = frozenset(
-    {"__dict__", "__weakref__", "_abc_impl", "__annotate__", "__annotate_func__", "__annotations_cache__"}
+    {
+        *("__dict__", "__weakref__", "_abc_impl", "__slotnames__"),
+        *("__annotate__", "__annotate_func__", "__annotations_cache__"),
+    }
 )
 _stock: Any = pickle._Pickler  # noqa: SLF001 - the pickler in Python, which dill extends too
 
@@ -432,12 +436,24 @@ class HandlerPickler(dill.Pickler):  # type: ignore[misc]  # dill has no types
         early = {name: value for name, value in members.items() if name == "__slots__" or _is_plain(value)}
         early.pop("__abstractmethods__", None)  # the metaclass computes its own, of a class without methods
         bases = obj.__bases__ if fields else vars(obj).get("__orig_bases__", obj.__bases__)
-        self._new_class(obj, bases, early)
+        self._new_class(obj, bases, {**early, "__qualname__": obj.__qualname__})
+        # What watches classes being made may have set members of its own: what they were at home is set again.
+        done = {"__slots__", "__module__", "__doc__"} if _is_watched(obj) else set(early)
         slots = vars(obj).get("__slots__", ())
+        done |= {slots} if isinstance(slots, str) else set(slots)
         for name, value in members.items():
-            if name not in early and name not in ((slots,) if isinstance(slots, str) else slots):
+            if name not in done:
                 self._set_member(obj, name, value)
+        if isinstance(obj, abc.ABCMeta):
+            self._register_again(obj)
         self._write_get(obj)
+
+    def _register_again(self, obj: type[Any]) -> None:
+        """Make the classes virtual subclasses again that were at home."""
+        registry = abc._get_dump(obj)[0]  # type: ignore[attr-defined]  # noqa: SLF001 - there is no public way
+        known = [known for reference in registry if (known := reference()) is not None]
+        for subclass in sorted(known, key=lambda cls: (cls.__module__, cls.__qualname__)):
+            self._call(operator.methodcaller("register", subclass), obj)
 
     def _new_class(self, obj: type[Any], bases: tuple[Any, ...], early: Mapping[str, Any]) -> None:
         keywords = {} if type(obj) is type else {"metaclass": type(obj)}
@@ -577,6 +593,11 @@ def _way(stack: list[Any]) -> list[str]:
 def _is_generated(obj: types.FunctionType) -> bool:
     """Say whether a function was made of text, as dataclasses do: its variables are nobody's."""
     return obj.__code__.co_filename == "<string>"
+
+
+def _is_watched(cls: type[Any]) -> bool:
+    """Say whether somebody's code runs when a class is made: a metaclass, or `__init_subclass__` of a base."""
+    return type(cls) not in (type, abc.ABCMeta) or hasattr(super(cls, cls).__init_subclass__, "__func__")
 
 
 def _is_plain(value: object) -> bool:

@@ -53,9 +53,9 @@ def test_register_and_emit(platform):
 def test_class_handler(platform):
     lines = example(platform, "class_handler.py")
     assert lines == [
-        "succeeded ",
+        "succeeded - 3 x pump in stock",
         "   reserved 3 x pump",
-        "failed an order of 0 makes no sense",
+        "failed - an order of 0 makes no sense",
         "   gave 0 x pump back",
     ]
 
