@@ -190,7 +190,12 @@ class Settings(BaseSettings):
     """Everything that can be set."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__", validate_default=True
+        frozen=True,
+        extra="forbid",
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        validate_default=True,
     )
 
     data: DataPath = Field(default_factory=default_data_dir)
@@ -201,14 +206,15 @@ class Settings(BaseSettings):
     broker_url: SecretUrl | None = None
     smtp_url: SecretUrl | None = None
     secret_key: SecretStr | None = None
-    public_url: str | None = None
+    public_url: Annotated[str, Field(pattern=r"^https?://")] | None = (
+        None  # as people reach the API, for links in mails
+    )
     mail_sender: str = "eventproc <eventproc@localhost>"
     templates: DataPath | None = None
     project: DataPath | None = None  # directory with hooks/ (and handlers/); the settings file's own unless said
     unsafe_sandbox: bool = False
     durability: Literal["normal", "full"] = "normal"
     max_payload: Bytes = "1MB"  # type: ignore[assignment]
-    max_backlog: int | None = Field(default=None, gt=0)  # waiting runs of one handler, above which emitting is refused
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "console", "json"] = "auto"
     worker: WorkerSection = WorkerSection()

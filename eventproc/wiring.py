@@ -8,6 +8,7 @@ Nothing is built, opened or imported before it is asked for: each role pays for 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import secrets
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 import structlog
 
 from eventproc.abc import Blobs, Bus, Clock, Mailer, Renderer, RetentionPolicy, Sandbox, Store
-from eventproc.config import Settings, load
+from eventproc.config import Address, Settings, load
 from eventproc.engine.clock import SystemClock
 from eventproc.errors import ConfigError, EventprocError
 from eventproc.model import Accepted, HookSpec, NewEvent, Role
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 ADMIN = "admin"
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # compared with, not bound
 
 
 class _Closable(Protocol):
@@ -75,7 +77,7 @@ class Platform:
     def sandbox(self) -> Sandbox:
         from eventproc.sandbox.forkserver import ForkServerSandbox
 
-        return self._keep(ForkServerSandbox())
+        return self._keep(ForkServerSandbox(allow_unsafe=self.settings.unsafe_sandbox))
 
     @cached_property
     def mailer(self) -> Mailer:
@@ -88,12 +90,17 @@ class Platform:
     def renderer(self) -> Renderer:
         from eventproc.notify import TemplateRenderer
 
-        return TemplateRenderer(self.settings.templates, self.base_url)
+        override = self.settings.templates
+        if override is not None and not override.is_dir():
+            raise ConfigError(f"the directory of mail templates {override} does not exist (setting 'templates')")
+        return TemplateRenderer(override, self.base_url)
 
     @property
     def base_url(self) -> str:
         """Where people reach the platform."""
-        return (self.settings.public_url or f"http://{self.settings.http}").rstrip("/")
+        listens = self.settings.http
+        local = Address(EVERYWHERE.get(listens.host, listens.host), listens.port)
+        return (self.settings.public_url or f"http://{local}").rstrip("/")
 
     @cached_property
     def cache(self) -> CatalogueCache:
@@ -283,7 +290,13 @@ def emit_in_session(session: Any, event: NewEvent, *, settings: Settings | None 
     platform = _session_platform(settings or load())
     tx = platform.store.join(session)
     verdict = accept_events(
-        tx, platform.cache.current(tx), [event], user_id=None, now_us=platform.clock.now_us(), bus=platform.bus
+        tx,
+        platform.cache.current(tx),
+        [event],
+        user_id=None,
+        now_us=platform.clock.now_us(),
+        max_payload_bytes=platform.settings.max_payload,
+        bus=platform.bus,
     )[0]
     if isinstance(verdict, EventprocError):
         raise verdict
@@ -293,7 +306,11 @@ def emit_in_session(session: Any, event: NewEvent, *, settings: Settings | None 
 def _session_platform(settings: Settings) -> Platform:
     """Return this process's platform for those settings: its store and bus are kept over calls."""
     with _lock:
-        return _for_sessions.setdefault(settings.database, Platform(settings))
+        platform = _for_sessions.get(settings.database)
+        if platform is None:
+            platform = _for_sessions[settings.database] = Platform(settings)
+            atexit.register(platform.close)
+        return platform
 
 
 __all__: Sequence[str] = ["Platform", "SystemClock", "emit_in_session", "load_hooks", "make_private"]

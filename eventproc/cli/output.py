@@ -16,6 +16,7 @@ from eventproc.cli.base import state
 
 # Everything that could move a terminal's cursor, change its colours or turn text around; new line and tab stay.
 UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+SHORT = 20  # characters: a column no wider is not broken
 STATE_COLOURS = {
     "succeeded": "green",
     "sent": "green",
@@ -107,8 +108,9 @@ def _rich_table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
     from rich.text import Text
 
     shown = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for head in heads:
-        shown.add_column(head, overflow="fold")
+    for index, head in enumerate(heads):
+        short = max(len(line[index]) for line in lines) <= SHORT
+        shown.add_column(head, overflow="ellipsis" if short else "fold", no_wrap=short)
     for line in lines:
         shown.add_row(*(Text(text, style=STATE_COLOURS.get(text, "")) for text in line))
     Console(highlight=False, no_color=bool(os.environ.get("NO_COLOR"))).print(shown)

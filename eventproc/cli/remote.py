@@ -9,7 +9,8 @@ from urllib.parse import quote as _quote
 
 from eventproc.cli.base import state
 from eventproc.client import Connection
-from eventproc.errors import Conflict, UnknownHandler
+from eventproc.client.endpoint import ENDPOINT_VARIABLES, KEY_VARIABLES, local_endpoint, parse_endpoint
+from eventproc.errors import ConfigError, Conflict, Unauthorized, UnknownHandler
 
 PAGE = 500  # items
 TIMEOUT_S = 60.0
@@ -67,11 +68,38 @@ def connect() -> Remote:
     Raises ConfigError when there is nothing to connect to.
     """
     said = state()
-    if not (said.endpoint or os.environ.get("EVENTPROC_ENDPOINTS")) and not os.environ.get("EVENTPROC_DATA"):
-        from eventproc.config import load
+    endpoint = said.endpoint or _environment(ENDPOINT_VARIABLES)
+    key = said.api_key or _environment(KEY_VARIABLES)
+    if endpoint is None or key is None:
+        endpoint, key = _local(endpoint, key)
+    return Remote(Connection(endpoint, key, timeout=TIMEOUT_S))
 
-        os.environ["EVENTPROC_DATA"] = str(load(config=said.config).data)  # eventproc.toml may say where it is
-    return Remote(Connection(said.endpoint, said.api_key, timeout=TIMEOUT_S))
+
+def _environment(names: tuple[str, ...]) -> str | None:
+    return next((value for name in names if (value := os.environ.get(name, "").strip())), None)
+
+
+def _local(endpoint: str | None, key: str | None) -> tuple[str, str | None]:
+    """Complete endpoint and key from the platform of this machine, wherever its settings say that its data are."""
+    from eventproc.config import load
+
+    settings = load(config=state().config)
+    local = local_endpoint(settings.data)
+    if endpoint is None and local is None:
+        raise ConfigError(
+            f"no platform runs on {settings.data}: start one with `eventproc serve`, "
+            "or say --endpoint or EVENTPROC_ENDPOINTS, or EVENTPROC_DATA for another directory"
+        )
+    chosen = endpoint or local
+    assert chosen is not None
+    # The admin key of this machine's platform is for that platform alone, not for whoever is addressed.
+    if key is None and local is not None and parse_endpoint(chosen) == parse_endpoint(local):
+        try:
+            key = settings.admin_key_file.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            reason = f"{settings.admin_key_file} can not be read ({error.strerror})"
+            raise Unauthorized(f"no API key: {reason}; say --api-key or set EVENTPROC_API_KEY") from error
+    return chosen, key
 
 
 def find_handler(remote: Remote, which: str) -> dict[str, Any]:

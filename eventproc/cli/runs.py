@@ -15,7 +15,7 @@ from eventproc.cli.remote import Remote, connect, find_handler
 from eventproc.errors import NotFound
 
 FINAL = ("succeeded", "failed", "commit_failed", "cancelled")
-COLUMNS = ["id", "state", "hook", "handler", "version", "event_id", "attempt", "created_at", "finished_at"]
+COLUMNS = ["id", "state", "hook", "handler", "event_id", "attempt", "created_at"]
 POLL_S = 0.5
 
 
@@ -45,7 +45,7 @@ def list_(states: tuple[str, ...], limit: int, **which: str | None) -> None:
 
 
 def _row(run: dict[str, Any]) -> dict[str, Any]:
-    return {"handler": run.get("handler_name") or run.get("handler_id"), **run}
+    return {"handler": f"{run.get('handler_name')} v{run.get('version')}", **run}
 
 
 @runs.command("show")

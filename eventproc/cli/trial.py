@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,9 @@ from eventproc.cli.base import Command, split_tags, state
 from eventproc.cli.emit import read_json
 from eventproc.cli.runs import show_trial
 from eventproc.errors import EventprocError, PluginError
+
+if TYPE_CHECKING:
+    from eventproc.config import Settings
 
 
 @click.command(cls=Command)
@@ -27,24 +30,28 @@ def test(file: Path, *, event: str | None, hook: str | None, name: str | None, t
 
     No server is needed, and nothing is kept: what a handler emits, inserts and uploads is shown and forgotten.
     """
+    from eventproc.config import load as load_settings
     from eventproc.plugins import load, marked_handlers
 
     found = [item for item in marked_handlers(load(file)) if name in (None, item.mark.name)]
     if not found:
         raise PluginError(f"{file}: marks no handler{f' named {name!r}' if name else ''} with @register(...)")
     payload = read_json(event if event is None or event[:1] in "@{-" else f"@{event}") if event is not None else None
-    results = [_try(item, payload=payload, hook=hook, tags=split_tags(tags)) for item in found]
+    settings = load_settings(config=state().config)
+    results = [_try(item, settings, payload=payload, hook=hook, tags=split_tags(tags)) for item in found]
     output.show(results, lambda: _show(results))
     return 1 if any(result.get("failure") for result in results) else 0
 
 
-def _try(item: Any, *, payload: dict[str, Any] | None, hook: str | None, tags: list[str]) -> dict[str, Any]:
+def _try(
+    item: Any, settings: Settings, *, payload: dict[str, Any] | None, hook: str | None, tags: list[str]
+) -> dict[str, Any]:
     from eventproc.sandbox.forkserver import ForkServerSandbox
     from eventproc.testing import Harness
 
     wanted = hook or item.mark.hook
-    with Harness(sandbox=ForkServerSandbox()) as harness:
-        for definition in _project_hooks():
+    with Harness(sandbox=ForkServerSandbox(allow_unsafe=settings.unsafe_sandbox)) as harness:
+        for definition in _project_hooks(settings):
             harness.use.hooks.put(harness.admin, definition.pop("name"), definition)
         if payload is not None and not _known(harness, wanted):
             harness.add_hook(wanted)
@@ -62,12 +69,11 @@ def _known(harness: Any, hook: str) -> bool:
     return True
 
 
-def _project_hooks() -> list[dict[str, Any]]:
+def _project_hooks(settings: Settings) -> list[dict[str, Any]]:
     """Return the hooks of the project that the settings name; broken ones are reported."""
-    from eventproc.config import load
     from eventproc.wiring import load_hooks
 
-    specs, problems = load_hooks(load(config=state().config))
+    specs, problems = load_hooks(settings)
     for problem in problems:
         output.note(f"{output.style('warning', fg='yellow')}: {output.plain(problem)}")
     return [

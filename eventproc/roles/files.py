@@ -13,6 +13,7 @@ from pathlib import Path
 
 from eventproc.config import Address
 from eventproc.errors import ConfigError, Conflict
+from eventproc.wiring import EVERYWHERE
 
 BACKLOG = 1024  # connections that wait while the API restarts
 
@@ -105,8 +106,7 @@ def _why_not(address: Address, error: OSError, variable: str, any_port: str) -> 
 def url_of(sock: socket.socket) -> str:
     """Return the URL under which this machine reaches a listening socket."""
     host, port = sock.getsockname()[:2]
-    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # compared, not bound
-    return f"http://{Address(local, port)}"
+    return f"http://{Address(EVERYWHERE.get(host, host), port)}"
 
 
 @contextlib.contextmanager

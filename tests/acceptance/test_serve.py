@@ -13,7 +13,7 @@ import subprocess
 import urllib.request
 
 import pytest
-from serving import alive
+from serving import Served, alive
 from waiting import wait_until
 
 from eventproc import Connection
@@ -34,6 +34,23 @@ def finished(conn: Connection, count: int) -> list[dict]:
 def greet(db, who, **kwargs):
     print(f"hello {who}")
     return f"greeted {who}"
+
+
+def endless(db, **kwargs):
+    import time
+
+    print("started", flush=True)
+    time.sleep(500)
+
+
+def start_run(served: Served, handler) -> int:
+    """Register a handler, emit its event, and wait until the handler says that it started."""
+    conn = served.connect()
+    conn.put_hook("work", summary="x", sample={})
+    conn.register(handler, hook="work", timeout=600)
+    run_id = conn.emit("work", {})["runs"][0]
+    wait_until(lambda: "started" in "".join(chunk["text"] for chunk in conn.logs(run_id)), what="the handler to start")
+    return run_id
 
 
 def test_from_nothing_to_a_handler_that_ran_and_a_mail_that_tells_of_it(platform):
@@ -101,23 +118,16 @@ def test_a_restart_keeps_keys_handlers_and_history(serve):
 # ------------------------------------------------------------------------------------------------- stopping
 
 
-def test_a_graceful_stop_lets_a_running_handler_finish(serve, tmp_path):
-    served = serve()
-    conn = served.connect()
-    flag = tmp_path / "started"
-
-    def slow(db, path, **kwargs):
-        import pathlib
+def test_a_graceful_stop_lets_a_running_handler_finish(serve):
+    def slow(db, **kwargs):
         import time
 
-        pathlib.Path(path).touch()
+        print("started", flush=True)
         time.sleep(2)
         return "finished"
 
-    conn.put_hook("work", summary="x", sample={"path": "p"})
-    conn.register(slow, hook="work")
-    run_id = conn.emit("work", {"path": str(flag)})["runs"][0]
-    wait_until(flag.exists, what="the handler to start")
+    served = serve()
+    run_id = start_run(served, slow)
     assert served.stop() == 0
     assert not (served.data / "endpoints.json").exists()
     served.start()
@@ -125,45 +135,27 @@ def test_a_graceful_stop_lets_a_running_handler_finish(serve, tmp_path):
     assert (run["state"], run["result"], run["attempt"], run["interruptions"]) == ("succeeded", "finished", 1, 0)
 
 
-def test_a_handler_that_outlasts_the_grace_is_given_back_and_runs_again(serve, tmp_path):
-    served = serve(EVENTPROC_WORKER__GRACE="1s")
-    conn = served.connect()
-    flag = tmp_path / "started"
-
-    def first_time_for_ever(db, path, **kwargs):
-        import pathlib
+def test_a_handler_that_outlasts_the_grace_is_given_back_and_runs_again(serve):
+    def waits_for_a_sign(db, **kwargs):
         import time
 
-        if not pathlib.Path(path).exists():
-            pathlib.Path(path).touch()
-            time.sleep(50)
-        return "second time"
+        print("started", flush=True)
+        if not db.events(hook="sign"):
+            time.sleep(500)
+        return "saw the sign"
 
-    conn.put_hook("work", summary="x", sample={"path": "p"})
-    conn.register(first_time_for_ever, hook="work")
-    run_id = conn.emit("work", {"path": str(flag)})["runs"][0]
-    wait_until(flag.exists, what="the handler to start")
+    served = serve(EVENTPROC_WORKER__GRACE="1s")
+    run_id = start_run(served, waits_for_a_sign)
+    served.connect().put_hook("sign", summary="x", sample={})
+    served.connect().emit("sign", {})
     assert served.stop() == 0
     served.start()
-    assert served.connect().wait(run_id)["result"] == "second time"
+    assert served.connect().wait(run_id)["result"] == "saw the sign"
 
 
-def test_a_second_signal_ends_at_once(serve, tmp_path):
+def test_a_second_signal_ends_at_once(serve):
     served = serve(EVENTPROC_WORKER__GRACE="600s")
-    conn = served.connect()
-    flag = tmp_path / "started"
-
-    def endless(db, path, **kwargs):
-        import pathlib
-        import time
-
-        pathlib.Path(path).touch()
-        time.sleep(500)
-
-    conn.put_hook("work", summary="x", sample={"path": "p"})
-    conn.register(endless, hook="work", timeout=600)
-    conn.emit("work", {"path": str(flag)})
-    wait_until(flag.exists, what="the handler to start")
+    start_run(served, endless)
     tree = served.tree()
     served.process.send_signal(signal.SIGINT)
     wait_until(lambda: "a second signal ends at once" in served.tail(), what="the stop to begin")
@@ -172,22 +164,9 @@ def test_a_second_signal_ends_at_once(serve, tmp_path):
     wait_until(lambda: not any(alive(pid) for pid in tree), what="all processes to be gone, the handler's too")
 
 
-def test_killing_the_supervisor_takes_everything_down(serve, tmp_path):
+def test_killing_the_supervisor_takes_everything_down(serve):
     served = serve()
-    conn = served.connect()
-    flag = tmp_path / "started"
-
-    def endless(db, path, **kwargs):
-        import pathlib
-        import time
-
-        pathlib.Path(path).touch()
-        time.sleep(500)
-
-    conn.put_hook("work", summary="x", sample={"path": "p"})
-    conn.register(endless, hook="work", timeout=600)
-    conn.emit("work", {"path": str(flag)})
-    wait_until(flag.exists, what="the handler to start")
+    start_run(served, endless)
     assert len(served.tree()) > len(ROLES)
     served.kill_all()
 

@@ -223,7 +223,7 @@ def test_only_the_password_of_a_url_is_masked(url, shown):
 
 
 def test_settings_survive_the_way_through_an_environment(monkeypatch):
-    write('log_level = "error"\nmax_backlog = 7\n[retention]\nevents = "forever"\n[worker]\nlease = "1h30m"\n')
+    write('log_level = "error"\ndurability = "full"\n[retention]\nevents = "forever"\n[worker]\nlease = "1h30m"\n')
     monkeypatch.setenv("EVENTPROC_SMTP_URL", "smtp://a:b@h")
     settings = load()
     for name, value in settings.as_environ().items():
