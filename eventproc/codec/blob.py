@@ -21,6 +21,7 @@ import threading
 import types
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import dill
@@ -258,10 +259,18 @@ def _check_names(pickler: HandlerPickler) -> None:
 def source_of(handler: Any) -> str | None:
     """Return a callable's source text, dedented; None where there is none."""
     inner = _inner(handler)
+    _refresh_lines(_filename(inner))
     try:
         return textwrap.dedent(inspect.getsource(inner))
     except (OSError, TypeError, SyntaxError, IndexError):
         return _class_source(inner) if isinstance(inner, type) else None
+
+
+def _refresh_lines(filename: str | None) -> None:
+    """Forget lines that somebody put into linecache for a file that is there: they may be a part of it only."""
+    entry = linecache.cache.get(filename or "")
+    if filename and entry is not None and len(entry) == 4 and entry[1] is None and Path(filename).is_file():
+        linecache.cache.pop(filename, None)
 
 
 def _class_source(cls: type[Any]) -> str | None:

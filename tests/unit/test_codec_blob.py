@@ -600,6 +600,14 @@ def test_the_source_is_of_what_was_written():
     assert pack(closure_over(1)).source.startswith("def handler(db):\n    nonlocal n")
 
 
+def test_the_source_is_the_files_even_where_somebody_changed_linecache(monkeypatch):
+    """A handler that ran in this process (as in tests of handlers) leaves its own lines under the file's name."""
+    import linecache
+
+    monkeypatch.setitem(linecache.cache, __file__, (3, None, ["x\n"] * 3, __file__))
+    assert pack(uses_helper).source == "def uses_helper(db, x):\n    return helper(x)\n"
+
+
 def test_without_source_there_is_none():
     assert pack(made("def handler(db): return 1")).source is None
 
