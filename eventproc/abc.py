@@ -181,8 +181,13 @@ class RunRows(Protocol):
         running → queued, or failed ("lost") after `max_interruptions`; committing → commit_failed ("interrupted").
         """
 
-    def next_due_us(self) -> int | None:
-        """Return when the next queued or retrying run is due."""
+    def next_due_us(self, *, after_us: int | None = None) -> int | None:
+        """
+        Return when the next queued or retrying run is due that is not paused; for an exhausted rate, when it resumes.
+
+        That can lie in the past: such a run waits behind its order key or a limit. With `after_us` only later times
+        count: a worker that has just claimed asks for what comes next.
+        """
 
     def get(self, run_id: int) -> Run | None: ...
 

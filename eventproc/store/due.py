@@ -7,33 +7,37 @@ from typing import Final
 from sqlalchemy import bindparam, func, select, text
 
 from eventproc.store.base import Work
-from eventproc.store.lanes import Lanes
+from eventproc.store.lanes import Lane, Lanes
 from eventproc.store.limits import Allowance
-from eventproc.store.roster import roster
+from eventproc.store.roster import Entry, roster
 from eventproc.store.schema import WAITING, runs
 
-NEVER: Final = 0  # a window that ended before this is over; none did
+LONG_AGO_US: Final = -(1 << 62)
 
-_FIRST = select(func.min(runs.c.due_us)).where(runs.c.lane_id == bindparam("lane_id"), text(WAITING))
+_FIRST = select(func.min(runs.c.due_us)).where(
+    runs.c.lane_id == bindparam("lane_id"), text(WAITING), runs.c.due_us > bindparam("after_us")
+)
 
 
-def next_due_us(work: Work) -> int | None:
-    """
-    Return when the next run of a lane that is not paused is due; for an exhausted rate, when it resumes.
-
-    That can lie in the past: the run then waits behind its order key or a limit by key.
-    """
+def next_due_us(work: Work, after_us: int) -> int | None:
+    """Return the first time behind `after_us` at which a run may start, see `eventproc.abc.RunRows.next_due_us`."""
     known = roster(work)
-    earliest: int | None = None
+    times = []
     for lane in Lanes(work).waiting():
         entry = known.runnable(lane.handler_id, lane.hook)
-        due: int | None = work.conn.execute(_FIRST, {"lane_id": lane.id}).scalar() if entry else None
-        if entry is None or due is None:
-            continue
-        if entry.limited:
-            allowance = Allowance(work, entry.options, lane.handler_id, NEVER)
-            if allowance.full():
-                continue  # the end of one of its runs wakes the workers
-            due = max(due, allowance.resumes_us() or due)
-        earliest = due if earliest is None else min(earliest, due)
-    return earliest
+        due = _due(work, lane, entry, after_us) if entry is not None else None
+        if due is not None:
+            times.append(due)
+    return min(times, default=None)
+
+
+def _due(work: Work, lane: Lane, entry: Entry, after_us: int) -> int | None:
+    resumes: int | None = None
+    if entry.limited:
+        allowance = Allowance(work, entry.options, lane.handler_id, after_us)
+        if allowance.full():
+            return None  # the end of one of its runs wakes the workers
+        resumes = allowance.resumes_us()
+    wanted = LONG_AGO_US if resumes is not None else after_us  # those that waited for the rate start with its window
+    due: int | None = work.conn.execute(_FIRST, {"lane_id": lane.id, "after_us": wanted}).scalar()
+    return due if due is None or resumes is None else max(due, resumes)

@@ -11,7 +11,7 @@ from eventproc.errors import NotFound
 from eventproc.model import Claim, Finish, LogChunk, NewRun, Run, RunFilter
 from eventproc.store import claim, finish, requeue
 from eventproc.store.base import Rows, any_of
-from eventproc.store.due import next_due_us
+from eventproc.store.due import LONG_AGO_US, next_due_us
 from eventproc.store.lanes import LaneName, Lanes
 from eventproc.store.reading import RunPages
 from eventproc.store.schema import OPEN, UNSUCCEEDED, WAITING, events, lanes, run_logs, runs
@@ -109,9 +109,9 @@ class SqlRuns(Rows):
         """Take back leases that ran out. Return the runs as they now stand."""
         return finish.expire_leases(self.work, now_us=now_us, max_interruptions=max_interruptions, limit=limit)
 
-    def next_due_us(self) -> int | None:
-        """Return when the next queued or retrying run is due."""
-        return next_due_us(self.work)
+    def next_due_us(self, *, after_us: int | None = None) -> int | None:
+        """Return when the next queued or retrying run is due, with `after_us` the first that is due later."""
+        return next_due_us(self.work, LONG_AGO_US if after_us is None else after_us)
 
     def get(self, run_id: int) -> Run | None:
         return RunPages(self.work).get(run_id)

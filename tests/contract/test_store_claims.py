@@ -270,6 +270,7 @@ def test_a_rate_limits_starts_in_a_window(world: World):
     assert world.claim_ids() == []
     with world.store.read() as tx:
         assert tx.runs.next_due_us() == start + 10_000_000
+        assert tx.runs.next_due_us(after_us=world.now_us) == start + 10_000_000
     world.later(7)
     assert world.claim_ids() == ids[2:4]
     world.later(10)
@@ -305,6 +306,8 @@ def test_the_next_due_time_is_that_of_the_first_waiting_run(world: World):
     world.run(handler, due_us=7_000_000)
     with world.store.read() as tx:
         assert tx.runs.next_due_us() == 7_000_000
+        assert tx.runs.next_due_us(after_us=7_000_000) == 9_000_000
+        assert tx.runs.next_due_us(after_us=9_000_000) is None
 
 
 # ------------------------------------------------------------------------------------------------ two workers
