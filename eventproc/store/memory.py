@@ -24,7 +24,9 @@ class MemoryStore(SqlStore):
     """
 
     def __init__(self) -> None:
-        engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+        engine = create_engine(
+            "sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False}, hide_parameters=True
+        )
         sqlite.prepare(engine, write=True, durability="normal", busy_timeout_s=sqlite.BUSY_TIMEOUT_S, memory=True)
         super().__init__(engine, engine, sqlite.SqliteBulk(), lock=None)
         self._turn = threading.RLock()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import URL, create_engine, make_url
 from sqlalchemy.exc import ArgumentError
@@ -12,6 +12,9 @@ from sqlalchemy.pool import QueuePool
 from eventproc.errors import ConfigError
 from eventproc.store import sqlite
 from eventproc.store.sqlstore import SqlStore, WriterLock
+
+# What users say does not belong into error texts.
+COMMON: Final[dict[str, Any]] = {"hide_parameters": True}
 
 
 def open_url(url: str, *, durability: str = "normal") -> SqlStore:
@@ -36,19 +39,33 @@ def open_url(url: str, *, durability: str = "normal") -> SqlStore:
 def _open_sqlite(url: URL, durability: str) -> SqlStore:
     if not url.database or url.database == ":memory:":
         raise ConfigError("a SQLite database needs a path, sqlite:///PATH; for tests there is store.memory.MemoryStore")
+    unknown = sorted(set(url.query) - {"busy_timeout"})
+    if unknown:
+        raise ConfigError(f"the database URL has unknown settings: {', '.join(unknown)}; SQLite knows busy_timeout")
     given = url.query.get("busy_timeout", str(sqlite.BUSY_TIMEOUT_S))
     try:
         busy_timeout_s = float(str(given))
     except ValueError as error:
         raise ConfigError(f"busy_timeout is {given!r}; it must be a number of seconds") from error
-    Path(url.database).expanduser().parent.mkdir(parents=True, exist_ok=True)
-    plain = URL.create("sqlite", database=str(Path(url.database).expanduser()))
-    common: dict[str, Any] = {"poolclass": QueuePool, "connect_args": {"check_same_thread": False}}
+    plain = URL.create("sqlite", database=str(_private_file(url.database)))
+    common: dict[str, Any] = COMMON | {"poolclass": QueuePool, "connect_args": {"check_same_thread": False}}
     writer = create_engine(plain, pool_size=1, max_overflow=0, **common)
     reader = create_engine(plain, pool_size=8, max_overflow=24, **common)
     for engine, write in ((writer, True), (reader, False)):
         sqlite.prepare(engine, write=write, durability=durability, busy_timeout_s=busy_timeout_s)
     return SqlStore(writer, reader, sqlite.SqliteBulk(), lock=WriterLock())
+
+
+def _private_file(name: str) -> Path:
+    """Make the file if need be, readable to its owner only: payloads, mails and digests of keys are in it."""
+    path = Path(name).expanduser()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            path.touch(mode=0o600)
+    except OSError as error:
+        raise ConfigError(f"the database file {path} can not be made: {error.strerror}") from error
+    return path
 
 
 def _open_postgres(url: URL) -> SqlStore:
@@ -57,7 +74,7 @@ def _open_postgres(url: URL) -> SqlStore:
     except ImportError as error:
         raise ConfigError("PostgreSQL needs psycopg: install eventproc[postgresql]") from error
     plain = url.set(drivername="postgresql+psycopg")
-    common: dict[str, Any] = {"pool_pre_ping": False, "pool_recycle": 1800}
+    common: dict[str, Any] = COMMON | {"pool_recycle": 1800, "connect_args": {"application_name": "eventproc"}}
     writer = create_engine(plain, pool_size=8, max_overflow=24, **common)
     reader = create_engine(
         plain,

@@ -14,6 +14,7 @@ from eventproc.errors import ConfigError, EventprocError, StoreUnavailable
 from eventproc.store.base import Bulk, BulkUpdate, Row
 
 BUSY_TIMEOUT_S: Final = 30.0
+JOURNAL_LIMIT: Final = 64 << 20  # bytes that the write-ahead log keeps once it is worked off
 BUSY_POLL_S: Final = 0.0005  # SQLite's own back-off sleeps up to 0.1 s: far too long between short transactions
 BUSY_POLL_MAX_S: Final = 0.005
 
@@ -73,6 +74,7 @@ def prepare(engine: Engine, *, write: bool, durability: str, busy_timeout_s: flo
         dbapi.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
         dbapi.execute("PRAGMA foreign_keys = ON")
         dbapi.execute("PRAGMA temp_store = MEMORY")
+        dbapi.execute(f"PRAGMA journal_size_limit = {JOURNAL_LIMIT}")
         dbapi.execute("PRAGMA cache_size = -32000")
         if not write:
             dbapi.execute("PRAGMA query_only = ON")

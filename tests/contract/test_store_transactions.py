@@ -401,11 +401,21 @@ def test_a_server_that_is_not_there_is_unavailable():
         ("mysql://x/y", "not supported"),
         ("sqlite://", "needs a path"),
         ("sqlite:///x.db?busy_timeout=soon", "number of seconds"),
+        ("sqlite:///x.db?timeout=5", "unknown settings: timeout"),
+        ("sqlite:////proc/none/x.db", "can not be made"),
     ],
 )
 def test_a_bad_url_says_what_is_wrong(url, text):
     with pytest.raises(ConfigError, match=text):
         open_store(url)
+
+
+def test_a_new_database_file_is_its_owners_own(tmp_path):
+    store = open_store(f"sqlite:///{tmp_path}/new/a.db")
+    store.upgrade()
+    assert (tmp_path / "new" / "a.db").stat().st_mode & 0o077 == 0
+    assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "new").iterdir())
+    store.close()
 
 
 def test_a_password_is_never_in_an_error():
