@@ -71,10 +71,13 @@ class Batches(Generic[T]):
 
     def _collect(self, first: T, ready_at: float) -> tuple[list[T], bool]:
         batch = [first]
+        wait_s = ready_at - time.monotonic()
+        if wait_s > 0 and self._items.qsize() < self._max_items:
+            # Asleep, not waiting at the queue: each item would wake this thread, and cost its sender more than itself.
+            time.sleep(wait_s)
         while len(batch) < self._max_items:
             try:
-                wait_s = ready_at - time.monotonic()
-                item = self._items.get(timeout=wait_s) if wait_s > 0 else self._items.get_nowait()
+                item = self._items.get_nowait()
             except queue.Empty:
                 break
             if item is None:

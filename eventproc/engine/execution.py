@@ -7,7 +7,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -251,40 +250,39 @@ class Executor:
         result = None if claim.callbacks_only else outcome.result_json
         finish = Finish(run_id=claim.run_id, token=claim.token, state=state, result_json=result, **figures)
         conclusion = Conclusion(claim=claim, finish=finish, effects=effects, logs=tuple(session.take_logs()))
-        future = self._finisher.submit(conclusion)
         if not (outcome.callbacks or outcome.rollbacks):
-            future.add_done_callback(lambda done: self._written(done, None, claim, session, figures))
+            self._finisher.submit(conclusion, lambda answer: self._written(answer, None, claim, session, figures))
             return
         # The child must not go on to another run: what happens next is decided by this transaction.
         if outcome.callbacks:
             self._leases.committing(claim)
-        if _wait(future) is Written.YES and outcome.callbacks:
+        answer = self._finisher.write(conclusion)
+        if answer is Written.YES and outcome.callbacks:
             self._settle(child, claim, session)
         else:
-            self._written(future, child, claim, session, figures)
+            self._written(answer, child, claim, session, figures)
 
     def _written(
         self,
-        future: Future[Written],
+        answer: Written | Exception,
         child: Child | None,
         claim: Claim,
         session: RunSession,
         figures: dict[str, Any],
     ) -> None:
         """Deal with the answer to the transaction of a success."""
-        error = future.exception()
-        if error is None and future.result() is Written.YES:
+        if answer is Written.YES:
             self._leases.release(claim)
-        elif error is None:
+        elif answer is Written.STALE:
             if child is not None:
                 child.settle(claim.run_id, "rollback")
             session.discard()
             self._leases.release(claim)
         else:
-            self._refused(child, claim, session, error, figures)
+            self._refused(child, claim, session, answer, figures)
 
     def _refused(
-        self, child: Child | None, claim: Claim, session: RunSession, error: BaseException, figures: dict[str, Any]
+        self, child: Child | None, claim: Claim, session: RunSession, error: Exception, figures: dict[str, Any]
     ) -> None:
         """The run was fine, what it asked for can not be written: then nothing of it is."""
         rolled_back = None
@@ -321,7 +319,7 @@ class Executor:
         self._submit(Conclusion(claim=claim, finish=finish, logs=logs))
 
     def _submit(self, conclusion: Conclusion) -> None:
-        self._finisher.submit(conclusion).add_done_callback(lambda _: self._leases.release(conclusion.claim))
+        self._finisher.submit(conclusion, lambda _: self._leases.release(conclusion.claim))
 
     def _figures(self, outcome: Outcome) -> dict[str, Any]:
         return {
@@ -348,11 +346,6 @@ def _in_turn(
         if outcome.run_id != claim.run_id:
             raise SandboxError(f"the sandbox reported run {outcome.run_id} in place of {claim.run_id}")
         yield claim, session, outcome
-
-
-def _wait(future: Future[Written]) -> Written | None:
-    """Wait for a transaction; None when it failed."""
-    return None if future.exception() is not None else future.result()
 
 
 def _effects_of(session: RunSession) -> Effects:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import queue
 import time
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -40,10 +40,13 @@ class _Spoilt(Exception):
         self.cause = cause
 
 
+Done = Callable[[Written | Exception], None]
+
+
 @dataclass(slots=True)
 class _Job:
     conclusion: Conclusion
-    future: Future[Written]
+    done: Done
 
 
 @dataclass(slots=True)
@@ -61,7 +64,8 @@ class Finisher:
     Takes conclusions from the slots and writes them, fenced, in few transactions.
 
     While the store can not be used they are kept, and written when it is back: the store itself then says whose
-    lease has run out. A conclusion whose effects can not be written fails its future and leaves its neighbours alone.
+    lease has run out. A conclusion whose effects can not be written is answered with the error; its neighbours are
+    written.
     """
 
     def __init__(
@@ -76,11 +80,15 @@ class Finisher:
             self._write_all, name="finisher", max_delay_s=max_delay_s, max_items=max_items
         )
 
-    def submit(self, conclusion: Conclusion) -> Future[Written]:
-        """Queue a conclusion; the future is done after the commit."""
-        future: Future[Written] = Future()
-        self._batches.put(_Job(conclusion, future))
-        return future
+    def submit(self, conclusion: Conclusion, done: Done) -> None:
+        """Queue a conclusion; `done` is called after the commit, in the finisher's thread, and must be quick."""
+        self._batches.put(_Job(conclusion, done))
+
+    def write(self, conclusion: Conclusion) -> Written | Exception:
+        """Queue a conclusion and wait for what becomes of it."""
+        answer: queue.SimpleQueue[Written | Exception] = queue.SimpleQueue()
+        self.submit(conclusion, answer.put)
+        return answer.get()
 
     def stop(self, *, within_s: float) -> None:
         """Write what waits, then end; a store that can not be used is waited for so long."""
@@ -97,7 +105,8 @@ class Finisher:
             except Unavailable as error:
                 if self._give_up_at is not None and time.monotonic() > self._give_up_at:
                     log.warning("%d run outcomes are lost: %s; the runs will be executed again", len(jobs), error)
-                    _fail(jobs, error)
+                    for job in jobs:
+                        _tell(job, error)
                     return
                 log.warning("%d run outcomes wait for the store: %s", len(jobs), error)
                 time.sleep(pause_s)
@@ -108,21 +117,21 @@ class Finisher:
         try:
             ours = self._transact([job.conclusion for job in jobs])
         except _Spoilt as spoilt:
-            jobs[spoilt.index].future.set_exception(spoilt.cause)
+            _tell(jobs[spoilt.index], spoilt.cause)
             return jobs[: spoilt.index] + jobs[spoilt.index + 1 :]
         except Unavailable:
             raise
         except Exception as error:
             if len(jobs) == 1:
                 log.exception("the outcome of run %d can not be written", jobs[0].conclusion.run_id)
-                jobs[0].future.set_exception(error)
+                _tell(jobs[0], error)
                 return []
             # Nobody knows whose fault it was: each gets a transaction of its own.
             rest = [job for job in jobs for _ in self._write_once([job])]
             assert not rest
             return rest
         for job in jobs:
-            job.future.set_result(Written.YES if job.conclusion.run_id in ours else Written.STALE)
+            _tell(job, Written.YES if job.conclusion.run_id in ours else Written.STALE)
         return []
 
     def _transact(self, conclusions: Sequence[Conclusion]) -> set[int]:
@@ -187,6 +196,8 @@ def emit_failures(tx: Tx, catalogue: Catalogue, failures: Sequence[tuple[Claim, 
     return queued
 
 
-def _fail(jobs: Sequence[_Job], error: Exception) -> None:
-    for job in jobs:
-        job.future.set_exception(error)
+def _tell(job: _Job, answer: Written | Exception) -> None:
+    try:
+        job.done(answer)
+    except Exception:  # the other runs of the transaction must hear of it all the same
+        log.exception("run %d: its slot could not deal with %r", job.conclusion.run_id, answer)
