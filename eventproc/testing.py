@@ -3,7 +3,7 @@ A platform in memory, for tests of handlers: no server, no files, a clock that s
 
 >>> from eventproc.testing import Harness
 >>> with Harness() as platform:
-...     platform.add_hook("order.placed")
+...     _ = platform.add_hook("order.placed")
 ...     _ = platform.register(lambda db, total, **kw: total * 2, hook="order.placed", name="double")
 ...     _ = platform.emit("order.placed", {"total": 21})
 ...     platform.run_until_idle()
@@ -24,6 +24,7 @@ import uuid as uuids
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.message import EmailMessage
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -178,6 +179,16 @@ class Harness:
         """Add a hook."""
         definition = {"summary": "made by a test", "schema": dict(schema or {}), "sample": dict(sample or {})}
         return self.use.hooks.put(self.admin, name, definition)
+
+    def load_hooks(self, *files: Path) -> list[HookSpec]:
+        """Add the hooks of YAML files, as a project's `hooks/` holds them. Raises PluginError for a broken one."""
+        specs, problems = load_specs(files)
+        if problems:
+            raise problems[0]
+        with self.store.begin() as tx:
+            for spec in specs:
+                tx.hooks.put(spec, now_us=self.clock.now_us(), by="tester")
+        return specs
 
     def register(
         self,

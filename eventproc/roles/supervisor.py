@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from eventproc.config import PREFIX, Address, Settings
-from eventproc.errors import EventprocError, Unavailable
+from eventproc.errors import ConfigError, Unavailable
 from eventproc.roles import ENV_HTTP, ENV_READY, ENV_SUPERVISOR, files
 
 log = structlog.get_logger(__name__)
@@ -32,6 +32,7 @@ LONGEST_PAUSE_S = 30.0
 GOOD_LIFE_S = 30.0  # a role that lived so long starts again with the shortest pause
 START_S = 120.0  # all roles must answer within
 KILL_AFTER_S = 10.0  # beyond the handlers' grace
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # a closed terminal stops in good order, too
 MAX_FIRST_FAILURES = 3  # of one role before the platform was ever ready
 
 
@@ -212,8 +213,9 @@ class Supervisor:
 
     def _mourn(self, role: RoleProcess, status: int) -> None:
         words = describe_status(status)
-        if not self._announced and (status == 2 or role.failures >= MAX_FIRST_FAILURES):
-            raise Unavailable(f"the role {role.name!r} can not be started ({words}); its reason stands above")
+        if not self._announced and (status == ConfigError.exit_code or role.failures >= MAX_FIRST_FAILURES):
+            kind = ConfigError if status == ConfigError.exit_code else Unavailable
+            raise kind(f"the role {role.name!r} can not be started ({words}); its reason stands above")
         pause = max(0.0, (role.restart_at or 0.0) - time.monotonic())
         log.error("role died; it will be started again", name=role.name, how=words, pause_s=round(pause, 1))
 
@@ -277,10 +279,10 @@ class Supervisor:
     def _signals(self) -> Iterator[None]:
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._selector.register(reader, selectors.EVENT_READ, None)
-        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)}
+        before = {number: signal.getsignal(number) for number in (*STOPS, signal.SIGCHLD)}
         old_fd = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        signal.signal(signal.SIGTERM, self._on_signal)
-        signal.signal(signal.SIGINT, self._on_signal)
+        for number in STOPS:
+            signal.signal(number, self._on_signal)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # only to be woken
         try:
             yield
@@ -296,4 +298,4 @@ class Supervisor:
         self._stop_signals += 1
 
 
-__all__ = ["EventprocError", "RoleProcess", "Supervisor", "describe_status"]
+__all__ = ["RoleProcess", "Supervisor", "describe_status"]

@@ -113,6 +113,22 @@ def test_a_role_killed_again_and_again_loses_and_doubles_nothing(platform, role)
 
 
 @pytest.mark.slow
+def test_a_first_start_killed_at_any_moment_is_made_good_by_the_next(serve):
+    served = serve(wait=False)
+    chance = random.Random(7)
+    for _ in range(6):
+        time.sleep(chance.uniform(0.2, 2.5))
+        served.kill_all()
+        served.start(wait=False)
+    served.kill_all()
+    served.start()
+    conn = served.connect()
+    assert conn.me()["name"] == "admin"
+    assert "schedule.tick" in conn.hooks()
+    assert served.json("doctor")["ok"] is True
+
+
+@pytest.mark.slow
 def test_everything_killed_again_and_again_loses_and_doubles_nothing(platform):
     prepare(platform)
     emitter = Emitter(platform)

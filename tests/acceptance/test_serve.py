@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import stat
-import subprocess
 import urllib.request
 
 import pytest
@@ -153,6 +152,13 @@ def test_a_handler_that_outlasts_the_grace_is_given_back_and_runs_again(serve):
     assert served.connect().wait(run_id)["result"] == "saw the sign"
 
 
+def test_a_closed_terminal_is_a_graceful_stop(serve):
+    served = serve()
+    served.process.send_signal(signal.SIGHUP)
+    assert served.wait() == 0
+    assert not (served.data / "endpoints.json").exists()
+
+
 def test_a_second_signal_ends_at_once(serve):
     served = serve(EVENTPROC_WORKER__GRACE="600s")
     start_run(served, endless)
@@ -212,6 +218,13 @@ def test_bad_settings_end_the_start_with_one_line(serve):
     assert served.wait() == 2
     assert "EVENTPROC_HTTP" in served.tail()
     assert "Traceback" not in served.tail()
+
+
+def test_a_role_that_can_not_start_ends_the_start_with_its_reason(serve):
+    served = serve(wait=False, EVENTPROC_TEMPLATES="no/such/directory")
+    assert served.wait() == 2
+    assert "no/such/directory does not exist" in served.tail()
+    assert served.tree() == []
 
 
 @pytest.mark.parametrize("role", ["listener", "models"])
@@ -283,6 +296,5 @@ def test_the_terminals_ctrl_c_reaches_the_supervisor_alone(serve):
 
 
 def test_serve_needs_no_terminal_and_no_home(serve, tmp_path):
-    served = serve(HOME=str(tmp_path / "nowhere"))
+    served = serve(HOME=str(tmp_path / "nowhere"), XDG_DATA_HOME="")
     assert served.connect().health()["status"] == "ok"
-    assert subprocess.run(["true"], check=False).returncode == 0

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from eventproc import register
-from eventproc.errors import EventprocError, InvalidHandler, InvalidInput, InvalidPayload, UnknownHook
+from eventproc.errors import EventprocError, InvalidHandler, InvalidInput, InvalidPayload, PluginError, UnknownHook
 from eventproc.testing import Harness, check_handler
 
 
@@ -162,6 +162,18 @@ def test_mistakes_are_told_as_on_a_real_platform(platform):
         platform.emit("inference.batch_done", {})
     with pytest.raises(InvalidInput, match="hook"):
         platform.register(lambda db: None)
+
+
+def test_a_projects_hook_files_can_be_loaded_and_broken_ones_are_named(platform, tmp_path):
+    (tmp_path / "good.yaml").write_text("hooks:\n  - name: shop.opened\n    summary: x\n    sample: {door: 1}\n")
+    (tmp_path / "bad.yaml").write_text("hooks:\n  - nam: x\n")
+    platform.load_hooks(tmp_path / "good.yaml")
+    platform.register(lambda db, door, **kw: door, hook="shop.opened", name="greet")
+    platform.emit("shop.opened")
+    platform.run_until_idle()
+    assert platform.runs[0].result == 1
+    with pytest.raises(PluginError, match=r"bad\.yaml"):
+        platform.load_hooks(tmp_path / "bad.yaml")
 
 
 def test_harnesses_do_not_know_of_each_other():
