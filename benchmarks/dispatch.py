@@ -12,14 +12,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import rig
 import table
-from peers import postgresql, rabbitmq, runner
+from peers import postgresql, runner
+from peers.servers import servers
 
 from eventproc.model import SECOND_US, RunState
 
@@ -49,23 +50,11 @@ def theirs(peer: runner.Peer, count: int, broker: str | None) -> float:
     return (count - 1) / ((max(started) - min(started)) / 1e9)
 
 
-@contextlib.contextmanager
-def servers(stack: contextlib.ExitStack, *, peers: bool) -> Iterator[tuple[str | None, str | None]]:
-    """Start what is installed; say what is missing."""
-    urls: list[str | None] = []
-    for wanted, start in ((True, postgresql.postgresql), (peers, rabbitmq.rabbitmq)):
-        try:
-            urls.append(stack.enter_context(start()) if wanted else None)
-        except rabbitmq.ServerMissing as missing:
-            print(f"left out: {missing}", file=sys.stderr)
-            urls.append(None)
-    yield urls[0], urls[1]
+Contender = tuple[str, str, Callable[[], float]]
 
 
-def contenders(
-    count: int, postgres: str | None, broker: str | None, wanted: str
-) -> list[tuple[str, str, Callable[[], float]]]:
-    found: list[tuple[str, str, Callable[[], float]]] = [
+def contenders(count: int, postgres: str | None, broker: str | None, wanted: str) -> list[Contender]:
+    found: list[Contender] = [
         (f"{US}, SQLite", "isolation batch", lambda: ours(count, None)),
         (f"{US}, SQLite, full", "waits for the disk at each commit", lambda: ours(count, None, durability="full")),
     ]
@@ -96,7 +85,7 @@ def main() -> None:
     options = parser.parse_args()
     print(table.machine(), file=sys.stderr)
     with contextlib.ExitStack() as stack:
-        postgres, broker = stack.enter_context(servers(stack, peers=not options.no_peers))
+        postgres, broker = stack.enter_context(servers(peers=not options.no_peers))
         names = contenders(options.n, postgres, broker, options.only)
         if options.no_peers:
             names = [one for one in names if one[0].startswith(US)]
@@ -108,9 +97,7 @@ def main() -> None:
     report(names, rates, options)
 
 
-def report(
-    names: list[tuple[str, str, Callable[[], float]]], rates: dict[str, list[float]], options: argparse.Namespace
-) -> None:
+def report(names: list[Contender], rates: dict[str, list[float]], options: argparse.Namespace) -> None:
     medians = {name: table.median(values) for name, values in rates.items()}
     peers = {name: rate for name, rate in medians.items() if not name.startswith(US)}
     fastest = max(peers.values(), default=None)
