@@ -9,12 +9,10 @@ from typing import Annotated, Any
 from fastapi import Depends, Path, Query, Request
 from fastapi.security import HTTPBasic, HTTPBearer
 
-from eventproc.api.models import MAX_PAGE, ErrorAnswer
+from eventproc.api.models import MAX_ID, MAX_PAGE, ErrorAnswer
 from eventproc.errors import InvalidInput, Unauthorized
 from eventproc.model import User
 from eventproc.service.facade import UseCases
-
-MAX_ID = (1 << 63) - 1
 
 bearer = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer ep_…`")
 
@@ -90,6 +88,7 @@ Principal = Annotated[User, Depends(principal)]
 Login = Annotated[User, Depends(login)]
 After = Annotated[str | None, Query(description="The `next` of the page before.")]
 Id = Annotated[int, Path(ge=0, le=MAX_ID)]
+Nanoseconds = Annotated[int, Query(ge=-MAX_ID - 1, le=MAX_ID)]
 Number = Annotated[int, Query(ge=0, le=MAX_ID)]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
 SECURED = [Depends(bearer)]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from eventproc.api import shapes
 from eventproc.api.errors import error_response, fault_message
-from eventproc.errors import TooLarge
+from eventproc.errors import InvalidInput, TooLarge
 
 SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
@@ -36,7 +37,13 @@ class Guard:
             return
         answer = _Answer(send)
         try:
+            if "\x00" in scope["path"] or b"%00" in scope["query_string"]:
+                # No database can hold it as text, so nothing that is there can be meant.
+                await error_response(InvalidInput("the path or query holds the character NUL"))(scope, receive, answer)
+                return
             await self._guarded(scope, receive, answer)
+        except ClientDisconnect:
+            return  # nobody is left to be answered
         except Exception as error:
             body = fault_message(error, f"{scope['method']} {scope['path']}")
             if answer.begun:

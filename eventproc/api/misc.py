@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from eventproc.api import shapes
-from eventproc.api.deps import After, Cases, Id, Limit, Number, Principal, keyset
+from eventproc.api.deps import After, Cases, Id, Limit, Nanoseconds, Number, Principal, keyset
 from eventproc.api.models import ScheduleIn
 
 router = APIRouter()
@@ -78,7 +78,9 @@ def one_series(principal: Principal, cases: Cases, uuid: str) -> Response:
 
 
 @router.get("/series/{uuid}/values", tags=["series"], summary="A series' values, times in nanoseconds")
-def values(principal: Principal, cases: Cases, uuid: str, start: int | None = None, end: int | None = None) -> Response:
+def values(
+    principal: Principal, cases: Cases, uuid: str, start: Nanoseconds | None = None, end: Nanoseconds | None = None
+) -> Response:
     times, numbers = cases.series.values(principal, uuid, start_ns=start, end_ns=end)
     shown = [number if math.isfinite(number) else None for number in numbers.tolist()]
     return shapes.answer({"uuid": uuid, "count": len(shown), "times": times.tolist(), "values": shown})

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MAX_PAGE = 1000
+MAX_ID = (1 << 63) - 1
+
+Id = Annotated[int, Field(ge=0, le=MAX_ID)]
 
 
 class Body(BaseModel):
     """A JSON body; what is not known is refused, so that a typing error is not silently ignored."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="after")
+    def _no_nul(self) -> Self:
+        """Refuse the one character that no database can hold as text."""
+        for name, value in self:
+            if isinstance(value, str) and "\x00" in value:
+                raise ValueError(f"{name!r} holds the character NUL")
+        return self
 
 
 class ErrorBody(BaseModel):
@@ -49,7 +60,7 @@ class HandlerIn(Body):
 
 
 class CurrentIn(Body):
-    version: int
+    version: Id
 
 
 class DryRunIn(Body):
@@ -64,7 +75,7 @@ class ReplayIn(Body):
     since: str = Field(description="ISO-8601 time; compared with the events' own time.")
     until: str
     filter: dict[str, Any] | None = Field(default=None, description="Pattern on the payload.")
-    handler: int | None = Field(default=None, description="Only this handler.")
+    handler: Id | None = Field(default=None, description="Only this handler.")
     current: bool = Field(default=True, description="With the handlers' current versions.")
 
 
@@ -75,10 +86,10 @@ class RequeueIn(Body):
 class RunsIn(Body):
     """Runs by their ids, or by a filter as in GET /runs."""
 
-    ids: list[int] | None = None
+    ids: list[Id] | None = None
     state: str | list[str] | None = None
     hook: str | None = None
-    handler: int | str | None = None
+    handler: Id | str | None = None
     event: str | None = None
     since: str | None = None
     until: str | None = None

@@ -26,6 +26,7 @@ from eventproc.service.rights import require, require_owner
 KINDS = ("function", "class")
 MAX_SOURCE = 1 << 20  # characters
 MAX_GLOBALS = 1000
+MAX_NAME = 500  # characters of what is only shown
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +63,7 @@ class Handlers:
         Raises InvalidInput, UnknownHook, InvalidHandler or Forbidden.
         """
         require(principal, Role.DEVELOPER, "registering handlers")
+        bundle = _storable(bundle)
         registration = Registration(
             hook=check_hook_name(hook, glob=True),
             name=check_name(name),
@@ -237,6 +239,22 @@ class Handlers:
             self._context.audit(tx, principal, "handler.deregister", f"handler:{handler_id}", **detail)
             self._context.wake_after(tx, "cancel")
         return handler
+
+
+def _storable(bundle: HandlerBundle) -> HandlerBundle:
+    """Replace what a database can not hold in the texts that are only shown: NUL and halves of characters."""
+
+    def text(value: str) -> str:
+        return value.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+
+    return replace(
+        bundle,
+        source=None if bundle.source is None else text(bundle.source),
+        filename=None if bundle.filename is None else text(bundle.filename)[-MAX_NAME:],
+        qualname=text(bundle.qualname)[:MAX_NAME],
+        dill=text(bundle.dill)[:MAX_NAME],
+        globals=tuple(text(name)[:MAX_NAME] for name in bundle.globals[:MAX_GLOBALS]),
+    )
 
 
 def _check_limits(limits: Limits, timeout_s: float) -> Limits:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from eventproc.abc import Tx
+from eventproc.codec.events import payload_json
 from eventproc.errors import Conflict, Forbidden, UnknownHook
 from eventproc.model import HandlerRecord, HookSpec, Role, User
 from eventproc.registry.catalogue import Catalogue
@@ -64,6 +65,7 @@ class Hooks:
         Names of bundled hooks are taken.
         """
         require(principal, Role.DEVELOPER, "adding hooks")
+        payload_json(definition)  # refuses what JSON can not hold
         spec = spec_from_mapping({**definition, "name": name}, source=USERS)
         with self._context.store.begin() as tx:
             self._require_free(tx, name)
@@ -89,6 +91,7 @@ class Hooks:
             now_us = self._context.clock.now_us()
             for handler in users:
                 tx.handlers.deregister(handler.id, by=principal.name, now_us=now_us)
+            self._context.wake_after(tx, "cancel")
             tx.hooks.delete(name)
             detail = {"deregistered": [handler.id for handler in users]}
             self._context.audit(tx, principal, "hook.delete", f"hook:{name}", **detail)

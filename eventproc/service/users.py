@@ -7,6 +7,7 @@ import re
 from eventproc.abc import Clock, Store, Tx
 from eventproc.errors import Conflict, InvalidInput, NotFound
 from eventproc.model import ApiKey, AuditEntry, Role, User
+from eventproc.registry.checks import check_text
 from eventproc.service.auth import Authenticator, issue_key
 from eventproc.service.context import ServiceContext
 from eventproc.service.rights import require
@@ -81,8 +82,8 @@ class Users:
     def add_key(self, principal: User, name: str, *, label: str = "") -> tuple[str, str]:
         """Issue a key; return (key, prefix). The key is shown this once."""
         self._require_self(principal, name, "issuing keys for other users")
-        if len(label) > MAX_LABEL:
-            raise InvalidInput(f"a key's label has at most {MAX_LABEL} characters", path="$.label")
+        if label:
+            check_text(label, "label", max_length=MAX_LABEL)
         with self._context.store.begin() as tx:
             user = _named(tx, name)
             if user.disabled:

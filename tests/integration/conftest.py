@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from waiting import wait_until
 
+from eventproc.abc import Store
 from eventproc.api.app import create_app
 from eventproc.api.server import Server, bind
 from eventproc.blobs import MemoryBlobs
@@ -24,6 +26,7 @@ from eventproc.sandbox.memory import InProcessSandbox
 from eventproc.service.auth import issue_key
 from eventproc.service.context import ServiceContext, ServiceSettings
 from eventproc.service.hooks import sync_bundled_hooks
+from eventproc.store import open_store
 from eventproc.store.memory import MemoryStore
 
 HOOKS = (
@@ -77,8 +80,18 @@ def service_settings() -> ServiceSettings:
 
 
 @pytest.fixture
-def service_context(service_settings: ServiceSettings) -> Iterator[ServiceContext]:
-    store = MemoryStore()
+def service_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """Return a store in memory; tests of concurrency ask for "sqlite" files, where writers really meet."""
+    if getattr(request, "param", "memory") == "memory":
+        return MemoryStore()
+    store = open_store(f"sqlite:///{tmp_path}/eventproc.db")
+    store.upgrade()
+    return store
+
+
+@pytest.fixture
+def service_context(service_store: Store, service_settings: ServiceSettings) -> Iterator[ServiceContext]:
+    store = service_store
     sandbox = InProcessSandbox()
     group = GroupCommit(store)
     context = ServiceContext(

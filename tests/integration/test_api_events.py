@@ -118,6 +118,7 @@ def test_a_glob_accepts_events_of_the_hooks_it_covers(api):
     assert api.client("emitter").post("/events", json={"hook": "compute.done", "payload": {"x": 1}}).status_code == 200
 
 
+@pytest.mark.parametrize("service_store", ["memory", "sqlite"], indirect=True)
 def test_concurrent_single_emits_are_all_accepted_once(api):
     client = api.client("emitter")
 

@@ -86,6 +86,7 @@ def test_an_older_version_can_be_made_current_again(api, registration):
     assert third["version"] == 2
 
 
+@pytest.mark.parametrize("service_store", ["memory", "sqlite"], indirect=True)
 def test_eight_concurrent_registrations_make_eight_versions_of_one_handler(api, registration):
     client = api.client("developer")
     body = registration(greet)

@@ -296,7 +296,7 @@ def test_what_is_no_archive_is_refused_in_the_last_line(api):
         ({"name": "x.zip"}, b"", "no body"),
         ({}, b"x", "name"),
         ({"name": "x" * 300}, b"x", "255"),
-        ({"name": "x.zip", "tag": "\x00"}, b"x", "tag"),
+        ({"name": "x.zip", "tag": "\x07"}, b"x", "tags"),
     ],
 )
 def test_a_bad_upload_is_refused_at_once(api, params, content, says):
@@ -388,3 +388,35 @@ def test_the_api_describes_itself_with_its_security_scheme(api):
     operations = [operation for path in description["paths"].values() for operation in path.values()]
     assert all(operation.get("summary") for operation in operations)
     assert httpx.get(f"{api.url}/docs").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/events?hook=a%00b", None),
+        ("GET", "/hooks/a%00b", None),
+        ("POST", "/runs/cancel", '{"hook": "a\\u0000b"}'),
+        ("POST", "/users/developer/keys", '{"label": "a\\u0000b"}'),
+        ("PUT", "/hooks/mine", '{"summary": "a\\u0000b"}'),
+        ("PUT", "/hooks/mine", '{"schema": {"title": "\\ud800"}}'),
+        ("PUT", "/schedules/s", '{"cron": "* * * * *", "payload": {"a": "\\ud800"}}'),
+        ("POST", "/runs/requeue", '{"ids": [100000000000000000000000]}'),
+        ("GET", f"/series/{UUID}/values?start={10**30}", None),
+    ],
+)
+def test_what_no_database_can_hold_is_refused(api, method, path, body):
+    answer = api.client("developer").request(method, path, content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (400, 422), answer.text
+
+
+def test_odd_file_names_and_sources_are_stored_as_far_as_they_can_be(api, registration):
+    def handler(db, **kwargs):
+        return None
+
+    body = registration(handler)
+    body["bundle"] |= {"filename": "/tmp/\udc80.py", "source": "x = '\x00'"}
+    content = json.dumps(body)
+    made = api.client("developer").post("/handlers", content=content, headers={"Content-Type": "application/json"})
+    assert made.status_code == 200, made.text
+    version = api.client("viewer").get(f"/handlers/{made.json()['id']}/versions/0").json()
+    assert (version["filename"], version["source"]) == ("/tmp/?.py", "x = '\N{REPLACEMENT CHARACTER}'")
