@@ -1,5 +1,7 @@
 """The worker with real processes: limits, cancelling, crashes, and workers that are killed."""
 
+# ruff: noqa: F821 - `ep` is there for handlers
+
 from __future__ import annotations
 
 import contextlib
@@ -49,9 +51,9 @@ def waits(db, **payload):
     """Wait for the event test.go in the first attempts; handlers see nothing of the test but the platform."""
     import time
 
-    print(f"attempt {ep.event.attempt}", flush=True)  # noqa: F821
-    ep.emit("test.result", {"attempt": ep.event.attempt})  # noqa: F821
-    while ep.event.attempt < payload.get("until", 2) and not db.events(hook="test.go"):  # noqa: F821
+    print(f"attempt {ep.event.attempt}", flush=True)
+    ep.emit("test.result", {"attempt": ep.event.attempt})
+    while ep.event.attempt < payload.get("until", 2) and not db.events(hook="test.go"):
         time.sleep(0.005)
     return "ended"
 
@@ -210,10 +212,10 @@ WORKER = """
 def handler(db, n):
     import time
 
-    ep.emit("test.result", {"n": n})  # noqa: F821
+    ep.emit("test.result", {"n": n})
     time.sleep(0.002)
     if n % 3 == 0:
-        ep.on_commit(lambda: print("committed"))  # noqa: F821
+        ep.on_commit(lambda: print("committed"))
     return n
 
 

@@ -7,6 +7,7 @@ import json
 import pytest
 from engine_lab import Lab
 
+from eventproc.engine.accept import accept_events
 from eventproc.engine.clock import ManualClock
 from eventproc.errors import EventConflict, EventprocError, InvalidInput, InvalidPayload, TooLarge, UnknownHook
 from eventproc.model import MAX_HOPS, Accepted, HookSpec, NewEvent, RunFilter
@@ -143,12 +144,14 @@ def test_runs_carry_the_keys_of_order_and_limits(lab):
 def test_nothing_is_accepted_when_the_callers_transaction_fails(lab):
     lab.register(nothing)
     listener = lab.bus.listen("runs")
-    with pytest.raises(RuntimeError), lab.store.begin() as tx:
-        catalogue = lab.cache.current(tx)
-        from eventproc.engine.accept import accept_events
 
-        accept_events(tx, catalogue, [new(id="a")], user_id=None, now_us=1, bus=lab.bus)
-        raise RuntimeError("the caller's own fault")
+    def accept_then_fail():
+        with lab.store.begin() as tx:
+            accept_events(tx, lab.cache.current(tx), [new(id="a")], user_id=None, now_us=1, bus=lab.bus)
+            raise RuntimeError("the caller's own fault")
+
+    with pytest.raises(RuntimeError):
+        accept_then_fail()
     assert lab.runs() == []
     assert listener.wait(0) == set()
     lab.emit(id="a")

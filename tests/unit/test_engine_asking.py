@@ -1,5 +1,7 @@
 """Why did it run, run it again, and what would happen: explain, replay, dry run."""
 
+# ruff: noqa: F821 - `ep` is there for handlers
+
 from __future__ import annotations
 
 import json
@@ -205,10 +207,10 @@ def tries(db, **payload):
     import pathlib
 
     print("working on", payload["n"])
-    ep.emit("test.result", {"n": payload["n"]}, tags=["t"])  # noqa: F821
+    ep.emit("test.result", {"n": payload["n"]}, tags=["t"])
     stream = db.create(collection="c", name="s")
     db.insert(stream, [1, 2, 3], [0.1, 0.2, 0.3])
-    ep.on_commit(lambda: pathlib.Path(payload["path"]).write_text("committed"))  # noqa: F821
+    ep.on_commit(lambda: pathlib.Path(payload["path"]).write_text("committed"))
     if payload.get("fail"):
         raise ValueError("dry, too")
     return "fine"

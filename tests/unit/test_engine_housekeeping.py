@@ -316,9 +316,7 @@ def test_bytes_of_files_that_no_run_owns_go_after_a_day(lab, keeper, monkeypatch
 
 def test_the_loop_does_its_duties_until_it_is_stopped(lab):
     schedule(lab, cron="* * * * *")
-    keeper = Housekeeper(
-        store=lab.store, bus=lab.bus, clock=lab.clock, settings=HousekeeperSettings(poll_s=0.01)
-    )
+    keeper = Housekeeper(store=lab.store, bus=lab.bus, clock=lab.clock, settings=HousekeeperSettings(poll_s=0.01))
     thread = threading.Thread(target=keeper.run)
     thread.start()
     lab.clock.advance(60)

@@ -160,6 +160,7 @@ def test_durations_and_sizes_read_back_what_is_written(number):
 def test_no_text_makes_the_parsers_fail_in_another_way(text):
     for parse in (parse_duration, parse_size):
         try:
-            assert parse(text, "x") > 0
-        except InvalidInput as refused:
-            assert repr(text) in refused.message
+            value = parse(text, "x")
+        except InvalidInput:
+            continue
+        assert value > 0

@@ -171,7 +171,7 @@ def test_the_most_specific_spec_validates():
 
 def test_an_unknown_hook_is_refused_with_the_near_names():
     known = catalogue(spec("model.defined"), spec("model.deleted"), spec("run.failed"))
-    with pytest.raises(UnknownHook, match="unknown hook 'model.defind'; did you mean: model.defined"):
+    with pytest.raises(UnknownHook, match=r"unknown hook 'model\.defind'; did you mean: model\.defined"):
         known.spec_for("model.defind")
 
 
