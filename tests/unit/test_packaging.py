@@ -84,26 +84,31 @@ def test_the_wheel_carries_all_data_files(wheel: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("editable", [False, True], ids=["wheel", "editable"])
-def test_an_install_works_from_outside_the_checkout(wheel: Path, editable: bool, tmp_path: Path) -> None:
+def test_an_install_works_from_outside_the_checkout(wheel: Path, *, editable: bool, tmp_path: Path) -> None:
     """The installed command finds its hooks and handlers, and neither directory is importable by its bare name."""
     environment = tmp_path / "venv"
     # Dependencies come from the interpreter that runs the tests; only the project itself is installed anew.
-    venv.create(environment, with_pip=True)
+    venv.create(environment, with_pip=False)
     python = environment / "bin" / "python"
     site = next((environment / "lib").glob("python*/site-packages"))
     outer = [path for path in sys.path if path.endswith("site-packages")]
     (site / "outer.pth").write_text("\n".join(outer) + "\n")
     what = ["--editable", str(ROOT)] if editable else [str(wheel)]
-    run(python, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--force-reinstall", *what, cwd=tmp_path)
+    pip = f"{sys.executable} -m pip --python {python} install -q --no-deps --no-build-isolation".split()
+    run(*pip, "--ignore-installed", *what, cwd=tmp_path)
     listing = run(
-        python, "-c", "from eventproc.plugins import bundled_directory as b; print(b('hooks')); print(b('handlers'))",
+        python,
+        "-c",
+        "from eventproc.plugins import bundled_dir as b; print(b('hooks')); print(b('handlers'))",
         cwd=tmp_path,
     )
     for line in listing.splitlines():
         assert Path(line).is_dir()
         assert Path(line).is_relative_to(ROOT if editable else environment)
     for name in (*PLUGIN_DIRECTORIES, "tests"):
-        done = subprocess.run([str(python), "-I", "-c", f"import {name}"], cwd=tmp_path, capture_output=True, check=False)
+        done = subprocess.run(
+            [str(python), "-I", "-c", f"import {name}"], cwd=tmp_path, capture_output=True, check=False
+        )
         assert b"ModuleNotFoundError" in done.stderr, name
     assert "Usage" in run(environment / "bin" / "eventproc", "--help", cwd=tmp_path)
 
