@@ -69,7 +69,7 @@ class Api:
     def client(self, user: str | None = "admin", *, key: str | None = None) -> httpx.Client:
         key = key or (self.keys[user] if user else None)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        client = httpx.Client(base_url=f"{self.url}/api/v1", headers=headers, timeout=60)
+        client = httpx.Client(base_url=f"{self.url}/api/v1", headers=headers, timeout=60, verify=False)
         self.clients.append(client)
         return client
 
