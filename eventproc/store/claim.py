@@ -7,6 +7,7 @@ backlog of what is paused.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,18 +74,15 @@ class _Claiming:
         known = roster(self.work)
         lanes = self._lanes(known)
         self._take_turns(lanes)
-        hungry = True
-        while hungry:
-            hungry = False
-            for position, (lane, entry) in enumerate(lanes):
-                left = self.wanted.of(lane)
-                same_kind = sum(1 for other, _ in lanes[position:] if self._kind(other) == self._kind(lane))
-                share = -(-left // same_kind)
-                if share < 1:
-                    continue
-                taken = self._take(lane, entry, share)
-                hungry = hungry or taken == share
-            hungry = hungry and any(self.wanted.of(lane) > 0 for lane, _ in lanes)
+        while lanes:  # again with those that may have more, as long as there is room
+            left = Counter(self._kind(lane) for lane, _ in lanes)
+            full = []
+            for lane, entry in lanes:
+                share = -(-self.wanted.of(lane) // left[self._kind(lane)])
+                left[self._kind(lane)] -= 1
+                if share > 0 and self._take(lane, entry, share) == share:
+                    full.append((lane, entry))
+            lanes = [(lane, entry) for lane, entry in full if self.wanted.of(lane) > 0]
         return self._claims(known)
 
     @staticmethod
