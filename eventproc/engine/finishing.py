@@ -47,6 +47,7 @@ Done = Callable[[Written | Exception], None]
 class _Job:
     conclusion: Conclusion
     done: Done
+    uncertain: bool = False  # a try to write it ended without an answer
 
 
 @dataclass(slots=True)
@@ -98,41 +99,63 @@ class Finisher:
     # ---------------------------------------------------------------------------------------- writing
 
     def _write_all(self, jobs: list[_Job]) -> None:
+        groups = [jobs]
         pause_s = _FIRST_PAUSE_S
-        while jobs:
+        while groups:
             try:
-                jobs = self._write_once(jobs)
+                groups[:1] = self._write_once(groups[0])
             except Unavailable as error:
+                left = [job for group in groups for job in group]
                 if self._give_up_at is not None and time.monotonic() > self._give_up_at:
-                    log.warning("%d run outcomes are lost: %s; the runs will be executed again", len(jobs), error)
-                    for job in jobs:
+                    log.warning("%d run outcomes are lost: %s; the runs will be executed again", len(left), error)
+                    for job in left:
                         _tell(job, error)
                     return
-                log.warning("%d run outcomes wait for the store: %s", len(jobs), error)
+                log.warning("%d run outcomes wait for the store: %s", len(left), error)
                 time.sleep(pause_s)
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
-    def _write_once(self, jobs: list[_Job]) -> list[_Job]:
-        """Write all in one transaction; return those still to be written, when one of them spoilt it."""
+    def _write_once(self, jobs: list[_Job]) -> list[list[_Job]]:
+        """Write all in one transaction; return the groups still to be written, when one of them spoilt it."""
+        jobs = self._without_those_written(jobs)
+        if not jobs:
+            return []
         try:
             ours = self._transact([job.conclusion for job in jobs])
         except _Spoilt as spoilt:
             _tell(jobs[spoilt.index], spoilt.cause)
-            return jobs[: spoilt.index] + jobs[spoilt.index + 1 :]
+            rest = jobs[: spoilt.index] + jobs[spoilt.index + 1 :]
+            return [rest] if rest else []
         except Unavailable:
+            # The connection may have been lost after the commit: nobody knows whether this is written.
+            for job in jobs:
+                job.uncertain = True
             raise
         except Exception as error:
-            if len(jobs) == 1:
-                log.exception("the outcome of run %d can not be written", jobs[0].conclusion.run_id)
-                _tell(jobs[0], error)
-                return []
-            # Nobody knows whose fault it was: each gets a transaction of its own.
-            rest = [job for job in jobs for _ in self._write_once([job])]
-            assert not rest
-            return rest
+            if len(jobs) > 1:  # nobody knows whose fault it was: each gets a transaction of its own
+                return [[job] for job in jobs]
+            log.exception("the outcome of run %d can not be written", jobs[0].conclusion.run_id)
+            _tell(jobs[0], error)
+            return []
         for job in jobs:
             _tell(job, Written.YES if job.conclusion.run_id in ours else Written.STALE)
         return []
+
+    def _without_those_written(self, jobs: list[_Job]) -> list[_Job]:
+        """
+        Leave out those that an earlier try did write after all.
+
+        To take them for stale would delete their files and roll back what is committed.
+        """
+        doubtful = [job for job in jobs if job.uncertain]
+        if not doubtful:
+            return jobs
+        with self._store.read() as tx:
+            written = {id(job) for job in doubtful if _is_written(tx, job.conclusion)}
+        for job in doubtful:
+            if id(job) in written:
+                _tell(job, Written.YES)
+        return [job for job in jobs if id(job) not in written]
 
     def _transact(self, conclusions: Sequence[Conclusion]) -> set[int]:
         gathered = _Gathered()
@@ -168,6 +191,12 @@ class Finisher:
             tx.runs.add_logs(gathered.logs)
         if gathered.wake:
             tx.after_commit(lambda: self._bus.wake(*sorted(gathered.wake)))
+
+
+def _is_written(tx: Tx, conclusion: Conclusion) -> bool:
+    run = tx.runs.get(conclusion.run_id)
+    # Whoever claimed it after us would have raised the number of its attempt.
+    return run is not None and run.state is conclusion.finish.state and run.attempt == conclusion.claim.attempt
 
 
 def _gather(gathered: _Gathered, conclusion: Conclusion, *, now_us: int) -> None:

@@ -470,6 +470,62 @@ def test_an_outcome_is_kept_while_the_store_is_away(notes, tmp_path):
         assert lab.result_of("test.next", {"n": 1}).state is S.SUCCEEDED
 
 
+class Answerless(Flaky):
+    """A store whose connection is lost right after some commits."""
+
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner)
+        self.lose = 0
+
+    @contextmanager
+    def begin(self) -> Iterator[Tx]:
+        with self.inner.begin() as tx:
+            finishing = False
+            finish = tx.runs.finish
+
+            def watched(finishes, *, now_us):
+                nonlocal finishing
+                finishing = any(item.state in (S.SUCCEEDED, S.COMMITTING) for item in finishes)
+                return finish(finishes, now_us=now_us)
+
+            tx.runs.finish = watched
+            yield tx
+        if finishing and self.lose > 0:
+            self.lose -= 1
+            raise StoreUnavailable("connection lost")
+
+
+@pytest.mark.parametrize("callbacks", [False, True])
+def test_a_commit_without_an_answer_is_neither_doubled_nor_taken_back(notes, callbacks):
+    def makes(db, notes, callbacks):
+        import pathlib
+
+        pathlib.Path(notes + ".txt").write_text("content")
+        ep.upload_file(notes + ".txt", "report.txt")
+        ep.emit("test.result", {})
+        append(notes, "run")
+        if callbacks:
+            ep.on_commit(lambda: append(notes, "commit"))
+        else:
+            ep.on_rollback(lambda: append(notes, "rollback"))
+
+    store = Answerless(MemoryStore())
+    with Lab(store=store) as lab:
+        lab.register(makes, success="a@example.com")
+        lab.start()
+        store.lose = 1
+        run = lab.result_of(payload={"notes": str(notes), "callbacks": callbacks})
+        assert store.lose == 0
+        assert run.state is S.SUCCEEDED
+        with store.read() as tx:
+            (file,) = tx.files.of_run(run.id)
+        wait_until(lambda: len(lab.workers[0]._leases) == 0, what="the end of the lease")
+        assert lab.blobs.open(file.code).read() == b"content"
+        assert len(lab.events("test.result")) == 1
+        assert len(lab.notices(run.id)) == 1
+        assert written(notes) == ["run", "commit"][: 1 + callbacks]
+
+
 def test_a_sandbox_that_gives_no_process_is_tried_again(lab):
     from eventproc.errors import SandboxError
 
