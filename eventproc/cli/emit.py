@@ -12,7 +12,7 @@ import click
 
 from eventproc.cli import output
 from eventproc.cli.base import Command, split_tags, state
-from eventproc.cli.remote import Remote, connect
+from eventproc.cli.remote import Remote, connect, quote
 from eventproc.errors import EventprocError, InvalidInput, InvalidPayload
 
 BATCH = 500  # events in one request
@@ -21,13 +21,14 @@ BATCH = 500  # events in one request
 @click.command(cls=Command)
 @click.argument("hook")
 @click.option("--payload", "-p", metavar="JSON|@FILE|-", default="{}", help="The payload, a JSON object.")
+@click.option("--sample", is_flag=True, help="Send the hook's sample payload.")
 @click.option("--tag", "-t", "tags", multiple=True, help="A tag; may be repeated.")
 @click.option("--key", help="Ordering key.")
 @click.option("--id", "event_id", help="Event id; the same id with the same content is accepted once.")
 @click.option("--time", "when", metavar="ISO", help="When it happened (else now).")
 @click.option("--source", help="Who reports it.")
 @click.option("--lines", is_flag=True, help="The payload holds many events, one JSON object a line (NDJSON).")
-def emit(hook: str, payload: str, tags: tuple[str, ...], *, lines: bool, **more: str | None) -> int:
+def emit(hook: str, payload: str, tags: tuple[str, ...], *, sample: bool, lines: bool, **more: str | None) -> int:
     """
     Report an event of HOOK.
 
@@ -46,8 +47,10 @@ def emit(hook: str, payload: str, tags: tuple[str, ...], *, lines: bool, **more:
         if more["event_id"]:
             raise click.UsageError('--id names one event; with --lines each line may have its own "id"')
         return emit_lines(connect(), common, open_lines(payload))
-    event = common | {"payload": read_json(payload)} | ({"id": more["event_id"]} if more["event_id"] else {})
-    accepted = connect().post("/events", event)
+    remote = connect()
+    content = remote.get(f"/hooks/{quote(hook)}")["sample"] if sample else read_json(payload)
+    event = common | {"payload": content} | ({"id": more["event_id"]} if more["event_id"] else {})
+    accepted = remote.post("/events", event)
     output.show(accepted, lambda: click.echo(describe(accepted)))
     return 0
 

@@ -126,6 +126,7 @@ def _summary(file: Path) -> str:
 def add(name: str, tags: tuple[str, ...], notify_on_success: str | None, notify_on_failure: str | None) -> int:
     """Register the ready-made handler NAME (see `handlers available`)."""
     known = ready_made()
+    name = name if name in known else name.replace("-", "_")
     if name not in known:
         raise NotFound(f"there is no ready-made handler {name!r}; there are: {', '.join(known) or 'none'}")
     return _push([known[name]], tags=split_tags(tags) or None, success=notify_on_success, failure=notify_on_failure)

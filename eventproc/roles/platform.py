@@ -40,7 +40,8 @@ def announce(settings: Settings, url: str) -> None:
         f"  export EVENTPROC_DATA={settings.data}",
         "  eventproc hooks list",
         "  eventproc handlers available",
-        "  eventproc emit schedule.tick && eventproc runs list",
+        "  eventproc emit schedule.tick --sample",
+        "  eventproc runs list",
         "ready",
     )
 

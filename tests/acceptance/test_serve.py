@@ -77,6 +77,15 @@ def test_it_says_ready_once_and_states_only_what_is_bound(serve):
         assert json.load(answer)["status"] == "ok"
 
 
+def test_the_commands_it_suggests_work_as_they_are_printed(serve):
+    served = serve()
+    suggested = [line.strip() for line in served.said if line.startswith("  eventproc ")]
+    assert len(suggested) >= 3
+    for line in suggested:
+        done = served.cli(*line.split()[1:])
+        assert done.returncode == 0, (line, done.stderr)
+
+
 def test_keys_and_the_data_directory_are_for_their_owner_alone(serve):
     served = serve()
     assert stat.S_IMODE(served.data.stat().st_mode) == 0o700

@@ -136,6 +136,11 @@ def test_a_bad_payload_is_exit_code_2_and_says_where(served, payload, words):
     assert words in done.stderr
 
 
+def test_a_hooks_sample_can_be_sent(served):
+    event = emitted(served, "--sample", "--tag", "nobody")
+    assert served.json("events", "show", event["id"])["payload"] == {"total": 1}
+
+
 def test_the_same_id_is_accepted_once_and_refused_with_other_content(served):
     first = emitted(served, "--payload", '{"total": 5}', "--id", "once")
     again = emitted(served, "--payload", '{"total": 5}', "--id", "once")
@@ -312,6 +317,7 @@ def test_ready_made_handlers_are_listed_and_added(served):
         pytest.skip("none come with this version")
     done = served.cli("handlers", "add", names[0], "--tag", "mine")
     assert done.returncode == 0, done.stderr
+    assert served.cli("handlers", "add", names[0].replace("_", "-")).returncode == 0
 
 
 def test_a_handler_can_be_deregistered(served, tmp_path):
