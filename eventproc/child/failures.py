@@ -58,10 +58,14 @@ def _classify(error: BaseException, limits: Dict[str, Any]) -> Tuple[str, str]:
     if isinstance(error, SystemExit):
         return "exit", f"the handler called sys.exit({shorten(repr(error.code), 200)})"
     if isinstance(error, OSError):
-        name = {errno.EFBIG: "file_size", errno.EMFILE: "files"}.get(error.errno or 0)
+        name = {errno.EFBIG: "file_size", errno.EMFILE: "files", errno.ENOSPC: "scratch"}.get(error.errno or 0)
         if name:
             return "limit", f"{over(name, limits)} ({safe_str(error)})"
     return "exception", safe_str(error)
+
+
+def _scratch(limits: Dict[str, Any]) -> str:
+    return f"{size(limits['scratch_bytes'])} in {limits['scratch_files']} files"
 
 
 _OWN_KINDS: Tuple[Tuple[type, str, str], ...] = (
@@ -82,6 +86,7 @@ def over(name: str, limits: Dict[str, Any]) -> str:
         "files": ("had more files open than its limit of", str(limits["open_files"]), "files={'open': ...}"),
         "file_size": ("wrote a file larger than its limit of", size(limits["file_bytes"]), "files={'size': ...}"),
         "result": ("returned more than its result limit of", size(limits["result_bytes"]), ""),
+        "scratch": ("filled its private directory, which holds", _scratch(limits), ""),
         "output": ("wrote more than its output limit of", size(limits["output_bytes"]), ""),
     }[name]
     if not option:

@@ -24,6 +24,7 @@ from .layers.levels import Level
 
 MESSAGE_BYTES = 4096
 KILL_PAUSE_S = 0.002
+LOOK_MS = 250  # how often a directory without a cap of its own is looked at
 
 
 def main(level: Level, sock: socket.socket, fds: List[int], request: Dict[str, Any]) -> None:
@@ -57,7 +58,8 @@ class Monitor:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         self._scratch: str = request["scratch"]
-        self._request = dict(request, scratch=level.in_monitor(request["number"], self._scratch))
+        self._request = dict(request, scratch=level.in_monitor(request["number"], self._scratch, request["limits"]))
+        self._overrun: Optional[str] = None
 
     def run(self) -> None:
         me = os.getpid()
@@ -92,9 +94,9 @@ class Monitor:
         poll.register(self._sock, select.POLLIN)
         poll.register(self._wake_read, select.POLLIN)
         while self._status is None:
-            timeout_ms = None
+            timeout_ms: Optional[float] = None if self._level.private else LOOK_MS
             if self._deadline is not None:
-                timeout_ms = max(0.0, self._deadline - time.monotonic()) * 1000 + 1
+                timeout_ms = min(timeout_ms or 1e9, max(0.0, self._deadline - time.monotonic()) * 1000 + 1)
             ready = {fd for fd, _ in poll.poll(timeout_ms)}
             if self._sock.fileno() in ready and not self._obey():
                 return
@@ -102,6 +104,22 @@ class Monitor:
             self._reap()
             if self._deadline is not None and time.monotonic() >= self._deadline:
                 return
+            if not self._level.private and self._scratch_is_full():
+                self._overrun = "scratch"
+                return
+
+    def _scratch_is_full(self) -> bool:
+        """Look at the private directory where no file system of its own keeps it small."""
+        limits = self._request["limits"]
+        files = size = 0
+        for directory, names, leaves in os.walk(self._scratch):
+            files += len(names) + len(leaves)
+            for leaf in leaves:
+                with contextlib.suppress(OSError):  # it is gone again
+                    size += os.lstat(f"{directory}/{leaf}").st_blocks * 512
+            if files > limits["scratch_files"] or size > limits["scratch_bytes"]:
+                return True
+        return False
 
     def _drain_wakes(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -159,6 +177,8 @@ class Monitor:
             "cpu_us": int((usage.ru_utime + usage.ru_stime) * 1e6),
             "memory_bytes": usage.ru_maxrss * 1024,
         }
+        if self._overrun:
+            report["limit"] = self._overrun
         status = self._status
         if status is None:
             return report

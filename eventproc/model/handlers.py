@@ -56,6 +56,8 @@ class Limits:
     output_bytes: int = 1 << 20  # of captured stdout, stderr and logging
     result_bytes: int = 1 << 20  # of JSON
     upload_bytes: int = 64 << 20  # of all files it uploads
+    scratch_bytes: int = 256 << 20  # of all that it writes into its private directory
+    scratch_files: int = 10_000
     effects: int = 10_000  # events emitted, inserts and files together
 
 

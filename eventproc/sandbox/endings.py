@@ -19,6 +19,7 @@ class Ending:
     cpu_us: int | None = None
     memory_bytes: int | None = None
     error: str | None = None
+    limit: str | None = None  # that the monitor saw overrun
 
     @classmethod
     def from_report(cls, report: dict[str, Any]) -> Ending:
@@ -28,6 +29,7 @@ class Ending:
             cpu_us=report.get("cpu_us"),
             memory_bytes=report.get("memory_bytes"),
             error=report.get("error"),
+            limit=report.get("limit"),
         )
 
 
@@ -37,6 +39,8 @@ def failure_of(ending: Ending, reason: str | None, limits: dict[str, Any], *, lo
 
     `reason` is why the platform ended it: timeout, cpu, cancelled, or a text about a broken protocol; None: it did not.
     """
+    if ending.limit and not reason:
+        return Failure(kind="limit", message=over(ending.limit, limits), rolled_back=False)
     kind, message = _reason(reason, limits) if reason else _ended(ending, limits)
     if loading and not reason:
         kind, message = "load", f"while the handler was loaded, {message}"

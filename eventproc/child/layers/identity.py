@@ -36,6 +36,7 @@ def become_nobody(uid: int, needed: Iterable[str]) -> bool:
     Keeps the right to read past permissions where that user could not reach `needed` (an interpreter below /root);
     only together with Landlock, which then alone decides what is read. Returns whether it was kept.
     """
+    kernel.drop_bounding_set()  # the change of user takes the right to do so later
     kernel.prctl(PR_SET_KEEPCAPS, 1)
     os.setgroups([])
     os.setresgid(uid, uid, uid)

@@ -151,11 +151,16 @@ class _CapData(ctypes.Structure):
     _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
 
 
-def keep_capabilities(mask: int) -> None:
-    """Give up all capabilities but those in `mask` (below 32), for good."""
+def drop_bounding_set() -> None:
+    """Make sure that no capability can be gained by starting a program, where there is the right to."""
     for number in range(CAP_LAST + 1):
         if libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(number), 0, 0, 0) < 0:
-            break  # past the kernel's last one, or there is no right to drop (then there is nothing to drop either)
+            break  # past the kernel's last one, or no right to (no_new_privs then does the same)
+
+
+def keep_capabilities(mask: int) -> None:
+    """Give up all capabilities but those in `mask` (below 32), for good."""
+    drop_bounding_set()
     libc.prctl(PR_CAP_AMBIENT, ctypes.c_ulong(PR_CAP_AMBIENT_CLEAR_ALL), 0, 0, 0)
     header = _CapHeader(CAPABILITY_VERSION, 0)
     data = (_CapData * 2)()

@@ -19,8 +19,6 @@ from .tables import TABLES
 
 NAMESPACES = kernel.CLONE_NEWPID | kernel.CLONE_NEWNS | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
 VISIBLE_PROC = ("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/self", "/sys/devices/system/cpu")
-SCRATCH_BYTES = 256 << 20
-SCRATCH_FILES = 10_000
 
 
 class LevelError(Exception):
@@ -103,11 +101,11 @@ class Level:
             return os.geteuid()
         return self._first_uid if self._first_uid == 65534 else self._first_uid + number % identity.UIDS
 
-    def in_monitor(self, number: int, scratch: str) -> str:
+    def in_monitor(self, number: int, scratch: str, limits: Dict[str, Any]) -> str:
         """Prepare one child's directory; return its path as the child sees it."""
         uid = self.uid_of(number)
         if self.name == "A":
-            root.own_mounts(uid, SCRATCH_BYTES, SCRATCH_FILES)
+            root.own_mounts(uid, limits["scratch_bytes"], limits["scratch_files"])
             return root.SCRATCH
         Path(scratch).mkdir(0o700)
         if uid != os.geteuid():
