@@ -48,12 +48,11 @@ def why(event_id: str, handler: str) -> None:
     output.show(found, lambda: _show_why(found))
 
 
-def _show_why(found: Any) -> None:
-    reasons = found.get("reasons", found) if isinstance(found, dict) else found
-    for reason in reasons if isinstance(reasons, list) else [reasons]:
-        click.echo(output.plain(reason if isinstance(reason, str) else output.cell(reason)))
-    if isinstance(found, dict):
-        output.record(found, skip=("reasons",))
+def _show_why(found: dict[str, Any]) -> None:
+    click.echo(output.style(output.plain(found.get("verdict")), bold=True))
+    for reason in found.get("reasons") or []:
+        mark = output.style("yes", fg="green") if reason.get("ok") else output.style("no ", fg="red")
+        click.echo(f"  {mark}  {output.plain(reason.get('text'))}")
 
 
 @events.command("replay")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +13,7 @@ from eventproc.cli import output
 from eventproc.cli.base import Group, split_tags, state
 from eventproc.cli.emit import read_json
 from eventproc.cli.remote import Remote, connect, find_handler
-from eventproc.errors import NotFound
+from eventproc.errors import Conflict
 
 FINAL = ("succeeded", "failed", "commit_failed", "cancelled")
 COLUMNS = ["id", "state", "hook", "handler", "event_id", "attempt", "created_at"]
@@ -80,8 +81,6 @@ def logs(run_id: int, *, follow: bool) -> None:
     remote = connect()
     for chunk in _chunks(remote, run_id, follow=follow):
         if state().json:
-            import json
-
             click.echo(json.dumps(chunk, default=str))
         else:
             text = output.plain(chunk.get("text", ""))
@@ -117,11 +116,11 @@ def _ids_or_filter(ids: tuple[int, ...], which: dict[str, Any], remote: Remote) 
 @click.option("--hook")
 @click.option("--handler", metavar="ID|NAME")
 @click.option("--event", metavar="ID")
-def cancel(run_ids: tuple[int, ...], states: tuple[str, ...], **which: str | None) -> None:
+def cancel(run_ids: tuple[int, ...], states: tuple[str, ...], **which: str | None) -> int:
     """Cancel runs by id or by filter."""
     remote = connect()
     done = remote.post("/runs/cancel", _ids_or_filter(run_ids, {"state": split_tags(states), **which}, remote))
-    output.show(done, lambda: click.echo(_summary(done)))
+    return _tell(done, "cancelled")
 
 
 @runs.command("requeue")
@@ -131,17 +130,26 @@ def cancel(run_ids: tuple[int, ...], states: tuple[str, ...], **which: str | Non
 @click.option("--hook")
 @click.option("--handler", metavar="ID|NAME")
 @click.option("--event", metavar="ID")
-def requeue(run_ids: tuple[int, ...], states: tuple[str, ...], *, current: bool, **which: str | None) -> None:
+def requeue(run_ids: tuple[int, ...], states: tuple[str, ...], *, current: bool, **which: str | None) -> int:
     """Queue failed or cancelled runs again, by id or by filter."""
     remote = connect()
     body = _ids_or_filter(run_ids, {"state": split_tags(states), **which}, remote)
     done = remote.post("/runs/requeue", body | {"current": current})
-    output.show(done, lambda: click.echo(_summary(done)))
+    return _tell(done, "requeued")
 
 
-def _summary(done: dict[str, Any]) -> str:
-    parts = [f"{len(value) if isinstance(value, list) else value} {name}" for name, value in done.items()]
-    return ", ".join(parts) or "nothing to do"
+def _tell(done: dict[str, Any], verb: str) -> int:
+    """Say what a bulk change came to; runs that were refused make it a conflict."""
+    output.show(done, lambda: _show_changed(done, verb))
+    return Conflict.exit_code if done.get("refused") else 0
+
+
+def _show_changed(done: dict[str, Any], verb: str) -> None:
+    asked = done.get("asked")
+    more = f", {asked} of them were running and were asked to end" if asked else ""
+    click.echo(f"{done.get(verb, 0)} runs {verb}{more}")
+    for refused in done.get("refused") or []:
+        click.echo(f"run {refused['id']}: {output.plain(refused['reason'])}", err=True)
 
 
 @runs.command("dry-run")
@@ -180,6 +188,3 @@ def show_trial(found: dict[str, Any]) -> None:
     effects = found.get("effects")
     if effects and any(effects.values()):
         output.record({"would " + name: value for name, value in effects.items() if value})
-
-
-__all__ = ["NotFound", "runs", "show_trial"]
