@@ -117,7 +117,8 @@ def logs(principal: Principal, cases: Cases, run_id: Id, after: After = None, li
 
 @router.get("/{run_id}/files", summary="The files a run uploaded")
 def files(principal: Principal, cases: Cases, run_id: Id) -> Response:
-    return shapes.everything(cases.runs.files(principal, run_id), shapes.file)
+    base_url = cases.context.settings.base_url
+    return shapes.everything(cases.runs.files(principal, run_id), lambda record: shapes.file(record, base_url=base_url))
 
 
 @router.post("/{run_id}/cancel", summary="Cancel a run; one that is executing is asked to end")

@@ -253,7 +253,7 @@ def explanation(value: Explanation) -> dict[str, Any]:
     return {"verdict": value.verdict, "reasons": reasons, "runs": [run(found) for found in value.runs]}
 
 
-def file(value: FileRecord) -> dict[str, Any]:
+def file(value: FileRecord, *, base_url: str) -> dict[str, Any]:
     return {
         "code": value.code,
         "run": value.run_id,
@@ -261,7 +261,7 @@ def file(value: FileRecord) -> dict[str, Any]:
         "size": value.size,
         "digest": value.digest,
         "created_at": isoformat(value.created_us),
-        "url": f"/{value.code}",
+        "url": f"{base_url.rstrip('/')}/{value.code}",
     }
 
 

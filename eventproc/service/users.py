@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from eventproc.abc import Clock, Store, Tx
+from eventproc.abc import Tx
 from eventproc.errors import Conflict, InvalidInput, NotFound
 from eventproc.model import ApiKey, AuditEntry, Role, User
 from eventproc.registry.checks import check_text
@@ -22,20 +22,6 @@ def role_from(text: str) -> Role:
         return Role(text)
     except ValueError:
         raise InvalidInput(f"unknown role {text!r}; the roles are: {', '.join(Role)}", path="$.role") from None
-
-
-def ensure_admin(store: Store, clock: Clock, *, name: str = "admin") -> str | None:
-    """Create the first admin on a platform that has no users and return their key; None when there are users."""
-    with store.begin() as tx:
-        if tx.users.all():
-            return None
-        now_us = clock.now_us()
-        admin = tx.users.add(name, Role.ADMIN, now_us=now_us)
-        key, prefix = issue_key(tx, admin, label="first admin key", now_us=now_us)
-        tx.audit.add(
-            user="eventproc", action="user.create", object=f"user:{name}", detail={"key": prefix}, now_us=now_us
-        )
-    return key
 
 
 class Users:

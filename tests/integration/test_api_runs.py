@@ -149,7 +149,7 @@ def test_a_runs_output_and_files_can_be_read(world):
     assert [chunk["text"] for chunk in page["items"] + rest["items"]] == [f"line {n}\n" for n in range(5)]
     assert (rest["next"], rest["state"]) == (None, "queued")
     (file,) = world.developer.get(f"/runs/{run_id}/files").json()["items"]
-    assert (file["name"], file["url"]) == ("plot.png", "/" + "a" * 32)
+    assert (file["name"], file["url"]) == ("plot.png", "http://127.0.0.1:8080/" + "a" * 32)
 
 
 def test_why_says_why_a_handler_did_or_did_not_run(world):
