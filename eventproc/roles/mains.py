@@ -119,6 +119,15 @@ class RoleMain:
         if self._supervised is not None:
             die_with(int(self._supervised))
         logs.configure(self.settings, self.role)
+        try:
+            return self._run()
+        except EventprocError:  # shown in one line by the command
+            raise
+        except Exception:  # the supervisor starts the role again; what broke it must be in the log
+            log.exception("the role broke")
+            return 1
+
+    def _run(self) -> int:
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
         if self._supervised is not None:
