@@ -167,7 +167,7 @@ class SqlRuns(Rows):
 def _lane_name(run: NewRun, hook: str | None) -> LaneName:
     if hook is None:
         raise NotFound(f"there is no event for the run of handler {run.handler_id}", handler_id=run.handler_id)
-    return (run.handler_id, hook, run.isolation, run.order_key is not None)
+    return (run.handler_id, hook, str(run.isolation), run.order_key is not None)
 
 
 def _values(run_id: int, event_seq: int, run: NewRun, lane_id: int, now_us: int) -> dict[str, Any]:

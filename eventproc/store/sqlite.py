@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, Table, bindparam, event, insert, text, update
@@ -14,11 +14,38 @@ from eventproc.errors import ConfigError, EventprocError, StoreUnavailable
 from eventproc.store.base import Bulk, BulkUpdate, Row
 
 BUSY_TIMEOUT_S: Final = 30.0
+CHECKPOINT_PAGES: Final = 4000  # of 4 KiB: pages that change often are copied to the database less often
 JOURNAL_LIMIT: Final = 64 << 20  # bytes that the write-ahead log keeps once it is worked off
 BUSY_POLL_S: Final = 0.0005  # SQLite's own back-off sleeps up to 0.1 s: far too long between short transactions
 BUSY_POLL_MAX_S: Final = 0.005
 
 _LAST_SERIAL = text("SELECT seq FROM sqlite_sequence WHERE name = :name")
+
+
+class _Many:
+    """
+    A statement over many rows, compiled once and handed to the driver as it is.
+
+    The rows hold nothing but what the driver takes. SQLAlchemy would look at each parameter of each row, find nothing
+    to convert, and take longer over that than SQLite takes to write the row.
+    """
+
+    def __init__(self, conn: Connection, statement: Any, *, prefix: str = "") -> None:
+        compiled = statement.compile(dialect=conn.dialect)
+        self._sql = str(compiled)
+        binds = [compiled.binds[name] for name in compiled.positiontup]
+        # What the statement says itself ('committing') is a parameter too, the same one for all rows.
+        self._parts = [(bind.key.removeprefix(prefix) if bind.required else None, bind.value) for bind in binds]
+        self._names = None if None in [name for name, _ in self._parts] else [str(name) for name, _ in self._parts]
+
+    def execute(self, conn: Connection, rows: Sequence[Row]) -> None:
+        if self._names is not None:
+            names = self._names
+            values = [tuple([row[name] for name in names]) for row in rows]
+        else:
+            parts = self._parts
+            values = [tuple([said if name is None else row[name] for name, said in parts]) for row in rows]
+        conn.exec_driver_sql(self._sql, values)
 
 
 class SqliteBulk(Bulk):
@@ -27,32 +54,29 @@ class SqliteBulk(Bulk):
     name = "sqlite"
 
     def __init__(self) -> None:
-        self._updates: dict[BulkUpdate, Any] = {}
-        self._inserts: dict[tuple[Table, tuple[str, ...]], Any] = {}
+        self._updates: dict[BulkUpdate, _Many] = {}
+        self._inserts: dict[tuple[Table, tuple[str, ...]], _Many] = {}
 
     def insert_new(self, conn: Connection, table: Table, rows: Sequence[Row], key: str) -> set[Any]:
         """Insert the rows: nobody else writes since the caller looked."""
         columns = tuple(rows[0])
         statement = self._inserts.get((table, columns))
         if statement is None:
-            statement = insert(table).values({name: bindparam(name) for name in columns})
-            self._inserts[(table, columns)] = statement
-        conn.execute(statement, rows)
+            values = {name: bindparam(name) for name in columns}
+            statement = self._inserts[(table, columns)] = _Many(conn, insert(table).values(values))
+        statement.execute(conn, rows)
         return {row[key] for row in rows}
 
     def update(self, conn: Connection, update: BulkUpdate, rows: Sequence[Row]) -> None:
         """Update each row by its `id`."""
         statement = self._updates.get(update)
         if statement is None:
-            statement = self._updates[update] = self._build(update)
-        conn.execute(statement, [{f"_{name}": value for name, value in row.items()} for row in rows])
+            statement = self._updates[update] = _Many(conn, self._build(update), prefix="_")
+        statement.execute(conn, rows)
 
     @staticmethod
     def _build(spec: BulkUpdate) -> Any:
-        def param(name: str) -> Any:
-            return bindparam(f"_{name}", type_=spec.params[name])
-
-        values: Mapping[str, Any] = spec.values(param)
+        values = spec.values(lambda name: bindparam(f"_{name}", type_=spec.params[name]))
         return update(spec.table).where(spec.table.c.id == bindparam("_id")).values(values)
 
     def serials(self, conn: Connection, table: Table, wanted: int) -> Sequence[int]:
@@ -74,6 +98,7 @@ def prepare(engine: Engine, *, write: bool, durability: str, busy_timeout_s: flo
         dbapi.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
         dbapi.execute("PRAGMA foreign_keys = ON")
         dbapi.execute("PRAGMA temp_store = MEMORY")
+        dbapi.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         dbapi.execute(f"PRAGMA journal_size_limit = {JOURNAL_LIMIT}")
         dbapi.execute("PRAGMA cache_size = -32000")
         if not write:
