@@ -50,7 +50,7 @@ class Monitor:
         self._deadline: Optional[float] = None
         self._status: Optional[int] = None
         self._pid = 0
-        process.close_others({0, 1, 2, sock.fileno(), *fds})
+        process.close_others({0, 1, 2, sock.fileno(), *fds, *level.descriptors()})
         kernel.adopt_orphans()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)

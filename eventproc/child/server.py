@@ -24,6 +24,7 @@ from typing import Any, Dict, List, Optional, Set, Tuple
 from . import monitor
 from .layers import kernel
 from .layers.levels import Level, LevelError
+from .world import parent_module
 
 REQUEST_BYTES = 1 << 16
 FDS = 4  # monitor socket, channel, stdout, stderr
@@ -64,6 +65,7 @@ def _prepare() -> List[str]:
             importlib.import_module(name)
         except ImportError:
             missing.append(name)
+    parent_module()
     kernel.few_arenas()
     kernel.adopt_orphans()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole group: the worker decides

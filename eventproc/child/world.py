@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import functools
 import importlib.util
 import logging
 import os
@@ -140,7 +141,7 @@ def install(ep: Ep, *, own_process: bool) -> None:
     if not own_process:
         return
     sys.modules["__main__"].ep = ep  # type: ignore[attr-defined]
-    parent = sys.modules.get(BTRDB_MODULE) or _parent()
+    parent = parent_module()
     module = types.ModuleType(f"{BTRDB_MODULE}.eventproc", "Stands in for btrdbextras.eventproc inside a handler.")
     for name in ("upload_file", "emit", "on_commit", "on_rollback", "log", "_uploads"):
         setattr(module, name, getattr(ep, name))
@@ -162,7 +163,9 @@ def _of_ep(ep: Ep, name: str) -> Any:
     raise AttributeError(f"module 'btrdbextras.eventproc' has no attribute {name!r} inside a handler")
 
 
-def _parent() -> types.ModuleType:
+@functools.lru_cache(maxsize=1)
+def parent_module() -> types.ModuleType:
+    """Return the stand-in for btrdbextras itself; the zygote makes it once for all its children."""
     module = types.ModuleType(BTRDB_MODULE)
     spec = importlib.util.find_spec(BTRDB_MODULE)  # an installed one keeps its other submodules importable
     locations = spec.submodule_search_locations if spec else None

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
-from typing import Iterable
+from typing import Callable, Iterable
 
 from . import kernel
 
 FIRST_UID = 0x6E000000  # far above what distributions and containers hand out
 UIDS = 60_000
+NOBODY = 65_534
 INSIDE = 1000  # the user's id as seen from inside a user namespace
 PR_SET_KEEPCAPS = 8
 
@@ -29,30 +31,48 @@ def write_maps(inside: int, uid: int, gid: int) -> None:
     Path("/proc/self/gid_map").write_text(f"{inside} {gid} 1")
 
 
-def become_nobody(uid: int, needed: Iterable[str]) -> bool:
+def become_nobody(uid: int, *, reads_past_permissions: bool) -> None:
     """
     Drop from root to a user that owns nothing.
 
-    Keeps the right to read past permissions where that user could not reach `needed` (an interpreter below /root);
-    only together with Landlock, which then alone decides what is read. Returns whether it was kept.
+    The right to read past permissions is kept where that user could not reach the interpreter (below /root);
+    only together with Landlock, which then alone decides what is read.
     """
-    kernel.drop_bounding_set()  # the change of user takes the right to do so later
     kernel.prctl(PR_SET_KEEPCAPS, 1)
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
     kernel.prctl(PR_SET_KEEPCAPS, 0)
-    kept = not all(_reachable(path) for path in needed)
-    kernel.keep_capabilities(1 << kernel.CAP_DAC_READ_SEARCH if kept else 0)
+    kernel.keep_capabilities(1 << kernel.CAP_DAC_READ_SEARCH if reads_past_permissions else 0)
     kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
-    return kept
 
 
-def _reachable(path: str) -> bool:
-    try:
-        os.stat(path)  # noqa: PTH116  strings all along
-    except PermissionError:
-        return False
-    except OSError:
-        return True
-    return os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids)
+def usable_uid() -> int:
+    """Return a user id that can be taken: container hosts hand out short ranges."""
+    return FIRST_UID if _works(lambda: os.setresuid(FIRST_UID, FIRST_UID, FIRST_UID)) else NOBODY
+
+
+def reaches(uid: int, paths: Iterable[str]) -> bool:
+    """Say whether that user can read the paths."""
+
+    def try_to() -> None:
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+        for path in paths:
+            if Path(path).exists() and not os.access(path, os.R_OK):
+                raise PermissionError(path)
+
+    return _works(try_to)
+
+
+def _works(action: Callable[[], None]) -> bool:
+    """Try something in a process of its own."""
+    pid = os.fork()
+    if pid == 0:
+        with contextlib.suppress(OSError):
+            action()
+            os._exit(0)
+        os._exit(1)
+    return os.waitpid(pid, 0)[1] == 0
+

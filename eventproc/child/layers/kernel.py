@@ -160,7 +160,6 @@ def drop_bounding_set() -> None:
 
 def keep_capabilities(mask: int) -> None:
     """Give up all capabilities but those in `mask` (below 32), for good."""
-    drop_bounding_set()
     libc.prctl(PR_CAP_AMBIENT, ctypes.c_ulong(PR_CAP_AMBIENT_CLEAR_ALL), 0, 0, 0)
     header = _CapHeader(CAPABILITY_VERSION, 0)
     data = (_CapData * 2)()

@@ -50,19 +50,22 @@ def _handled(version: int) -> Tuple[int, int, int, int]:
     return fs, net, scoped, 24 if version >= 6 else 16 if version >= 4 else 8
 
 
-def restrict(readable: Iterable[str], writable: Iterable[str], devices: Iterable[str], version: int) -> None:
-    """Allow these paths and what is below them, and nothing else; needs no_new_privs."""
+def prepare(readable: Iterable[str], writable: Iterable[str], devices: Iterable[str], version: int) -> int:
+    """Return a rule set that allows these paths and what is below them, and nothing else."""
     fs, net, scoped, size = _handled(version)
     attributes = _Attributes(fs, net, scoped)
     ruleset = kernel.syscall("landlock_create_ruleset", ctypes.byref(attributes), size, 0)
-    try:
-        everything = fs & ~(EXECUTE | MAKE_CHAR | MAKE_BLOCK | MAKE_SOCK | IOCTL_DEV)
-        for paths, rights in ((readable, READ), (writable, everything), (devices, READ_FILE | WRITE_FILE)):
-            for path in paths:
-                _allow(ruleset, path, rights & fs)
-        kernel.syscall("landlock_restrict_self", ruleset, 0)
-    finally:
-        os.close(ruleset)
+    everything = fs & ~(EXECUTE | MAKE_CHAR | MAKE_BLOCK | MAKE_SOCK | IOCTL_DEV)
+    for paths, rights in ((readable, READ), (writable, everything), (devices, READ_FILE | WRITE_FILE)):
+        for path in paths:
+            _allow(ruleset, path, rights & fs)
+    return ruleset
+
+
+def enforce(ruleset: int) -> None:
+    """Hold this process to the rules for good; needs no_new_privs."""
+    kernel.syscall("landlock_restrict_self", ruleset, 0)
+    os.close(ruleset)
 
 
 def _allow(ruleset: int, path: str, rights: int) -> None:

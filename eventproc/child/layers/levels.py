@@ -8,7 +8,6 @@ A level is found by putting it up: whatever fails raises, and the worker tries t
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from . import identity, kernel, landlock, root, seccomp
 from .tables import TABLES
 
 NAMESPACES = kernel.CLONE_NEWPID | kernel.CLONE_NEWNS | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
+FIRST_PID = 2  # of a handler in its own pid namespace, below its monitor
 VISIBLE_PROC = ("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/self", "/sys/devices/system/cpu")
 
 
@@ -35,8 +35,12 @@ class Level:
         self._is_root = os.geteuid() == 0
         self._own_users = False  # whether we live in a user namespace of our own
         self._landlock = landlock.abi()
-        self._first_uid = identity.FIRST_UID
+        self._first_uid = identity.NOBODY
+        self._reads_past_permissions = False
         self._pid_namespace = -1
+        self._ruleset = -1  # prepared once where it is the same for all children
+        self._interpreter: List[str] = []
+        self._filters: Dict[int, bytes] = {}
 
     # ------------------------------------------------------------------ zygote
 
@@ -57,8 +61,15 @@ class Level:
             self._enter_namespaces()
             root.build(self._mountpoint, self._extra)
             self._pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        self._interpreter = root.interpreter_paths()
         if self._is_root:
-            self._first_uid = self._usable_uid()
+            self._first_uid = identity.usable_uid()
+            if self._has_landlock():
+                self._reads_past_permissions = not identity.reaches(self._first_uid, self._interpreter)
+        if self.name == "A" and self._has_landlock():
+            self._ruleset = landlock.prepare(["/"], [root.OWN], root.DEVICES, self._landlock)
+        self._filter(FIRST_PID)
+        kernel.drop_bounding_set()
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # nothing of the same user may look into us
 
     def _enter_namespaces(self) -> None:
@@ -72,16 +83,6 @@ class Level:
             _wait_for(pid)
         kernel.die_with_parent()
         kernel.sethostname("eventproc")
-
-    def _usable_uid(self) -> int:
-        """Return a user id that can be taken: container hosts hand out short ranges."""
-        pid = os.fork()
-        if pid == 0:
-            with contextlib.suppress(OSError):
-                os.setresuid(self._first_uid, self._first_uid, self._first_uid)
-                os._exit(0)
-            os._exit(1)
-        return self._first_uid if os.waitpid(pid, 0)[1] == 0 else 65534
 
     def own_namespace(self) -> None:
         """Have the next fork open a pid namespace."""
@@ -99,7 +100,7 @@ class Level:
         """Return the user of the n-th child: each its own, so that they can not touch each other."""
         if not self._is_root or self.name == "none":
             return os.geteuid()
-        return self._first_uid if self._first_uid == 65534 else self._first_uid + number % identity.UIDS
+        return self._first_uid if self._first_uid == identity.NOBODY else self._first_uid + number % identity.UIDS
 
     def in_monitor(self, number: int, scratch: str, limits: Dict[str, Any]) -> str:
         """Prepare one child's directory; return its path as the child sees it."""
@@ -131,18 +132,19 @@ class Level:
             done.append("own user" if self._is_root else "user namespace")
         kernel.die_with_parent()  # a change of user clears it
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-        if self._landlock and self.name != "C":
-            self._restrict_files(scratch)
+        if self._has_landlock():
+            landlock.enforce(self._rules(scratch))
             done.append("landlock")
-        seccomp.install(seccomp.build(os.getpid(), machine=kernel.MACHINE, subprocesses=False))
+        seccomp.install(self._filter(os.getpid()))
         return sorted(done)
 
     def _become_somebody(self, number: int) -> bool:
         if self._is_root:
-            identity.become_nobody(self.uid_of(number), root.interpreter_paths() if self._has_landlock() else ())
+            identity.become_nobody(self.uid_of(number), reads_past_permissions=self._reads_past_permissions)
             return True
         if self._own_users:
             identity.own_user_namespace(identity.INSIDE)
+            kernel.drop_bounding_set()  # a new user namespace begins with all of them
         kernel.keep_capabilities(0)
         kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
         return self._own_users
@@ -152,13 +154,23 @@ class Level:
 
     def counts_processes(self) -> bool:
         """Whether RLIMIT_NPROC counts this child's processes alone."""
-        return self.name != "none" and (self._own_users or (self._is_root and self._first_uid != 65534))
+        return self.name != "none" and (self._own_users or (self._is_root and self._first_uid != identity.NOBODY))
 
-    def _restrict_files(self, scratch: str) -> None:
-        readable = ["/"]
-        if self.name != "A":
-            readable = [*root.SYSTEM, *root.CONFIGURATION, *root.interpreter_paths(), *VISIBLE_PROC, *self._extra]
-        landlock.restrict(readable, [scratch], root.DEVICES, self._landlock)
+    def _rules(self, scratch: str) -> int:
+        if self._ruleset >= 0:
+            return self._ruleset
+        readable = [*root.SYSTEM, *root.CONFIGURATION, *self._interpreter, *VISIBLE_PROC, *self._extra]
+        return landlock.prepare(readable, [scratch], root.DEVICES, self._landlock)
+
+    def _filter(self, pid: int) -> bytes:
+        """Return the filter on system calls, which knows the process's id."""
+        if pid not in self._filters:
+            self._filters[pid] = seccomp.build(pid, machine=kernel.MACHINE, subprocesses=False)
+        return self._filters[pid]
+
+    def descriptors(self) -> List[int]:
+        """Return the file descriptors that a child still needs for its layers."""
+        return [self._ruleset] if self._ruleset >= 0 else []
 
 
 def _unshared() -> bool:

@@ -9,7 +9,8 @@ from typing import Iterable, List
 
 from . import kernel
 
-SCRATCH = "/scratch"
+OWN = "/own"  # holds nothing but what is mounted below it for one child: Landlock looks at parents of mounts
+SCRATCH = f"{OWN}/scratch"
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 CONFIGURATION = (
@@ -17,7 +18,7 @@ CONFIGURATION = (
     "/etc/ssl/openssl.cnf", "/etc/ca-certificates", "/etc/fonts", "/etc/mime.types", "/etc/pki/tls/certs",
 )  # fmt: skip
 WRITTEN = {
-    "/etc/passwd": "root:x:0:0:root:/:/bin/false\nhandler:x:1000:1000:handler:/scratch:/bin/false\n",
+    "/etc/passwd": "root:x:0:0:root:/:/bin/false\nhandler:x:1000:1000:handler:/own/scratch:/bin/false\n",
     "/etc/group": "root:x:0:\nhandler:x:1000:\n",
     "/etc/hosts": "127.0.0.1 localhost\n",
     "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
@@ -53,8 +54,8 @@ def build(mountpoint: str, extra: Iterable[str]) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
     _devices(mountpoint)
-    for name in ("proc", "scratch", "old"):
-        Path(mountpoint, name).mkdir()
+    for name in ("proc", SCRATCH[1:], "old"):
+        Path(mountpoint, name).mkdir(parents=True)
     Path(mountpoint, "tmp").symlink_to(SCRATCH[1:])
     kernel.mount("proc", f"{mountpoint}/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
     os.chdir(mountpoint)
