@@ -62,7 +62,7 @@ class SqliteBulk(Bulk):
         columns = tuple(rows[0])
         statement = self._inserts.get((table, columns))
         if statement is None:
-            values = {name: bindparam(name) for name in columns}
+            values: dict[str, Any] = {name: bindparam(name) for name in columns}
             statement = self._inserts[(table, columns)] = _Many(conn, insert(table).values(values))
         statement.execute(conn, rows)
         return {row[key] for row in rows}
