@@ -200,8 +200,9 @@ class Settings(BaseSettings):
 
     data: DataPath = Field(default_factory=default_data_dir)
     http: Listen = "127.0.0.1:8080"  # type: ignore[assignment]
+    https: Listen | None = None  # the HTTP API once more, with TLS
     graphite: Listen = "127.0.0.1:2003"  # type: ignore[assignment]
-    grpc: Listen = "127.0.0.1:4411"  # type: ignore[assignment]
+    grpc: Listen = "127.0.0.1:4411"  # type: ignore[assignment]  # served when set, or when there are certificates
     database_url: SecretUrl | None = None
     broker_url: SecretUrl | None = None
     smtp_url: SecretUrl | None = None
@@ -215,6 +216,7 @@ class Settings(BaseSettings):
     unsafe_sandbox: bool = False
     durability: Literal["normal", "full"] = "normal"
     max_payload: Bytes = "1MB"  # type: ignore[assignment]
+    max_blob: Annotated[int, BeforeValidator(parse_size), Field(gt=0, le=48 << 20)] = "32MiB"  # type: ignore[assignment]  # of a pickled handler
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "console", "json"] = "auto"
     worker: WorkerSection = WorkerSection()
@@ -255,6 +257,10 @@ class Settings(BaseSettings):
     @property
     def secret_key_file(self) -> Path:
         return self.data / "secret.key"
+
+    @property
+    def certs_dir(self) -> Path:
+        return self.data / "certs"
 
     @property
     def mail_dir(self) -> Path:

@@ -98,9 +98,11 @@ class Platform:
     @property
     def base_url(self) -> str:
         """Where people reach the platform."""
-        listens = self.settings.http
+        scheme, listens = "http", self.settings.http
+        if self.settings.https is not None:
+            scheme, listens = "https", self.settings.https
         local = Address(EVERYWHERE.get(listens.host, listens.host), listens.port)
-        return (self.settings.public_url or f"http://{local}").rstrip("/")
+        return (self.settings.public_url or f"{scheme}://{local}").rstrip("/")
 
     @cached_property
     def cache(self) -> CatalogueCache:
@@ -131,6 +133,8 @@ class Platform:
             settings=ServiceSettings(
                 base_url=self.base_url,
                 max_payload_bytes=self.settings.max_payload,
+                max_body_bytes=max(32 << 20, self.settings.max_blob // 3 * 4 + (4 << 20)),  # a blob as base64 fits
+                max_blob_bytes=self.settings.max_blob,
                 max_limits=self.max_limits,
                 work_dir=self.settings.data / "tmp",
             ),

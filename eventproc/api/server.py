@@ -7,6 +7,7 @@ import logging
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -21,9 +22,15 @@ class Server:
     `run` blocks and leaves signals alone; `stop` lets requests under way finish, for at most `grace_s`.
     """
 
-    def __init__(self, app: ASGIApp, sock: socket.socket, *, grace_s: int = GRACE_S) -> None:
+    def __init__(
+        self, app: ASGIApp, sock: socket.socket, *, grace_s: int = GRACE_S, tls: tuple[Path, Path] | None = None
+    ) -> None:
+        """Serve `app`; with TLS when the files of a key and of a certificate chain are given."""
+        key, chain = tls or (None, None)
         config = uvicorn.Config(
             app,
+            ssl_keyfile=key,
+            ssl_certfile=chain,
             log_config=None,
             log_level=logging.WARNING,
             access_log=False,

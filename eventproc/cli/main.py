@@ -33,6 +33,7 @@ COMMANDS = {
     "users": ("users", "Users: list, add, change."),
     "keys": ("users", "API keys: list, add, revoke."),
     "audit": ("users", "Who changed what."),
+    "certs": ("certs", "TLS for gRPC and HTTPS: init, show."),
     "db": ("db", "Database: upgrade, revision."),
     "completion": ("completion", "Print shell completion for bash, zsh or fish."),
 }

@@ -9,5 +9,7 @@ LATER = {"listener": "metrics are not part of this version", "models": "models a
 ENV_SUPERVISOR = "EVENTPROC_ROLE_SUPERVISOR"  # its pid
 ENV_READY = "EVENTPROC_ROLE_READY_FD"  # a byte written there says that the role works
 ENV_HTTP = "EVENTPROC_ROLE_HTTP_FD"  # the listening socket of the API
+ENV_HTTPS = "EVENTPROC_ROLE_HTTPS_FD"  # the same with TLS, where that is wanted
+ENV_GRPC = "EVENTPROC_ROLE_GRPC_FD"  # a socket that holds the port of the gRPC service, where that is wanted
 
-__all__ = ["ENV_HTTP", "ENV_READY", "ENV_SUPERVISOR", "LATER", "ROLES"]
+__all__ = ["ENV_GRPC", "ENV_HTTP", "ENV_HTTPS", "ENV_READY", "ENV_SUPERVISOR", "LATER", "ROLES"]

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from eventproc.config import Address
 from eventproc.errors import ConfigError, Conflict
-from eventproc.wiring import EVERYWHERE
 
 BACKLOG = 1024  # connections that wait while the API restarts
 
@@ -101,12 +100,6 @@ def _why_not(address: Address, error: OSError, variable: str, any_port: str) -> 
     if error.errno == errno.EADDRNOTAVAIL:
         return f"this machine has no address {address.host}; set {variable}, for example {variable}=127.0.0.1:0"
     return f"{variable}={address}: {error}"
-
-
-def url_of(sock: socket.socket) -> str:
-    """Return the URL under which this machine reaches a listening socket."""
-    host, port = sock.getsockname()[:2]
-    return f"http://{Address(EVERYWHERE.get(host, host), port)}"
 
 
 @contextlib.contextmanager

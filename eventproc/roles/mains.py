@@ -8,7 +8,6 @@ import contextlib
 import ctypes
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -18,9 +17,10 @@ from typing import Protocol
 
 import structlog
 
-from eventproc.config import Address, Settings
+from eventproc.config import Settings
 from eventproc.errors import ConfigError, EventprocError
-from eventproc.roles import ENV_HTTP, ENV_READY, ENV_SUPERVISOR, LATER, ROLES, files, logs
+from eventproc.roles import ENV_READY, ENV_SUPERVISOR, LATER, ROLES, files, logs
+from eventproc.roles.doors import Doors
 from eventproc.wiring import Platform, make_private
 
 log = structlog.get_logger(__name__)
@@ -35,10 +35,10 @@ class Service(Protocol):
     def stop(self, grace_s: float) -> None: ...
 
 
-def make_api(platform: Platform, sock: socket.socket, ready: Callable[[], None]) -> Service:
+def make_api(platform: Platform, doors: Doors, ready: Callable[[], None]) -> Service:
     from eventproc.roles.web import ApiService
 
-    return ApiService(platform, sock, ready=ready)
+    return ApiService(platform, doors, ready=ready)
 
 
 def make_worker(platform: Platform) -> Service:
@@ -89,14 +89,6 @@ def make_notifier(platform: Platform) -> Service:
     )
 
 
-def http_socket(settings: Settings) -> socket.socket:
-    """Return the API's listening socket: the supervisor's, or one of our own."""
-    given = os.environ.pop(ENV_HTTP, None)
-    if given is not None:
-        return socket.socket(fileno=int(given))
-    return files.bind(settings.http, variable="EVENTPROC_HTTP")
-
-
 class RoleMain:
     """One role's process, from start to end."""
 
@@ -112,7 +104,7 @@ class RoleMain:
         self._stopper: threading.Thread | None = None
         self._ready_fd = _take_fd(ENV_READY)
         self._supervised = os.environ.pop(ENV_SUPERVISOR, None)
-        self._http: socket.socket | None = None
+        self._doors: Doors | None = None
 
     def run(self) -> int:
         """Run until a signal; return the exit status."""
@@ -144,8 +136,8 @@ class RoleMain:
 
     def _work(self) -> int:
         if self.role == "api":
-            self._http = http_socket(self.settings)
-            self.settings = self.settings.replace(http=Address(*self._http.getsockname()[:2]))
+            self._doors = Doors.inherited() or Doors.open(self.settings)
+            self.settings = self._doors.bound(self.settings)
         with Platform(self.settings) as platform:
             self._service = service = self._build(platform)
             if self._stops:  # the signal came while there was nothing to stop
@@ -159,8 +151,8 @@ class RoleMain:
         return 0
 
     def _build(self, platform: Platform) -> Service:
-        if self._http is not None:
-            return make_api(platform, self._http, self._ready)
+        if self._doors is not None:
+            return make_api(platform, self._doors, self._ready)
         return {"worker": make_worker, "engine": make_housekeeper, "notifier": make_notifier}[self.role](platform)
 
     def _ready(self) -> None:
@@ -170,8 +162,8 @@ class RoleMain:
             os.close(self._ready_fd)
             self._ready_fd = None
         elif self._supervised is None:
-            if self._http is not None:
-                files.write_endpoints(self.settings.endpoints_file, {"http": files.url_of(self._http)})
+            if self._doors is not None:
+                files.write_endpoints(self.settings.endpoints_file, self._doors.endpoints())
             sys.stdout.write("ready\n")
             sys.stdout.flush()
 

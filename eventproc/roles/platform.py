@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 
 import structlog
 
@@ -27,14 +28,17 @@ def run_platform(settings: Settings) -> int:
         with Platform(settings) as platform:
             for problem in platform.prepare():
                 log.warning(problem)
-        return Supervisor(settings, ROLES).run(lambda url: announce(settings, url))
+        return Supervisor(settings, ROLES).run(lambda endpoints: announce(settings, endpoints))
 
 
-def announce(settings: Settings, url: str) -> None:
+def announce(settings: Settings, endpoints: Mapping[str, str]) -> None:
     """Say where things are and what to try, then the one line that scripts wait for."""
+    url = endpoints["http"]
+    others = [f"  {name.ljust(5)}  {endpoints[name]}" for name in ("https", "grpc") if name in endpoints]
     say(
         f"eventproc {__version__}: data in {settings.data}",
         f"  API    {url}/api/v1 (documentation: {url}/docs)",
+        *others,
         f"  key    {settings.admin_key_file}",
         "Try, in another terminal:",
         f"  export EVENTPROC_DATA={settings.data}",

@@ -11,19 +11,19 @@ import http.client
 import os
 import selectors
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from urllib.parse import urlsplit
 
 import structlog
 
-from eventproc.config import PREFIX, Address, Settings
+from eventproc.config import PREFIX, Settings
 from eventproc.errors import ConfigError, Unavailable
-from eventproc.roles import ENV_HTTP, ENV_READY, ENV_SUPERVISOR, files
+from eventproc.roles import ENV_READY, ENV_SUPERVISOR, files
+from eventproc.roles.doors import Doors
 
 log = structlog.get_logger(__name__)
 
@@ -35,11 +35,13 @@ KILL_AFTER_S = 10.0  # beyond the handlers' grace
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # a closed terminal stops in good order, too
 MAX_FIRST_FAILURES = 3  # of one role before the platform was ever ready
 
+Announce = Callable[[Mapping[str, str]], None]
+
 
 class RoleProcess:
     """One role's process, over its restarts."""
 
-    def __init__(self, name: str, command: Sequence[str], environ: dict[str, str], http_fd: int | None) -> None:
+    def __init__(self, name: str, command: Sequence[str], environ: dict[str, str], doors: Doors | None) -> None:
         self.name = name
         self.ready = False
         self.failures = 0
@@ -48,7 +50,7 @@ class RoleProcess:
         self.process: subprocess.Popen[bytes] | None = None
         self._command = command
         self._environ = environ
-        self._http_fd = http_fd
+        self._doors = doors
         self._started_at = 0.0
         self._pause_s = FIRST_PAUSE_S
 
@@ -56,9 +58,9 @@ class RoleProcess:
         reader, writer = os.pipe2(os.O_CLOEXEC)
         environ = self._environ | {ENV_SUPERVISOR: str(os.getpid()), ENV_READY: str(writer)}
         passed = [writer]
-        if self._http_fd is not None:
-            environ[ENV_HTTP] = str(self._http_fd)
-            passed.append(self._http_fd)
+        if self._doors is not None:
+            environ |= self._doors.environ()
+            passed += [sock.fileno() for sock in self._doors.sockets().values()]
         # A session of its own: Ctrl-C in the terminal reaches the supervisor alone, which then stops all in order.
         self.process = subprocess.Popen(  # noqa: S603  # our own interpreter and module
             self._command, env=environ, pass_fds=passed, stdin=subprocess.DEVNULL, start_new_session=True
@@ -117,7 +119,7 @@ class Supervisor:
 
     def __init__(self, settings: Settings, roles: Sequence[str]) -> None:
         self._settings = settings
-        self._http: socket.socket | None = None
+        self._doors: Doors | None = None
         self._selector = selectors.DefaultSelector()
         self._roles: list[RoleProcess] = []
         self._names = tuple(roles)
@@ -126,22 +128,22 @@ class Supervisor:
 
     # ------------------------------------------------------------------------------------------- life
 
-    def run(self, announce: Callable[[str], None]) -> int:
-        """Start all roles, call `announce` with the API's URL once all answer, and stay until a signal."""
+    def run(self, announce: Announce) -> int:
+        """Start all roles, call `announce` with the endpoints once all answer, and stay until a signal."""
         api_lock = files.Lock(self._settings.run_dir / "api.lock")
         try:
             api_lock.take("eventproc serve --role api")
             files.remove_endpoints(self._settings.endpoints_file)  # a killed predecessor may have left it
-            self._http = files.bind(self._settings.http, variable="EVENTPROC_HTTP")
+            self._doors = Doors.open(self._settings)
             with self._signals():
                 return self._supervise(announce)
         finally:
             files.remove_endpoints(self._settings.endpoints_file)
-            if self._http is not None:
-                self._http.close()
+            if self._doors is not None:
+                self._doors.close()
             api_lock.release()
 
-    def _supervise(self, announce: Callable[[str], None]) -> int:
+    def _supervise(self, announce: Announce) -> int:
         deadline = time.monotonic() + START_S
         try:
             self._start_all()
@@ -156,19 +158,18 @@ class Supervisor:
 
     @property
     def url(self) -> str:
-        assert self._http is not None
-        return files.url_of(self._http)
+        assert self._doors is not None
+        return self._doors.endpoints()["http"]
 
     def _start_all(self) -> None:
-        assert self._http is not None
-        http = self._http
-        bound = self._settings.replace(http=Address(*http.getsockname()[:2]))
+        assert self._doors is not None
+        bound = self._doors.bound(self._settings)
         environ = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         environ |= bound.as_environ()
         environ.setdefault("PYTHONUNBUFFERED", "1")
         for name in self._names:
             command = [sys.executable, "-m", "eventproc", "serve", "--role", name]
-            role = RoleProcess(name, command, environ, http.fileno() if name == "api" else None)
+            role = RoleProcess(name, command, environ, self._doors if name == "api" else None)
             self._roles.append(role)
             self._start(role)
 
@@ -219,11 +220,13 @@ class Supervisor:
         pause = max(0.0, (role.restart_at or 0.0) - time.monotonic())
         log.error("role died; it will be started again", name=role.name, how=words, pause_s=round(pause, 1))
 
-    def _maybe_announce(self, announce: Callable[[str], None], deadline: float) -> None:
+    def _maybe_announce(self, announce: Announce, deadline: float) -> None:
         if all(role.ready for role in self._roles) and self._healthy():
-            files.write_endpoints(self._settings.endpoints_file, {"http": self.url})
+            assert self._doors is not None
+            endpoints = self._doors.endpoints()
+            files.write_endpoints(self._settings.endpoints_file, endpoints)
             self._announced = True
-            announce(self.url)
+            announce(endpoints)
         elif time.monotonic() > deadline:
             missing = ", ".join(role.name for role in self._roles if not role.ready) or "api"
             raise Unavailable(f"after {START_S:g} s these roles still do not answer: {missing}")

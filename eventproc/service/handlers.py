@@ -60,6 +60,7 @@ class Handlers:
         """
         Check everything, load the blob in a sandbox child, then store it as the next version of (hook, name).
 
+        A bundle that does not state its Python (`""`) is taken if its code is found to be for one that is served.
         Raises InvalidInput, UnknownHook, InvalidHandler or Forbidden.
         """
         require(principal, Role.DEVELOPER, "registering handlers")
@@ -77,6 +78,10 @@ class Handlers:
         with self._context.store.read() as tx:
             self._check_place(tx, principal, registration)
         self._load(registration)
+        if not bundle.python:
+            # The code was found to be good for the interpreter that loaded it.
+            python = self._context.sandbox.report().pythons[0]
+            registration = replace(registration, bundle=replace(bundle, python=python))
         with self._context.store.begin() as tx:
             # Once more: while the blob was loading, somebody else may have taken the name.
             self._check_place(tx, principal, registration)
@@ -114,7 +119,7 @@ class Handlers:
         if len(bundle.source or "") > MAX_SOURCE:
             raise HandlerTooLarge(f"the source text is over {MAX_SOURCE:,} characters", path="$.bundle.source")
         pythons = self._context.sandbox.report().pythons
-        if bundle.python not in pythons:
+        if bundle.python and bundle.python not in pythons:
             raise VersionMismatch(
                 f"the handler was made by Python {bundle.python}; the workers here run {', '.join(pythons) or 'none'}; "
                 "register it from one of those",
