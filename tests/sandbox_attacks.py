@@ -737,7 +737,7 @@ def memory_bomb_socket_buffers(db, **canary):
     return f"ESCAPED {size}"
 
 
-@attack("limit")
+@attack("limit", "timeout")
 def disk_fill_scratch(db, **canary):
     import time
 
@@ -759,7 +759,7 @@ def one_huge_file(db, **canary):
     return "ESCAPED"
 
 
-@attack("limit")
+@attack("limit", "timeout")
 def inode_bomb(db, **canary):
     import time
 

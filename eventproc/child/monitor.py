@@ -1,8 +1,8 @@
 """
-The monitor: one trusted process per handler process.
+The monitor: a trusted process above a handler process; when that has ended, it takes the next.
 
-It is the parent of all that the handler forks, ends the whole tree when the worker says so, goes away or the clock
-runs out, and is the only one whose word counts on how the handler's process ended.
+It is the parent of all that the handler forks, ends the whole tree when the worker says so, goes away or its
+directory is full, and is the only one whose word counts on how the handler's process ended.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from typing import Any, Dict, List, Optional
 from . import process
 from .layers import kernel
 from .layers.levels import Level
+from .wire import receive
 
 MESSAGE_BYTES = 4096
 KILL_PAUSE_S = 0.002
 LOOK_MS = 250  # how often a directory without a cap of its own is looked at
 
 
-def main(level: Level, sock: socket.socket, fds: List[int], request: Dict[str, Any]) -> None:
-    """Start a handler process and watch over it; never returns."""
+def main(level: Level, sock: socket.socket, request: Dict[str, Any]) -> None:
+    """Serve the worker until it closes the socket; never returns."""
     code = 1
     try:
-        Monitor(level, sock, fds, request).run()
+        Monitor(level, sock, request).run()
         code = 0
     except BaseException as error:  # noqa: BLE001  the last words of a process that is about to end
         with contextlib.suppress(OSError):
@@ -41,39 +42,51 @@ def main(level: Level, sock: socket.socket, fds: List[int], request: Dict[str, A
 
 
 class Monitor:
-    """Watches one handler process and everything below it."""
+    """Watches handler processes, one after another; no two ever meet, and nothing of one is there for the next."""
 
-    def __init__(self, level: Level, sock: socket.socket, fds: List[int], request: Dict[str, Any]) -> None:
+    def __init__(self, level: Level, sock: socket.socket, request: Dict[str, Any]) -> None:
         self._level = level
         self._sock = sock
-        self._fds = fds
-        self._deadline: Optional[float] = None
-        self._status: Optional[int] = None
-        self._pid = 0
-        process.close_others({0, 1, 2, sock.fileno(), *fds, *level.descriptors()})
+        self._number: int = request["number"]
+        self._base: str = request["scratch"]
+        process.close_others({0, 1, 2, sock.fileno(), *level.descriptors()})
         kernel.adopt_orphans()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        self._scratch: str = request["scratch"]
-        self._request = dict(request, scratch=level.in_monitor(request["number"], self._scratch, request["limits"]))
-        self._overrun: Optional[str] = None
 
     def run(self) -> None:
+        while True:
+            try:
+                order, fds = receive(self._sock)
+            except ValueError:  # a "kill" that came too late: what it was meant for has ended
+                continue
+            if order is None:
+                return
+            self._serve(order["limits"], fds)
+
+    def _serve(self, limits: Dict[str, Any], fds: List[int]) -> None:
+        """Start one handler process, watch it, and tell how it ended."""
         me = os.getpid()
+        self._status: Optional[int] = None
+        self._usage: Optional[resource.struct_rusage] = None
+        self._overrun: Optional[str] = None
+        scratch = self._level.in_monitor(self._number, self._base, limits)
+        self._request = {"limits": limits, "scratch": scratch, "number": self._number}
+        self._fds = fds
         self._pid = os.fork()
         if self._pid == 0:
             self._child(me)
-        for fd in self._fds:
+        for fd in fds:
             os.close(fd)
         try:
             self._watch()
         finally:
             self._end_tree()
             if not self._level.private:
-                shutil.rmtree(self._scratch, ignore_errors=True)
+                shutil.rmtree(self._base, ignore_errors=True)
         self._tell(self._report())
 
     def _child(self, me: int) -> None:
@@ -95,15 +108,11 @@ class Monitor:
         poll.register(self._wake_read, select.POLLIN)
         while self._status is None:
             timeout_ms: Optional[float] = None if self._level.private else LOOK_MS
-            if self._deadline is not None:
-                timeout_ms = min(timeout_ms or 1e9, max(0.0, self._deadline - time.monotonic()) * 1000 + 1)
             ready = {fd for fd, _ in poll.poll(timeout_ms)}
             if self._sock.fileno() in ready and not self._obey():
                 return
             self._drain_wakes()
             self._reap()
-            if self._deadline is not None and time.monotonic() >= self._deadline:
-                return
             if not self._level.private and self._scratch_is_full():
                 self._overrun = "scratch"
                 return
@@ -112,7 +121,7 @@ class Monitor:
         """Look at the private directory where no file system of its own keeps it small."""
         limits = self._request["limits"]
         files = size = 0
-        for directory, names, leaves in os.walk(self._scratch):
+        for directory, names, leaves in os.walk(self._base):
             files += len(names) + len(leaves)
             for leaf in leaves:
                 with contextlib.suppress(OSError):  # it is gone again
@@ -131,23 +140,18 @@ class Monitor:
             message = self._sock.recv(MESSAGE_BYTES)
         except ConnectionResetError:
             return False
-        if not message or message == b"kill":
-            return False
-        if message.startswith(b"arm "):
-            seconds = float(message[4:])
-            self._deadline = time.monotonic() + seconds if seconds > 0 else None
-        return True
+        return bool(message) and message != b"kill"
 
     def _reap(self) -> None:
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
             if pid == self._pid:
-                self._status = status
+                self._status, self._usage = status, usage
 
     def _end_tree(self) -> None:
         """Kill until no descendant is left: whatever the handler forked has become our own child."""
@@ -163,20 +167,19 @@ class Monitor:
     def _reaped_all(self) -> bool:
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return True
             if pid == 0:
                 return False
             if pid == self._pid:
-                self._status = status
+                self._status, self._usage = status, usage
 
     def _report(self) -> Dict[str, Any]:
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        report: Dict[str, Any] = {
-            "cpu_us": int((usage.ru_utime + usage.ru_stime) * 1e6),
-            "memory_bytes": usage.ru_maxrss * 1024,
-        }
+        report: Dict[str, Any] = {"ended": True}
+        if self._usage is not None:
+            report["cpu_us"] = int((self._usage.ru_utime + self._usage.ru_stime) * 1e6)
+            report["memory_bytes"] = self._usage.ru_maxrss * 1024
         if self._overrun:
             report["limit"] = self._overrun
         status = self._status

@@ -6,7 +6,6 @@ It runs with a clean environment and no secrets, stays single-threaded, and neve
 
 from __future__ import annotations
 
-import array
 import contextlib
 import gc
 import importlib
@@ -16,18 +15,16 @@ import select
 import shutil
 import signal
 import socket
-import struct
 import sys
 import tempfile
-from typing import Any, Dict, List, Optional, Set, Tuple
+from typing import Any, Dict, List, Set
 
 from . import monitor
 from .layers import kernel
 from .layers.levels import Level, LevelError
+from .wire import receive
 from .world import parent_module
 
-REQUEST_BYTES = 1 << 16
-FDS = 4  # monitor socket, channel, stdout, stderr
 REAP_MS = 1000
 PREIMPORT = (  # what handlers commonly use: an import in the child costs more than all else
     "asyncio", "base64", "collections", "concurrent.futures", "contextlib", "csv", "dataclasses", "datetime", "decimal",
@@ -101,12 +98,10 @@ class Zygote:
         request["scratch"] = f"{request['scratch']}/eventproc-run-{os.getpid()}-{self._count}"
         pid = self._fork(sock)
         if pid == 0:
-            monitor.main(self._level, sock, fds[1:], request)
+            monitor.main(self._level, sock, request)
         if pid > 0:
             self._monitors[pid] = request["scratch"]
         sock.close()
-        for fd in fds[1:]:
-            os.close(fd)
         return True
 
     def _fork(self, sock: socket.socket) -> int:
@@ -156,19 +151,6 @@ class Zygote:
             finally:
                 os._exit(0)
         self._cleaners.add(pid)
-
-
-def receive(control: socket.socket) -> Tuple[Optional[Dict[str, Any]], List[int]]:
-    """Receive one request and its file descriptors (socket.recv_fds exists from Python 3.9 on)."""
-    space = socket.CMSG_SPACE(FDS * struct.calcsize("i"))
-    data, ancillary, _, _ = control.recvmsg(REQUEST_BYTES, space)
-    fds: "array.array[int]" = array.array("i")
-    for level, kind, content in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
-    if not data:
-        return None, []
-    return json.loads(data), list(fds)
 
 
 def main() -> None:

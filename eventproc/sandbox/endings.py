@@ -19,6 +19,7 @@ class Ending:
     cpu_us: int | None = None
     memory_bytes: int | None = None
     error: str | None = None
+    reported: bool = False  # by a monitor that is in good order
     limit: str | None = None  # that the monitor saw overrun
 
     @classmethod
@@ -30,6 +31,7 @@ class Ending:
             memory_bytes=report.get("memory_bytes"),
             error=report.get("error"),
             limit=report.get("limit"),
+            reported="ended" in report,
         )
 
 

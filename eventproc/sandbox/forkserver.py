@@ -55,7 +55,8 @@ class ForkServerSandbox(Sandbox):
     Children are forked from one zygote and confined by the kernel as far as that is to be had.
 
     The strongest level that can be put up is taken. `levels` are those to try; levels without Landlock (C) or
-    without anything ("none") are tried with `allow_unsafe` only. `scratch` is where private directories are made.
+    without anything ("none") are tried with `allow_unsafe` only. `scratch` is where private directories are made,
+    `spares` how many children are started ahead of their need.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class ForkServerSandbox(Sandbox):
         scratch: Path | None = None,
         levels: Sequence[str] = SAFE_LEVELS,
         allow_unsafe: bool = False,
+        spares: int = 1,
     ) -> None:
         unsafe = sorted(set(levels) - set(SAFE_LEVELS))
         if unsafe and not allow_unsafe:
@@ -73,7 +75,7 @@ class ForkServerSandbox(Sandbox):
             )
         if allow_unsafe and not unsafe:
             levels = [*levels, *UNSAFE_LEVELS]
-        self._launcher = Launcher(python, scratch, levels)
+        self._launcher = Launcher(python, scratch, levels, spares)
         self._layers: tuple[str, ...] | None = None
 
     def spawn(self, program: Program, limits: Limits) -> Child:

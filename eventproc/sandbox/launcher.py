@@ -12,7 +12,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import structlog
@@ -20,11 +19,13 @@ import structlog
 import eventproc.child
 from eventproc.errors import SandboxError
 from eventproc.model import Limits
-from eventproc.sandbox.link import ProcessLink
+from eventproc.sandbox.link import MonitorHandle, ProcessLink
 
 log = structlog.get_logger(__name__)
 
 ZYGOTE = Path(eventproc.child.__file__).with_name("zygote.py")
+MAX_IDLE_MONITORS = 16
+ATTEMPTS = 3
 START_S = 60.0  # for the zygote's imports on a busy machine
 FORK_S = 30.0
 ENVIRONMENT = {
@@ -51,7 +52,12 @@ def package_paths() -> list[str]:
 class Launcher:
     """Starts children of one interpreter through its zygote."""
 
-    def __init__(self, python: str, scratch: Path | None, levels: Sequence[str]) -> None:
+    def __init__(self, python: str, scratch: Path | None, levels: Sequence[str], spares: int) -> None:
+        self._spares = spares
+        self._waiting: list[tuple[Limits, ProcessLink]] = []  # children started ahead of need
+        self._monitors: list[MonitorHandle] = []  # that end their last child
+        self._ready: list[MonitorHandle] = []  # that wait for the next
+        self._closed = False
         self._python = python
         self._levels = tuple(levels)
         self.level: str | None = None  # the one that could be put up
@@ -71,50 +77,122 @@ class Launcher:
             return self._process.pid
 
     def launch(self, limits: Limits) -> ProcessLink:
-        """Start a child. Raises SandboxError when that can not be had, also not from a fresh zygote."""
-        for last in (False, True):
-            link, theirs = self._wires()
+        """Return a started child. Raises SandboxError when that can not be had, also not from a fresh zygote."""
+        spare = self._take_spare(limits)
+        if spare is not None:
+            if spare.await_start(FORK_S):
+                self._prepare_spare(limits)
+                return spare
+            spare.close()
+        error = "the fork server ended"
+        for attempt in range(ATTEMPTS):
             try:
-                self._request(limits, theirs)
+                link = self._begin(limits, fresh=attempt > 0)
                 if link.await_start(FORK_S):
+                    self._prepare_spare(limits)
                     return link
-                error = link.start_error() or "the fork server ended"
+                error = link.start_error() or error
+                link.close()
             except (OSError, SandboxError) as failure:
                 error = str(failure)
+            log.warning("a child was not started", error=error)
+            if attempt:
+                self._discard()
+        raise SandboxError(f"no process for the handler could be started: {error}")
+
+    def _begin(self, limits: Limits, *, fresh: bool) -> ProcessLink:
+        """Have a monitor start a child, without waiting for it."""
+        monitor = (None if fresh else self._idle_monitor()) or self._new_monitor()
+        channel, their_channel = socket.socketpair()
+        out, their_out = os.pipe()
+        err, their_err = os.pipe()
+        theirs = [their_channel.detach(), their_out, their_err]
+        link = ProcessLink(channel, monitor, {"stdout": out, "stderr": err}, self._release)
+        try:
+            monitor.start(limits, theirs)
+        except OSError:
             link.close()
-            log.warning("fork server did not start a child", error=error)
-            if last:
-                raise SandboxError(f"no process for the handler could be started: {error}")
-            self._discard()
-        raise AssertionError("not reached")
+            raise
+        finally:  # only the child may hold them: else their end is never seen
+            for fd in theirs:
+                os.close(fd)
+        return link
+
+    def _new_monitor(self) -> MonitorHandle:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs, self._lock:
+            self._ensure()
+            assert self._control is not None
+            request = json.dumps({"scratch": str(self._directory("runs"))}).encode()
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs.fileno()]))
+            self._control.sendmsg([request], [rights])
+        return MonitorHandle(ours)
+
+    def _idle_monitor(self) -> MonitorHandle | None:
+        """Return a monitor whose child has ended."""
+        with self._lock:
+            waiting, self._monitors = self._monitors, []
+            found = None
+            for monitor in waiting:
+                finished = None if found else monitor.finished()
+                if found or finished is False:
+                    self._monitors.append(monitor)
+                elif finished is None:
+                    monitor.close()
+                else:
+                    found = monitor
+            return found or (self._ready.pop() if self._ready else None)
+
+    def _release(self, monitor: MonitorHandle, ended: bool | None) -> None:  # noqa: FBT001  a callback
+        """Take back a monitor: `ended` says whether its child has ended, None that the monitor is of no use."""
+        with self._lock:
+            if ended is None or self._closed or len(self._monitors) + len(self._ready) >= MAX_IDLE_MONITORS:
+                monitor.close()
+            else:
+                (self._ready if ended else self._monitors).append(monitor)
+
+    def _take_spare(self, limits: Limits) -> ProcessLink | None:
+        with self._lock:
+            for index, (made_for, link) in enumerate(self._waiting):
+                if made_for == limits:
+                    del self._waiting[index]
+                    return link
+        return None
+
+    def _prepare_spare(self, limits: Limits) -> None:
+        """Start a child ahead of its need, so that the next launch with these limits finds it ready."""
+        with self._lock:
+            full = len(self._waiting) >= self._spares
+            old = self._waiting.pop(0)[1] if full and self._waiting and self._waiting[0][0] != limits else None
+            if full and old is None:
+                return
+        if old is not None:
+            old.close()
+        with contextlib.suppress(OSError, SandboxError):  # what is wrong will show when a child is really wanted
+            link = self._begin(limits, fresh=False)
+            with self._lock:
+                if not self._closed:
+                    self._waiting.append((limits, link))
+                    return
+            link.close()
 
     def close(self) -> None:
         """End the zygote; children that still run are ended by their own monitors."""
         with self._lock:
+            self._closed = True
+            spares, self._waiting = self._waiting, []
+        for _, link in spares:
+            link.close()
+        with self._lock:
+            for monitor in (*self._monitors, *self._ready):
+                monitor.close()
+            self._monitors, self._ready = [], []
             self._stop()
             if self._own_scratch and self._scratch is not None:
                 for path in (self._scratch / "root", self._scratch / "runs", self._scratch):
                     with contextlib.suppress(OSError):  # a monitor may still be cleaning up below it
                         path.rmdir()
                 self._scratch = None
-
-    def _wires(self) -> tuple[ProcessLink, list[int]]:
-        channel, their_channel = socket.socketpair()
-        monitor, their_monitor = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        out, their_out = os.pipe()
-        err, their_err = os.pipe()
-        link = ProcessLink(channel, monitor, {"stdout": out, "stderr": err})
-        return link, [their_monitor.detach(), their_channel.detach(), their_out, their_err]
-
-    def _request(self, limits: Limits, fds: list[int]) -> None:
-        with self._lock, contextlib.ExitStack() as stack:
-            for fd in fds:  # once they are on their way, only the child may hold them: else their end is never seen
-                stack.callback(os.close, fd)
-            self._ensure()
-            assert self._control is not None
-            request = json.dumps({"limits": asdict(limits), "scratch": str(self._directory("runs"))}).encode()
-            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
-            self._control.sendmsg([request], [rights])
 
     def _ensure(self) -> None:
         if self._process is not None and self._process.poll() is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import json
 import os
@@ -11,8 +12,10 @@ import struct
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 
+from eventproc.model import Limits
 from eventproc.sandbox.endings import Ending
 from eventproc.sandbox.output import Decoding
 
@@ -60,26 +63,77 @@ class Link(ABC):
     def close(self) -> None: ...
 
 
+class MonitorHandle:
+    """The worker's hold on one monitor process; a link has it while its child lives, the launcher before and after."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self.sock = sock
+
+    def start(self, limits: Limits, fds: Sequence[int]) -> None:
+        """Have it start a handler process with these file descriptors. Raises OSError when it is gone."""
+        order = json.dumps({"limits": asdict(limits)}).encode()
+        self.sock.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
+
+    def receive(self) -> tuple[bytes, int]:
+        """
+        Receive one message, with the process id of its sender by the kernel's word, in our own pid namespace.
+
+        Raises BlockingIOError while there is none; the message is empty at the end.
+        """
+        try:
+            data, ancillary, _, _ = self.sock.recvmsg(OUTPUT_BYTES, socket.CMSG_SPACE(CREDENTIALS.size))
+        except (BlockingIOError, InterruptedError):
+            raise BlockingIOError from None
+        except OSError:
+            return b"", 0
+        for level, kind, content in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
+                return data, CREDENTIALS.unpack(content)[0]
+        return data, 0
+
+    def finished(self) -> bool | None:
+        """Say whether its last child has ended and it waits for another; None when it is gone."""
+        while True:
+            try:
+                data, _ = self.receive()
+            except BlockingIOError:
+                return False
+            if not data:
+                return None
+            if "ended" in json.loads(data):
+                return True
+
+    def close(self) -> None:
+        self.sock.close()
+
+
 class ProcessLink(Link):
     """A child process under its monitor."""
 
     enforced = True
 
-    def __init__(self, channel: socket.socket, monitor: socket.socket, outputs: dict[str, int]) -> None:
+    def __init__(
+        self,
+        channel: socket.socket,
+        monitor: MonitorHandle,
+        outputs: dict[str, int],
+        release: Callable[[MonitorHandle, bool | None], None],
+    ) -> None:
         self.channel = channel
         self._monitor = monitor
+        self._release = release
         self._outputs = {fd: Decoding(stream) for stream, fd in outputs.items()}
         for fd in self._outputs:
             os.set_blocking(fd, False)
         channel.setblocking(False)
-        monitor.setblocking(False)
-        monitor.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self.layers: tuple[str, ...] = ()
         self._poll = select.poll()
-        for fd in (channel.fileno(), monitor.fileno(), *self._outputs):
+        for fd in (channel.fileno(), monitor.sock.fileno(), *self._outputs):
             self._poll.register(fd, select.POLLIN)
         self._events = select.POLLIN
-        self._lock = threading.Lock()  # kill comes from other threads, and must not hit a reused descriptor
+        self._lock = threading.Lock()  # kill comes from other threads, and must not hit the monitor's next child
         self._closed = False
         self._pid = 0
         self._started = False
@@ -90,12 +144,12 @@ class ProcessLink(Link):
     def await_start(self, timeout_s: float) -> bool:
         """Wait for the monitor's first word; False when the zygote was gone before it could fork."""
         waiter = select.poll()
-        waiter.register(self._monitor, select.POLLIN)
+        waiter.register(self._monitor.sock, select.POLLIN)
         if not waiter.poll(timeout_s * 1000):
             self._ending = Ending(error=f"no process within {timeout_s:g} s")
             return False
         self._read_monitor()
-        return self._started
+        return self._started and self._ending is None
 
     def start_error(self) -> str | None:
         return self._ending.error if self._ending else None
@@ -113,18 +167,16 @@ class ProcessLink(Link):
         if self._gone_since is not None:
             timeout_s = 0.25
         ready = dict(self._poll.poll(None if timeout_s is None else timeout_s * 1000 + 1))
-        if self._monitor.fileno() in ready:
+        if self._monitor.sock.fileno() in ready:
             self._read_monitor()
         return ready
 
     def _read_monitor(self) -> None:
         while self._ending is None:
             try:
-                message, sender = receive_signed(self._monitor)
-            except (BlockingIOError, InterruptedError):
+                message, sender = self._monitor.receive()
+            except BlockingIOError:
                 return
-            except OSError:
-                message, sender = b"", 0
             if not message:
                 self._ending = Ending(error="its monitor was killed" if self._started else None)
                 return
@@ -180,26 +232,27 @@ class ProcessLink(Link):
     def _say(self, message: bytes) -> None:
         with self._lock, contextlib.suppress(OSError):  # a monitor that is gone has done its part
             if not self._closed:
-                self._monitor.send(message)
+                self._monitor.sock.send(message)
 
     def close(self) -> None:
-        """Let go of the child: its monitor ends the tree when its socket closes."""
+        """Let go of the child: its monitor ends the tree, and is there for another."""
         with self._lock:
+            if self._closed:
+                return
             self._closed = True
-            self._monitor.close()
+            ended: bool | None = None if self._is_lost() else self._ending is not None
+            if ended is False:
+                with contextlib.suppress(OSError):  # a monitor that is gone is noticed when it is wanted again
+                    self._monitor.sock.send(b"kill")
+            self._release(self._monitor, ended)
         self.channel.close()
         for fd in self._outputs:
             os.close(fd)
         self._outputs.clear()
 
-
-def receive_signed(sock: socket.socket) -> tuple[bytes, int]:
-    """Receive one message, with the process id of its sender by the kernel's word, in our own pid namespace."""
-    data, ancillary, _, _ = sock.recvmsg(OUTPUT_BYTES, socket.CMSG_SPACE(CREDENTIALS.size))
-    for level, kind, content in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
-            return data, CREDENTIALS.unpack(content)[0]
-    return data, 0
+    def _is_lost(self) -> bool:
+        """Whether the monitor itself is gone, or never got as far as to start a child."""
+        return self._ending is not None and not self._ending.reported
 
 
 def peak_memory(pid: int) -> int | None:

@@ -62,7 +62,7 @@ def level(request):
 @pytest.fixture
 def sandbox(tmp_path, level):
     tmp_path.chmod(0o711)
-    made = ForkServerSandbox(scratch=tmp_path, levels=[level], allow_unsafe=True)
+    made = ForkServerSandbox(scratch=tmp_path, levels=[level], allow_unsafe=True, spares=0)
     yield made
     made.close()
 
@@ -123,7 +123,8 @@ class Busy:
         return self.outcomes
 
     def gone(self) -> None:
-        wait_until(lambda: not any(alive(pid) for pid in self.all), what=f"the end of {self.all}")
+        theirs = self.all - {self.monitor}  # which stays, for the next handler
+        wait_until(lambda: not any(alive(pid) for pid in theirs), what=f"the end of {theirs}")
 
 
 def test_killing_the_monitor_ends_the_tree_and_is_noticed(sandbox, tmp_path):
@@ -135,6 +136,7 @@ def test_killing_the_monitor_ends_the_tree_and_is_noticed(sandbox, tmp_path):
     assert "lost" in outcomes[0].failure.message
     assert not outcomes[1].started
     busy.gone()
+    wait_until(lambda: not alive(busy.monitor), what="the monitor's end")
     assert run_one(sandbox, lambda db: 1)[0].result_json == "1"
     wait_until(lambda: not private_directories(tmp_path), what="the private directories' removal")
 
@@ -212,14 +214,53 @@ def test_killing_the_worker_ends_everything_below_it(tmp_path, level):
 
 
 def test_many_children_leave_nothing_behind(sandbox, tmp_path):
-    run_one(sandbox, lambda db: 1)
-    fds = len(os.listdir("/proc/self/fd"))
-    for _ in range(30):
-        assert run_one(sandbox, lambda db: 1)[0].failure is None
-    assert len(os.listdir("/proc/self/fd")) <= fds
     zygote = sandbox.zygote_pid()
-    wait_until(lambda: len(below(zygote)) <= 1, what="the monitors' end")
+    fds = len(os.listdir("/proc/self/fd"))
+    for _ in range(40):
+        assert run_one(sandbox, lambda db: 1)[0].failure is None
+    assert len(os.listdir("/proc/self/fd")) <= fds + 4  # a socket for each monitor that waits
+    wait_until(lambda: len(below(zygote)) <= 5, what="the handlers' end")
     wait_until(lambda: not private_directories(tmp_path), what="the private directories' removal")
+
+
+def test_closing_the_sandbox_ends_monitors_and_spare_children(tmp_path, level):
+    tmp_path.chmod(0o711)
+    made = ForkServerSandbox(scratch=tmp_path, levels=[level], allow_unsafe=True, spares=2)
+    for _ in range(3):
+        assert run_one(made, lambda db: 1)[0].failure is None
+    zygote = made.zygote_pid()
+    everybody = below(zygote) | {zygote}
+    made.close()
+    wait_until(lambda: not any(alive(pid) for pid in everybody), what=f"the end of {everybody}")
+    wait_until(lambda: not private_directories(tmp_path), what="the private directories' removal")
+
+
+def test_nothing_of_a_handler_is_there_for_the_next_one_of_the_same_monitor(sandbox):
+    def handler(db):
+        import os
+        import threading
+        import time
+        from pathlib import Path
+
+        left = sorted(os.listdir("."))
+        Path("left-behind").touch()
+        threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
+        return left
+
+    for _ in range(6):
+        assert run_one(sandbox, handler)[0].result_json == "[]"
+
+
+def test_a_spare_child_that_was_killed_meanwhile_is_replaced(tmp_path):
+    made = ForkServerSandbox(scratch=tmp_path, levels=["A"], spares=2)
+    for _ in range(2):
+        assert run_one(made, lambda db: 1)[0].failure is None
+    started = made.zygote_pid()
+    os.kill(started, signal.SIGKILL)
+    wait_until(lambda: not alive(started), what="the zygote's end")
+    for _ in range(3):
+        assert run_one(made, lambda db: 1)[0].result_json == "1"
+    made.close()
 
 
 def test_children_run_side_by_side(sandbox):

@@ -75,4 +75,3 @@ def _works(action: Callable[[], None]) -> bool:
             os._exit(0)
         os._exit(1)
     return os.waitpid(pid, 0)[1] == 0
-

@@ -38,6 +38,7 @@ class Level:
         self._first_uid = identity.NOBODY
         self._reads_past_permissions = False
         self._pid_namespace = -1
+        self._mounted = False  # in a monitor: whether it has its own mounts
         self._ruleset = -1  # prepared once where it is the same for all children
         self._interpreter: List[str] = []
         self._filters: Dict[int, bytes] = {}
@@ -106,7 +107,10 @@ class Level:
         """Prepare one child's directory; return its path as the child sees it."""
         uid = self.uid_of(number)
         if self.name == "A":
-            root.own_mounts(uid, limits["scratch_bytes"], limits["scratch_files"])
+            if not self._mounted:
+                root.own_mounts()
+                self._mounted = True
+            root.own_scratch(uid, limits["scratch_bytes"], limits["scratch_files"])
             return root.SCRATCH
         Path(scratch).mkdir(0o700)
         if uid != os.geteuid():

@@ -23,6 +23,7 @@ WRITTEN = {
     "/etc/hosts": "127.0.0.1 localhost\n",
     "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
 }
+NO_TRICKS = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
 READ_ONLY = kernel.MOUNT_ATTR_RDONLY | kernel.MOUNT_ATTR_NOSUID | kernel.MOUNT_ATTR_NODEV
 
 
@@ -96,9 +97,14 @@ def _devices(mountpoint: str) -> None:
         Path(mountpoint, "dev", name).symlink_to(target)
 
 
-def own_mounts(uid: int, size: int, inodes: int) -> None:
-    """Give one child its own scratch and its own view of processes. Needs the zygote's root and a new pid namespace."""
+def own_mounts() -> None:
+    """Give a monitor mounts of its own, with its own view of processes. Needs the zygote's root and a pid namespace."""
     kernel.unshare(kernel.CLONE_NEWNS)
-    flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
-    kernel.mount("tmpfs", SCRATCH, "tmpfs", flags, f"size={size},nr_inodes={inodes},mode=700,uid={uid},gid={uid}")
-    kernel.mount("proc", "/proc", "proc", flags)
+    kernel.mount("proc", "/proc", "proc", NO_TRICKS)
+    kernel.mount("tmpfs", SCRATCH, "tmpfs", NO_TRICKS)
+
+
+def own_scratch(uid: int, size: int, inodes: int) -> None:
+    """Give one child an empty scratch, in the place of the last one's."""
+    kernel.detach(SCRATCH)
+    kernel.mount("tmpfs", SCRATCH, "tmpfs", NO_TRICKS, f"size={size},nr_inodes={inodes},mode=700,uid={uid},gid={uid}")
