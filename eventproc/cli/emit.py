@@ -12,6 +12,7 @@ import click
 
 from eventproc.cli import output
 from eventproc.cli.base import Command, split_tags, state
+from eventproc.cli.ended import all_succeeded, show_ended, timeout_option, wait_for, wait_option
 from eventproc.cli.remote import Remote, connect, quote
 from eventproc.errors import EventprocError, InvalidInput, InvalidPayload
 
@@ -28,7 +29,19 @@ BATCH = 500  # events in one request
 @click.option("--time", "when", metavar="ISO", help="When it happened (else now).")
 @click.option("--source", help="Who reports it.")
 @click.option("--lines", is_flag=True, help="The payload holds many events, one JSON object a line (NDJSON).")
-def emit(hook: str, payload: str, tags: tuple[str, ...], *, sample: bool, lines: bool, **more: str | None) -> int:
+@wait_option
+@timeout_option
+def emit(  # noqa: PLR0913  # one argument for each option
+    hook: str,
+    payload: str,
+    tags: tuple[str, ...],
+    *,
+    sample: bool,
+    lines: bool,
+    wait: bool,
+    timeout_s: float,
+    **more: str | None,
+) -> int:
     """
     Report an event of HOOK.
 
@@ -46,13 +59,27 @@ def emit(hook: str, payload: str, tags: tuple[str, ...], *, sample: bool, lines:
     if lines:
         if more["event_id"]:
             raise click.UsageError('--id names one event; with --lines each line may have its own "id"')
+        if wait:
+            raise click.UsageError("--wait is for one event; `eventproc runs list` shows the runs of many")
         return emit_lines(connect(), common, open_lines(payload))
     remote = connect()
     content = remote.get(f"/hooks/{quote(hook)}")["sample"] if sample else read_json(payload)
     event = common | {"payload": content} | ({"id": more["event_id"]} if more["event_id"] else {})
     accepted = remote.post("/events", event)
-    output.show(accepted, lambda: click.echo(describe(accepted)))
-    return 0
+    if not wait:
+        output.show(accepted, lambda: click.echo(describe(accepted)))
+        return 0
+    return _wait(remote, accepted, timeout_s)
+
+
+def _wait(remote: Remote, accepted: dict[str, Any], timeout_s: float) -> int:
+    """Stay until the event's runs have ended; those of its first acceptance when it was accepted before."""
+    if not state().json:
+        click.echo(describe(accepted))
+    ids = accepted["runs"] or [run["id"] for run in remote.pages("/runs", {"event": accepted["id"]})]
+    ended = wait_for(remote, sorted(ids), timeout_s)
+    output.show(accepted | {"ended": ended}, lambda: show_ended(ended))
+    return 0 if all_succeeded(ended) else 1
 
 
 def describe(accepted: dict[str, Any]) -> str:

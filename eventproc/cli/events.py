@@ -40,16 +40,35 @@ def show(event_id: str) -> None:
 
 @events.command("why")
 @click.argument("event_id")
-@click.option("--handler", metavar="ID|NAME", required=True)
-def why(event_id: str, handler: str) -> None:
-    """Say why a handler did or did not run on an event."""
+@click.option("--handler", metavar="ID|NAME", help="This one only (else all that are on the event's hook).")
+def why(event_id: str, handler: str | None) -> None:
+    """Say why handlers did or did not run on an event."""
     remote = connect()
-    found = remote.get(f"/events/{quote(event_id)}/why", {"handler": str(find_handler(remote, handler)["id"])})
-    output.show(found, lambda: _show_why(found))
+    path = f"/events/{quote(event_id)}"
+    if handler is None:
+        from eventproc.registry.globs import matches
+
+        hook = remote.get(path)["hook"]
+        chosen = [item for item in remote.pages("/handlers") if matches(item["hook"], hook)]
+    else:
+        chosen = [find_handler(remote, handler)]
+    found = [
+        {"handler_id": item["id"], "handler": item["name"], **remote.get(f"{path}/why", {"handler": str(item["id"])})}
+        for item in chosen
+    ]
+    # With --handler there is one answer, and no list around it.
+    output.show(found if handler is None else found[0], lambda: _show_whys(found))
+
+
+def _show_whys(found: list[dict[str, Any]]) -> None:
+    for answer in found:
+        _show_why(answer)
+    if not found:
+        click.echo("no handler is registered on the event's hook")
 
 
 def _show_why(found: dict[str, Any]) -> None:
-    click.echo(output.style(output.plain(found.get("verdict")), bold=True))
+    click.echo(output.style(output.plain(f"{found['handler']}: {found.get('verdict')}"), bold=True))
     for reason in found.get("reasons") or []:
         mark = output.style("yes", fg="green") if reason.get("ok") else output.style("no ", fg="red")
         click.echo(f"  {mark}  {output.plain(reason.get('text'))}")

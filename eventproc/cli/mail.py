@@ -36,7 +36,7 @@ def show(notice_id: int, *, raw: bool) -> None:
     found = connect().get(f"/notices/{notice_id}")
     text = found.get("mail")
     if raw and text:
-        click.echo(output.plain(text))
+        click.echo(output.plain(text.replace("\r\n", "\n")))
         return
     output.show(found, lambda: _show(found, text))
 
@@ -53,4 +53,5 @@ def _show(found: dict[str, object], text: str | None) -> None:
         if message[name]:
             click.echo(f"{name}: {output.plain(message[name])}")
     body = message.get_body(("plain", "html"))
-    click.echo(f"\n{output.plain(body.get_content()) if body is not None else ''}")
+    content = body.get_content().replace("\r\n", "\n") if body is not None else ""
+    click.echo(f"\n{output.plain(content)}")

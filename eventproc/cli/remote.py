@@ -118,5 +118,7 @@ def find_handler(remote: Remote, which: str) -> dict[str, Any]:
         raise Conflict(f"several handlers are named {which!r}; say the id: {ids}")
     from difflib import get_close_matches
 
-    near = get_close_matches(which, [item["name"] for item in items], n=3)
-    raise UnknownHandler(f"there is no handler {which!r}" + (f"; did you mean: {', '.join(near)}" if near else ""))
+    names = sorted({item["name"] for item in items})
+    near = get_close_matches(which, names, n=3)
+    more = f"did you mean: {', '.join(near)}" if near else f"there are: {', '.join(names[:20]) or 'none'}"
+    raise UnknownHandler(f"there is no handler {which!r}; {more}")

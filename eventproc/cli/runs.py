@@ -12,6 +12,7 @@ import click
 from eventproc.cli import output
 from eventproc.cli.base import Group, split_tags, state
 from eventproc.cli.emit import read_json
+from eventproc.cli.ended import all_succeeded, show_ended, timeout_option, wait_for, wait_option
 from eventproc.cli.remote import Remote, connect, find_handler
 from eventproc.errors import Conflict
 
@@ -107,6 +108,8 @@ def _ids_or_filter(ids: tuple[int, ...], which: dict[str, Any], remote: Remote) 
     chosen = _which(which, remote)
     if not ids and not chosen:
         raise click.UsageError("say which runs: ids, or --state, --hook, --handler, --event")
+    if ids and chosen:
+        raise click.UsageError("say which runs either by ids or by a filter")
     return {"ids": list(ids)} if ids else chosen
 
 
@@ -130,12 +133,30 @@ def cancel(run_ids: tuple[int, ...], states: tuple[str, ...], **which: str | Non
 @click.option("--hook")
 @click.option("--handler", metavar="ID|NAME")
 @click.option("--event", metavar="ID")
-def requeue(run_ids: tuple[int, ...], states: tuple[str, ...], *, current: bool, **which: str | None) -> int:
+@wait_option
+@timeout_option
+def requeue(
+    run_ids: tuple[int, ...],
+    states: tuple[str, ...],
+    *,
+    current: bool,
+    wait: bool,
+    timeout_s: float,
+    **which: str | None,
+) -> int:
     """Queue failed or cancelled runs again, by id or by filter."""
     remote = connect()
     body = _ids_or_filter(run_ids, {"state": split_tags(states), **which}, remote)
     done = remote.post("/runs/requeue", body | {"current": current})
-    return _tell(done, "requeued")
+    if not wait:
+        return _tell(done, "requeued")
+    if not state().json:
+        _show_changed(done, "requeued")
+    ended = wait_for(remote, done["ids"], timeout_s)
+    output.show(done | {"ended": ended}, lambda: show_ended(ended))
+    if done.get("refused"):
+        return Conflict.exit_code
+    return 0 if all_succeeded(ended) else 1
 
 
 def _tell(done: dict[str, Any], verb: str) -> int:
@@ -147,7 +168,8 @@ def _tell(done: dict[str, Any], verb: str) -> int:
 def _show_changed(done: dict[str, Any], verb: str) -> None:
     asked = done.get("asked")
     more = f", {asked} of them were running and were asked to end" if asked else ""
-    click.echo(f"{done.get(verb, 0)} runs {verb}{more}")
+    count = done.get(verb, 0)
+    click.echo(f"{count} run{'' if count == 1 else 's'} {verb}{more}")
     for refused in done.get("refused") or []:
         click.echo(f"run {refused['id']}: {output.plain(refused['reason'])}", err=True)
 

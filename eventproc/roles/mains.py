@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -144,6 +145,7 @@ class RoleMain:
                 return 0
             if self.role != "api":
                 self._ready()
+            _settle_heap()
             service.run()
             if self._stopper is not None:
                 self._stopper.join()
@@ -182,6 +184,17 @@ class RoleMain:
         except EventprocError:
             log.exception("the role could not be stopped in good order")
             os._exit(1)
+
+
+def _settle_heap() -> None:
+    """
+    Leave what start-up made out of every later garbage collection.
+
+    It is most of the heap and stays to the end; walking through it again and again took a tenth of a worker's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 def _take_fd(variable: str) -> int | None:

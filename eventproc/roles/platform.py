@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import structlog
 
@@ -34,6 +37,7 @@ def run_platform(settings: Settings) -> int:
 def announce(settings: Settings, endpoints: Mapping[str, str]) -> None:
     """Say where things are and what to try, then the one line that scripts wait for."""
     url = endpoints["http"]
+    eventproc = command()
     others = [f"  {name.ljust(5)}  {endpoints[name]}" for name in ("https", "grpc") if name in endpoints]
     say(
         f"eventproc {__version__}: data in {settings.data}",
@@ -41,13 +45,22 @@ def announce(settings: Settings, endpoints: Mapping[str, str]) -> None:
         *others,
         f"  key    {settings.admin_key_file}",
         "Try, in another terminal:",
-        f"  export EVENTPROC_DATA={settings.data}",
-        "  eventproc hooks list",
-        "  eventproc handlers available",
-        "  eventproc emit schedule.tick --sample",
-        "  eventproc runs list",
+        f"  export EVENTPROC_DATA={shlex.quote(str(settings.data))}",
+        f"  {eventproc} hooks list",
+        f"  {eventproc} handlers available",
+        f"  {eventproc} emit schedule.tick --sample",
+        f"  {eventproc} runs list",
         "ready",
     )
+
+
+def command() -> str:
+    """Return the command `eventproc` as a shell finds it: its whole path where PATH does not lead to this one."""
+    script = Path(sys.executable).with_name("eventproc")
+    if not script.exists():
+        return f"{shlex.quote(sys.executable)} -m eventproc"
+    on_path = shutil.which("eventproc")
+    return "eventproc" if on_path and script.samefile(on_path) else shlex.quote(str(script))
 
 
 def say(*lines: str) -> None:
