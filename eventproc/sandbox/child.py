@@ -221,9 +221,9 @@ class ConnectedChild(Child):
 
     # ------------------------------------------------------------------ the loop
 
-    def _begin_head(self) -> None:
+    def _begin_head(self, cpu_us: int | None = None) -> None:
         self._head.since = time.monotonic()
-        self._head.cpu_us = self._link.cpu_us()
+        self._head.cpu_us = self._link.cpu_us() if cpu_us is None else cpu_us
 
     def _step(self) -> None:
         """Wait for the child, its monitor or the clock, and deal with what comes."""
@@ -330,10 +330,10 @@ class ConnectedChild(Child):
         else:
             raise Violation(f"a frame {str(kind)[:50]!r} that does not belong there")
 
-    def _next_item(self) -> None:
+    def _next_item(self, cpu_us: int | None = None) -> None:
         self._items.popleft()
         if self._items:
-            self._begin_head()
+            self._begin_head(cpu_us)
 
     # ------------------------------------------------------------------ what the child says
 
@@ -352,8 +352,9 @@ class ConnectedChild(Child):
         if callbacks or (failure is None and header.get("rb") is True):
             self._kept[call.run_id] = Kept(session, item.output)
         self._adapt(time.monotonic() - self._head.since)
-        cpu_us = max(0, self._link.cpu_us() - self._head.cpu_us)
-        self._next_item()
+        cpu_now = self._link.cpu_us()  # one look at the clock ends this call and begins the next
+        cpu_us = max(0, cpu_now - self._head.cpu_us)
+        self._next_item(cpu_now)
         self._settle_session(call, session)
         self._state.outcomes.append(
             Outcome(
