@@ -58,7 +58,9 @@ class Steps:
 
 def load(root: Path) -> list[Series]:
     """Read a corpus: DIR/data/CATEGORY/FILE.csv and DIR/windows.json (or NAB's labels/combined_windows.json)."""
-    labels = next((path for path in (root / "windows.json", root / "labels/combined_windows.json") if path.exists()), None)
+    labels = next(
+        (path for path in (root / "windows.json", root / "labels/combined_windows.json") if path.exists()), None
+    )
     if labels is None:
         raise SystemExit(f"{root}: neither windows.json nor labels/combined_windows.json is there")
     corpus = []
@@ -117,7 +119,11 @@ def steps(series: Series, scores: NDArray[np.float64]) -> Steps:
     weights, window = row_scores(series)
     scored = np.arange(len(scores)) >= series.probation
     outside = np.nonzero(scored & (window < 0))[0]
-    parts = [np.stack([scores[outside], np.zeros(outside.size), np.zeros(outside.size), weights[outside], np.ones(outside.size)])]
+    parts = [
+        np.stack(
+            [scores[outside], np.zeros(outside.size), np.zeros(outside.size), weights[outside], np.ones(outside.size)]
+        )
+    ]
     for number in range(len(series.windows)):
         rows = np.nonzero(scored & (window == number))[0]
         if not rows.size:

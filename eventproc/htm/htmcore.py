@@ -1,0 +1,167 @@
+"""
+The same detector on htm.core, where that is installed (from its own sources: it is not on PyPI).
+
+Parameters mean the same; the encoder is this package's, because htm.core's refuses some settings at random.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import math
+from typing import Any, ClassVar
+
+import numpy as np
+
+from eventproc.htm import dice, records
+from eventproc.htm.blob import Arrays
+from eventproc.htm.encoders import RandomScalar, TimeOfDay, Together
+from eventproc.htm.historical import NumentaHTM, Source
+from eventproc.htm.parameters import Parameters
+
+
+def available() -> bool:
+    """Tell whether htm.core can be imported."""
+    try:
+        return importlib.util.find_spec("htm.bindings.algorithms") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+class HtmCore(NumentaHTM):
+    """Numenta's detector on htm.core's spatial pooler and temporal memory."""
+
+    kind: ClassVar[str] = "htm.core"
+
+    def new_source(self) -> Source:
+        """Make an untrained source of raw scores."""
+        if not available():
+            raise ModuleNotFoundError(
+                "htm.core is not installed: build it from https://github.com/htm-community/htm.core", name="htm"
+            )
+        return _CoreSource(self.parameters, self.timezone)
+
+
+class _CoreSource:
+    """
+    Raw scores of htm.core.
+
+    Without a known range, values wait until half of the learning period is over; then all are learnt at once.
+    """
+
+    def __init__(self, parameters: Parameters, timezone: str) -> None:
+        self._p = parameters
+        self._zone = records.zone_named(timezone)
+        algorithms = importlib.import_module("htm.bindings.algorithms")
+        self._sdr = importlib.import_module("htm.bindings.sdr").SDR
+        self._pooler = algorithms.SpatialPooler(**self._pooler_options())
+        self._memory = algorithms.TemporalMemory(**self._memory_options())
+        self._encoder: Together | None = None
+        self._pending: list[tuple[float, float]] = []
+        self._range = (math.nan, math.nan)
+        if parameters.minimum is not None and parameters.maximum is not None:
+            self._set_range(parameters.minimum, parameters.maximum)
+
+    def _pooler_options(self) -> dict[str, Any]:
+        p = self._p
+        size = p.value_bits + (p.time_bits if p.time_on else 0)
+        return {
+            "inputDimensions": (size,),
+            "columnDimensions": (p.columns,),
+            "potentialPct": p.potential,
+            "potentialRadius": size,
+            "globalInhibition": True,
+            "localAreaDensity": p.active_columns / p.columns,
+            "synPermActiveInc": p.pooler_up / 10_000,
+            "synPermInactiveDec": p.pooler_down / 10_000,
+            "synPermConnected": p.pooler_connected / 10_000,
+            "boostStrength": 0.0,
+            "wrapAround": True,
+            "seed": p.seed + 1,
+        }
+
+    def _memory_options(self) -> dict[str, Any]:
+        p = self._p
+        return {
+            "columnDimensions": (p.columns,),
+            "cellsPerColumn": p.cells,
+            "activationThreshold": p.activate,
+            "minThreshold": p.match,
+            "maxNewSynapseCount": p.grow,
+            "initialPermanence": p.initial / 1000,
+            "connectedPermanence": p.connected / 1000,
+            "permanenceIncrement": p.up / 1000,
+            "permanenceDecrement": p.down / 1000,
+            "predictedSegmentDecrement": p.punish / 1000,
+            "maxSegmentsPerCell": 128,
+            "maxSynapsesPerSegment": p.synapses,
+            "seed": p.seed + 1,
+        }
+
+    def _set_range(self, low: float, high: float) -> None:
+        p = self._p
+        self._range = (low, high)
+        value = RandomScalar.over(
+            low, high, buckets=p.buckets[0], size=p.value_bits, on=p.value_on, seed=dice.derived(p.seed, 0, 1)
+        )
+        time = (TimeOfDay(size=p.time_bits, on=p.time_on, zone=self._zone),) if p.time_on else ()
+        self._encoder = Together((value, *time))
+
+    def _columns(self, x: float, t: records.When, *, learn: bool) -> Any:
+        assert self._encoder is not None
+        encoded = self._sdr(self._encoder.size)
+        encoded.sparse = self._encoder.encode((x, t) if len(self._encoder.encoders) > 1 else (x,))
+        active = self._sdr(self._p.columns)
+        self._pooler.compute(encoded, learn, active)
+        return active
+
+    def _raw(self, active: Any) -> float:
+        columns = np.asarray(active.sparse, np.int64)
+        if not columns.size:
+            return 0.0
+        predicted = np.asarray(self._memory.getPredictiveCells().sparse, np.int64) // self._p.cells
+        return 1.0 - float(np.isin(columns, predicted).sum()) / columns.size
+
+    def ask(self, x: float, t: records.When) -> float:
+        if self._encoder is None:
+            return math.nan
+        self._memory.activateDendrites(True)  # has an effect once in a step, learning or asked
+        return self._raw(self._columns(x, t, learn=False))
+
+    def learn(self, x: float, t: records.When) -> float:
+        seconds = records.seconds(t, self._zone)
+        if self._encoder is not None:
+            return self._step(x, seconds)
+        self._pending.append((x, seconds))
+        if len(self._pending) <= self._p.learning // 2:
+            return math.nan
+        values = [value for value, _ in self._pending]
+        room = (max(values) - min(values)) * self._p.pad
+        self._set_range(min(values) - room, max(values) + room)
+        waiting, self._pending = self._pending, []
+        for value, when in waiting:
+            self._step(value, when)
+        return math.nan
+
+    def _step(self, x: float, seconds: float) -> float:
+        self._memory.activateDendrites(True)
+        active = self._columns(x, None if math.isnan(seconds) else seconds, learn=self._p.pooler_learns)
+        raw = self._raw(active)
+        self._memory.activateCells(active, True)
+        return raw
+
+    def arrays(self) -> Arrays:
+        return {
+            "pooler": np.frombuffer(self._pooler.writeToString().encode(), np.uint8),
+            "memory": np.frombuffer(self._memory.writeToString().encode(), np.uint8),
+            "extent": np.array(self._range, np.float64),
+            "pending": np.array(self._pending, np.float64).reshape(-1, 2),
+        }
+
+    def fill(self, arrays: Arrays) -> None:
+        self._pooler.loadFromString(arrays["pooler"].tobytes().decode())
+        self._memory.loadFromString(arrays["memory"].tobytes().decode())
+        low, high = arrays["extent"].tolist()
+        if not math.isnan(low):
+            self._set_range(low, high)
+        self._pending = [(value, when) for value, when in arrays["pending"].tolist()]
