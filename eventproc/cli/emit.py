@@ -31,7 +31,7 @@ BATCH = 500  # events in one request
 @click.option("--lines", is_flag=True, help="The payload holds many events, one JSON object a line (NDJSON).")
 @wait_option
 @timeout_option
-def emit(  # noqa: PLR0913  # one argument for each option
+def emit(  # one argument for each option
     hook: str,
     payload: str,
     tags: tuple[str, ...],
