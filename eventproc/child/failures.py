@@ -12,6 +12,10 @@ from .results import ResultError
 HERE = str(Path(__file__).resolve().parent)
 MAX_MESSAGE = 10_000  # characters
 MAX_TRACEBACK = 60_000  # characters
+CONFINED = (
+    "the sandbox lets a handler start no processes, open no network connections and change nothing of its host; "
+    "work in threads, or send an event to a program outside"
+)
 
 Failure = Dict[str, Any]
 
@@ -46,7 +50,8 @@ def _describe(error: BaseException, limits: Dict[str, Any]) -> Failure:
     return {
         "kind": kind,
         "message": shorten(message, MAX_MESSAGE),
-        "type": _type_name(type(error)),
+        # Our own classes say nothing to the handler's owner, and neither do the lines that raised them.
+        "type": None if isinstance(error, (ResultError, LoadError)) else _type_name(type(error)),
         "traceback": None if isinstance(error, (ResultError, LoadError)) else shorten(_traceback(error), MAX_TRACEBACK),
     }
 
@@ -61,6 +66,8 @@ def _classify(error: BaseException, limits: Dict[str, Any]) -> Tuple[str, str]:
         name = {errno.EFBIG: "file_size", errno.EMFILE: "files", errno.ENOSPC: "scratch"}.get(error.errno or 0)
         if name:
             return "limit", f"{over(name, limits)} ({safe_str(error)})"
+        if error.errno == errno.EPERM and error.filename is None:
+            return "exception", f"{safe_str(error)}: {CONFINED}"
     return "exception", safe_str(error)
 
 
@@ -77,8 +84,8 @@ _OWN_KINDS: Tuple[Tuple[type, str, str], ...] = (
 )
 
 
-def over(name: str, limits: Dict[str, Any]) -> str:
-    """Return the text for an overrun: the limit, its value, how to raise it."""
+def over(name: str, limits: Dict[str, Any], *, found: str = "") -> str:
+    """Return the text for an overrun: the limit, its value, what was found, how to raise it."""
     what, value, option = {
         "timeout": ("ran longer than its time limit of", f"{limits['timeout_s']:g} s", "timeout=..."),
         "cpu": ("used more than its CPU time limit of", f"{limits['cpu_s']:g} s", "cpu=..."),
@@ -89,9 +96,13 @@ def over(name: str, limits: Dict[str, Any]) -> str:
         "scratch": ("filled its private directory, which holds", _scratch(limits), ""),
         "output": ("wrote more than its output limit of", size(limits["output_bytes"]), ""),
     }[name]
+    has = f" (it has {found})" if found else ""
     if not option:
-        return f"the handler {what} {value}, which is the operator's setting; ep.upload_file keeps large data as a file"
-    return f"the handler {what} {value}; raise it with register(..., {option})"
+        return (
+            f"the handler {what} {value}{has}, which is the operator's setting; "
+            "ep.upload_file keeps large data as a file"
+        )
+    return f"the handler {what} {value}{has}; raise it with register(..., {option})"
 
 
 def size(count: int) -> str:

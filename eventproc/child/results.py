@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import math
 from typing import Any, List, Tuple
@@ -43,10 +44,16 @@ def _plain(value: Any, path: List[str], depth: int) -> Any:
         return _finite(float(value), path)
     if isinstance(value, (str, int)):
         return value
+    return _compound(value, kind, path, depth)
+
+
+def _compound(value: Any, kind: type, path: List[str], depth: int) -> Any:
     if isinstance(value, dict):
         return {_key(key, path): _plain(item, [*path, f".{key}"], depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item, [*path, f"[{index}]"], depth + 1) for index, item in enumerate(value)]
+    if isinstance(value, (dt.date, dt.time)):  # a datetime is a date; class handlers return their events
+        return value.isoformat().replace("+00:00", "Z")
     if kind.__module__ == "numpy" and getattr(value, "ndim", None) == 0:
         return _plain(value.item(), path, depth + 1)
     raise ResultError(f"{_at(path)} is {_article(kind)}, which JSON can not hold{_advice(value)}")
@@ -81,13 +88,12 @@ def _advice(value: Any) -> str:
     for method, advice in _ADVICE:
         if hasattr(type(value), method):
             return f"; return {advice} instead"
-    return ""
+    return "; return str, numbers, None, and lists and dicts of those"
 
 
 _ADVICE: Tuple[Tuple[str, str], ...] = (
     ("tolist", "its .tolist()"),
     ("to_dict", "its .to_dict()"),
-    ("isoformat", "its .isoformat()"),
     ("isdisjoint", "sorted(it)"),
     ("hex", "its .hex() or upload it with ep.upload_file"),
     ("send", "list(it)"),

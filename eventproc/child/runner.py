@@ -286,9 +286,7 @@ class Runner:
             )
         text = results.to_json(value)
         if len(text) > self._limits["result_bytes"]:
-            raise results.ResultError(
-                f"{over('result', self._limits)} (it has {size(len(text))}); ep.upload_file keeps large data as a file"
-            )
+            raise results.ResultError(over("result", self._limits, found=size(len(text))))
         return text
 
     def _failed(self, run: Execution, error: BaseException) -> Failure:

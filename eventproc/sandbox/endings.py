@@ -9,6 +9,8 @@ from typing import Any
 from eventproc.child.failures import over
 from eventproc.model import Failure
 
+_CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT})
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ending:
@@ -63,7 +65,10 @@ def _ended(ending: Ending, limits: dict[str, Any]) -> tuple[str, str]:
     if ending.signal is not None:
         return _signalled(ending, limits)
     if ending.exit is not None:
-        return "exit", f"its process ended with exit code {ending.exit} before the handler returned (os._exit?)"
+        return "exit", (
+            f"its process ended with exit code {ending.exit} before the handler returned (os._exit?); "
+            "let the handler return, or raise an exception"
+        )
     return "sandbox", f"the handler's process was lost{': ' + ending.error if ending.error else ''}"
 
 
@@ -79,4 +84,5 @@ def _signalled(ending: Ending, limits: dict[str, Any]) -> tuple[str, str]:
         name = f"signal {number}"
     if number == signal.SIGKILL:
         return "signal", f"its process was killed by {name}, not by a limit of eventproc: is the host out of memory?"
-    return "signal", f"its process was killed by {name} ({signal.strsignal(number) or 'unknown'})"
+    where = "; it crashed in native code, and the end of its output says where" if number in _CRASHES else ""
+    return "signal", f"its process was killed by {name} ({signal.strsignal(number) or 'unknown'}){where}"

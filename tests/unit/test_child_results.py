@@ -50,6 +50,15 @@ def test_anything_else_is_a_result_error_and_never_bad_json(value):
     result_text(text)
 
 
+def test_times_in_a_result_are_iso_texts_so_that_a_class_may_return_its_events():
+    """As handlers of other frameworks do: what they return are the events that they were given."""
+    when = dt.datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=dt.UTC)
+    text = to_json([{"timestamp": when, "day": when.date(), "at": when.time()}])
+    assert json.loads(text) == [
+        {"timestamp": "2026-01-02T03:04:05.000678Z", "day": "2026-01-02", "at": "03:04:05.000678"}
+    ]
+
+
 @given(st.binary(max_size=100))
 def test_hostile_results_are_json_or_a_value_error(data):
     try:
