@@ -1,4 +1,4 @@
-"""Hook specs as YAML files: one file per family, each a list of specs under `hooks`."""
+"""Hook specs as YAML files: one file per family, each a list of specs under `hooks`, or one spec alone."""
 
 from __future__ import annotations
 
@@ -82,6 +82,8 @@ def specs_from_text(text: str, *, name: str, source: str = "file") -> tuple[list
     except (yaml.YAMLError, RecursionError) as exc:
         return [], [PluginError(f"{name}: is no YAML: {' '.join(str(exc).split())}", file=name)]
     entries = document.get("hooks") if isinstance(document, Mapping) else document
+    if isinstance(document, Mapping) and "hooks" not in document and "name" in document:
+        entries = [document]  # a file of one hook
     if not isinstance(entries, list):
         return [], [PluginError(f"{name}: holds no list of hooks; write `hooks:` and one `- name: …` each", file=name)]
     specs: list[HookSpec] = []
