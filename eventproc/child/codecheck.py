@@ -1,9 +1,9 @@
 """
-Is this bytecode for the interpreter that runs here?
+Finding out whether bytecode is for the interpreter that runs here.
 
-Asked for blobs whose Python nobody stated. Bytecode of another version loads without complaint, and then gives wrong
-results or ends the process. Each code object is looked at before it is made: its shape, its opcodes, their inline
-caches, their arguments, where jumps and exceptions lead, and how high the stack is everywhere. It is no defence
+That is asked for blobs whose Python nobody stated. Bytecode of another version loads without complaint, and then
+gives wrong results or ends the process. Each code object is looked at before it is made: its shape, its opcodes, their
+inline caches, their arguments, where jumps and exceptions lead, and how high the stack is everywhere. It is no defence
 against malice (the sandbox is), but a mistake does not get through.
 """
 
@@ -26,7 +26,13 @@ BEFORE_RESUME = frozenset({"COPY_FREE_VARS", "MAKE_CELL", "RETURN_GENERATOR", "P
 ENDS = frozenset({"RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE"})
 JUMPS = frozenset({"JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT", "JUMP_ABSOLUTE"})
 INTERNAL = ("INSTRUMENTED_", "CACHE", "RESERVED", "INTERPRETER_EXIT", "ENTER_EXECUTOR", "DO_TRACING")
-FIRST_OPCODES = {149: "3.13", 128: "3.14", 151: "3.11 or 3.12"}  # of a plain function: RESUME
+# A generator is started by a value that is sent to it; newer versions count it as the instruction's own.
+START_OF_GENERATOR = int(MODERN and dis.stack_effect(opcode.opmap["RETURN_GENERATOR"]) == 0)
+# By the number of RESUME, with argument 0 among a function's first instructions.
+RESUMES = {151: ("3.11", "3.12"), 149: ("3.13",), 128: ("3.14",)}
+FIRST = 8  # instructions
+OLD_PARTS = 16  # of a code object, as dill before 0.3.6 pickles it
+NO_COLUMNS = 13  # kind of an entry in the table of lines
 
 _NAMES = {number: name for name, number in opcode.opmap.items() if number < 256 and not name.startswith(INTERNAL)}
 _HAS_ARGUMENT = frozenset(getattr(dis, "hasarg", range(dis.HAVE_ARGUMENT, 256)))
@@ -61,21 +67,65 @@ class Instruction(NamedTuple):
 
 
 @contextlib.contextmanager
-def guard(dill_module: Any) -> Iterator[None]:
-    """Have every code object that dill makes inside the block looked at first; LoadError when one is not for us."""
+def guard(dill_module: Any, *, look: bool) -> Iterator[None]:
+    """
+    Mend what old releases of dill did to code objects that are loaded inside the block.
+
+    With `look`, each is looked at first; LoadError when one is not for this interpreter.
+    """
     inner = dill_module._dill  # noqa: SLF001  dill has no public place for it
     made, types = inner._create_code, inner._reverse_typemap  # noqa: SLF001
     plain = types.get("CodeType")
 
     def create(*args: Any) -> Any:
-        check(args)
-        return made(*args)
+        if look:
+            check(args)
+        return made(*(mend(args) if MODERN and len(args) == OLD_PARTS else args))
 
     inner._create_code = types["CodeType"] = create  # noqa: SLF001
     try:
         yield
     finally:
         inner._create_code, types["CodeType"] = made, plain  # noqa: SLF001
+
+
+def mend(args: Sequence[Any]) -> List[Any]:
+    """Write the table of lines anew where dill before 0.3.6 left it in the form that ended with Python 3.9."""
+    values = list(args)
+    code, first, old = _bytes(values[6]), values[12], _bytes(values[13])
+    lines = [0] * (len(code) // UNIT + 1)  # by instruction, relative to the first
+    offset = line = 0
+    for width, delta in zip(old[::2], old[1::2]):
+        for index in range(offset // UNIT, min((offset + width) // UNIT, len(lines))):
+            lines[index] = line
+        offset += width
+        line += delta - 256 if delta > 127 else delta
+    for index in range(min(offset // UNIT, len(lines)), len(lines)):
+        lines[index] = line
+    empty: Sequence[Any] = ()
+    name, freevars, cellvars = values[11], values[14], values[15]
+    table = _line_table(lines[:-1])
+    return [b"", *values[:6], code, *values[7:12], name, first, table, b"", freevars or empty, cellvars or empty]
+
+
+def _line_table(lines: List[int]) -> bytes:
+    """Write the table of Python 3.11 and newer, without columns."""
+    table = bytearray()
+    at = last = 0
+    while at < len(lines):
+        count = 1
+        while count < 8 and at + count < len(lines) and lines[at + count] == lines[at]:
+            count += 1
+        delta = lines[at] - last
+        value = delta << 1 if delta >= 0 else (-delta << 1) | 1
+        table.append(0x80 | NO_COLUMNS << 3 | count - 1)
+        while value > 63:
+            table.append(value & 63 | 64)
+            value >>= 6
+        table.append(value)
+        last = lines[at]
+        at += count
+    return bytes(table)
 
 
 def check(args: Sequence[Any]) -> None:
@@ -96,12 +146,14 @@ def guess(args: Sequence[Any]) -> str:
     values = list(args[1:]) if args and not isinstance(args[0], int) else list(args)
     if len(values) <= 15:
         return "Python 3.7 or older"
-    first = next((value[0] for value in values if isinstance(value, bytes) and value), None)
-    modern = FIRST_OPCODES.get(first or 0)
+    code = next((value for value in values if isinstance(value, bytes)), b"")
+    head = set(zip(code[: FIRST * UNIT : UNIT], code[1 : FIRST * UNIT : UNIT]))
+    versions = next((versions for number, versions in RESUMES.items() if (number, 0) in head), ())
+    if len(values) == 16 and versions:
+        return f"Python {' or '.join(versions)} with a dill that is too old for it"
     if len(values) == 16:
-        return f"Python {modern} with a dill that is too old for it" if modern else "Python 3.8, 3.9 or 3.10"
-    others = [name for name in (modern or "another version").split(" or ") if name != RUNNING]
-    return f"Python {others[0]}" if modern and others else "another version of Python"
+        return "Python 3.8, 3.9 or 3.10"
+    return " or ".join(f"Python {each}" for each in versions if each != RUNNING) or "another version of Python"
 
 
 def read(args: Sequence[Any]) -> Tuple[Parts, str]:
@@ -260,9 +312,9 @@ def _varint(first: Optional[int], data: Iterator[int]) -> int:
 def _walk(
     parts: Parts, instructions: List[Instruction], at: Dict[int, int], handlers: List[Tuple[int, int, int, int]]
 ) -> None:
-    """Follow every way through the code: the stack has one height at each place, and every place is reached."""
+    """Follow every way through the code: at each place the stack has one height, and no handler was lost."""
     heights: List[Optional[int]] = [None] * len(instructions)
-    todo = [(0, 1 if parts.flags & GENERATORS and sys.version_info < (3, 12) else 0)]
+    todo = [(0, START_OF_GENERATOR if parts.flags & GENERATORS else 0)]
     targets = [(start, end, at[target], depth) for start, end, target, depth in handlers]
     while todo:
         index, height = todo.pop()
@@ -279,9 +331,10 @@ def _walk(
             raise WrongCode(f"the stack at {each.offset} holds {height} of {parts.stacksize}")
         todo += _next(each, index, height, at)
         todo += [(target, depth) for start, end, target, depth in targets if start <= each.offset < end]
-    for each, found in zip(instructions, heights):
-        if found is None and each.name != "NOP":
-            raise WrongCode(f"nothing leads to {each.name} at {each.offset}")
+    if not handlers:  # with one, compilers leave some useless code behind
+        for each, found in zip(instructions, heights):
+            if found is None and each.name != "NOP":
+                raise WrongCode(f"nothing leads to {each.name} at {each.offset}: its exception table is lost")
 
 
 def _next(each: Instruction, index: int, height: int, at: Dict[int, int]) -> Iterator[Tuple[int, int]]:

@@ -8,6 +8,7 @@ import sys
 import types
 from typing import Any, Iterator, List, Optional
 
+from . import codecheck
 from .failures import LoadError, safe_str, shorten
 
 
@@ -19,8 +20,9 @@ def load(blob: bytes, python: str, source: Optional[str], filename: Optional[str
     import dill
 
     try:
-        handler = dill.loads(blob)  # noqa: S301  that is what this process is for
-    except MemoryError:
+        with codecheck.guard(dill, look=not python):  # if nobody said what Python it is for, find out before it runs
+            handler = dill.loads(blob)  # noqa: S301  that is what this process is for
+    except (MemoryError, LoadError):
         raise
     except ModuleNotFoundError as error:
         raise LoadError(
