@@ -77,7 +77,9 @@ class Platform:
     def sandbox(self) -> Sandbox:
         from eventproc.sandbox.forkserver import ForkServerSandbox
 
-        return self._keep(ForkServerSandbox(allow_unsafe=self.settings.unsafe_sandbox))
+        downloads = self.base_url.partition("://")[2]
+        environ = {"DOWNLOADS_ENDPOINT": downloads}  # handlers written for btrdbextras may name links themselves
+        return self._keep(ForkServerSandbox(allow_unsafe=self.settings.unsafe_sandbox, environ=environ))
 
     @cached_property
     def mailer(self) -> Mailer:

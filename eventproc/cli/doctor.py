@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import platform as machine
@@ -73,6 +74,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         ("disk", _disk),
         ("database", _database),
         ("server", _server),
+        ("certificates", _certificates),
         ("sandbox", _sandbox),
         ("hooks", _hooks),
         ("mail", _mail),
@@ -157,6 +159,27 @@ def _server(settings: Settings, _platform: Platform) -> Iterator[Finding]:
         yield Finding("server", "ok", f"{endpoint} answers, version {version}")
     except (urllib.error.URLError, OSError, ValueError) as error:
         yield Finding("server", "problem", f"{endpoint} (endpoints.json) does not answer: {error}")
+
+
+def _certificates(settings: Settings, _platform: Platform) -> Iterator[Finding]:
+    from eventproc.roles import doors
+
+    found = doors.certificates(settings)
+    if not found.exist():
+        wanted = "are made when `eventproc serve` starts" if doors.wants_tls(settings) else "none: no gRPC, no HTTPS"
+        yield Finding("certificates", "info", f"{wanted}; `eventproc certs init` makes them now")
+        return
+    found.read()  # raises when they do not belong together
+    if found.server_key.stat().st_mode & 0o077:
+        yield Finding("certificates", "problem", f"{found.server_key} can be read by others; chmod 600 it")
+    warning = found.warning(dt.datetime.now(dt.UTC))
+    names = ", ".join(found.names())
+    served = f"gRPC on {settings.grpc}" + (f", HTTPS on {settings.https}" if settings.https else "")
+    yield Finding(
+        "certificates",
+        "warning" if warning else "ok",
+        warning or f"{found.server}, for {names}, until {found.ends():%Y-%m-%d}; {served}",
+    )
 
 
 def _ports(settings: Settings) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from eventproc.abc import Call, Child, Outcome, Program, RunSession, Sandbox, SandboxReport
@@ -67,6 +67,7 @@ class ForkServerSandbox(Sandbox):
         levels: Sequence[str] = SAFE_LEVELS,
         allow_unsafe: bool = False,
         spares: int = 1,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         unsafe = sorted(set(levels) - set(SAFE_LEVELS))
         if unsafe and not allow_unsafe:
@@ -76,6 +77,7 @@ class ForkServerSandbox(Sandbox):
         if allow_unsafe and not unsafe:
             levels = [*levels, *UNSAFE_LEVELS]
         self._launcher = Launcher(python, scratch, levels, spares)
+        self._launcher.environ.update(environ or {})
         self._layers: tuple[str, ...] | None = None
 
     def spawn(self, program: Program, limits: Limits) -> Child:

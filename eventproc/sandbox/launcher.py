@@ -36,6 +36,7 @@ ENVIRONMENT = {
     "MKL_NUM_THREADS": "1",
     "NUMEXPR_NUM_THREADS": "1",
     "MPLBACKEND": "Agg",
+    "EXECUTOR_CONTEXT": "true",  # handlers written for btrdbextras look whether they really run
 }
 
 WHAT_TO_DO = (
@@ -59,6 +60,7 @@ class Launcher:
         self._ready: list[MonitorHandle] = []  # that wait for the next
         self._closed = False
         self._python = python
+        self.environ = dict(ENVIRONMENT)
         self._levels = tuple(levels)
         self.level: str | None = None  # the one that could be put up
         self.refused: dict[str, str] = {}
@@ -219,7 +221,7 @@ class Launcher:
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603  our own file, by our own or a configured interpreter
                 [self._python, "-I", "-X", "utf8", str(ZYGOTE), str(theirs.fileno()), json.dumps(config)],
-                env=ENVIRONMENT,
+                env=self.environ,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
