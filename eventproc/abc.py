@@ -450,6 +450,7 @@ class Program:
     name: str  # of the handler, for messages
     source: str | None = None  # so that tracebacks show the handler's lines
     filename: str | None = None
+    isolation: str = "run"  # "cell": each call in a fork of the loaded process, one at a time; settle before the next
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

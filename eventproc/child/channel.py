@@ -58,6 +58,10 @@ class Channel:
         self.busy = 0  # above zero a signal handler must not raise: half a frame may be out
         self._pid = os.getpid()
 
+    def belongs_here(self) -> None:
+        """Take over the channel in a fork of the process that opened it."""
+        self._pid = os.getpid()
+
     @contextlib.contextmanager
     def _uninterrupted(self) -> Iterator[None]:
         self.busy += 1

@@ -65,16 +65,16 @@ class Monitor:
                 continue
             if order is None:
                 return
-            self._serve(order["limits"], fds)
+            self._serve(order["limits"], order["cell"], fds)
 
-    def _serve(self, limits: Dict[str, Any], fds: List[int]) -> None:
+    def _serve(self, limits: Dict[str, Any], cell: bool, fds: List[int]) -> None:  # noqa: FBT001  private
         """Start one handler process, watch it, and tell how it ended."""
         me = os.getpid()
         self._status: Optional[int] = None
         self._usage: Optional[resource.struct_rusage] = None
         self._overrun: Optional[str] = None
         scratch = self._level.in_monitor(self._number, self._base, limits)
-        self._request = {"limits": limits, "scratch": scratch, "number": self._number}
+        self._request = {"limits": limits, "scratch": scratch, "number": self._number, "cell": cell}
         self._fds = fds
         self._pid = os.fork()
         if self._pid == 0:

@@ -34,7 +34,7 @@ def main(level: Level, monitor: socket.socket, fds: List[int], request: Dict[str
     _own_signals()
     _own_state()
     _own_limits(request["limits"], count_processes=level.counts_processes())
-    layers = level.in_handler(request["number"], request["scratch"])
+    layers = level.in_handler(request["number"], request["scratch"], cell=request["cell"])
     monitor.send(json.dumps({"pid": os.getpid(), "layers": layers}).encode())  # the kernel adds who we really are
     monitor.close()
     _take_fds(fds)

@@ -13,6 +13,7 @@ from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
 from . import loader, results
 from .capture import Capture
+from .cell import Cell
 from .channel import Channel, WorkerGone
 from .db import Db
 from .failures import CpuLimitExceeded, Failure, LoadError, TimeLimitExceeded, describe, over, size
@@ -152,6 +153,7 @@ class Runner:
         self._handler: Any = None
         self._parameters: Optional[Parameters] = None
         self._hook = ""
+        self._cell: Optional[Cell] = None
         self._ep = Ep()
         self._waiting: Dict[int, Execution] = {}
         self._load_failure: Optional[Failure] = None
@@ -159,21 +161,45 @@ class Runner:
 
     def serve(self) -> None:
         """Do what the worker says until it closes the channel."""
-        capture = Capture(self._log, own_process=self._own_process)
+        self._capture = Capture(self._log, own_process=self._own_process)  # knows the thread that serves
         try:
             while True:
                 frame = self._channel.read()
                 if frame is None:
                     return
                 header, bodies = frame
-                with self._turn(capture):
-                    answer = self._obey(header, bodies)
-                    capture.flush()
+                if self._cell is not None and header["t"] != "load":
+                    self._cell_obeys(header, bodies)
+                    continue
+                answer = self.answer(header, bodies)
                 if os.getpid() != self._pid:  # the handler forked and the copy came back from it
                     os._exit(0)
                 self._channel.send(*answer)
+                if header.get("cell") and self._load_failure is None:
+                    self._cell = Cell(self._channel, self, self._limits["cpu_s"])
         except WorkerGone:
             return
+
+    def _cell_obeys(self, header: Dict[str, Any], bodies: List[bytes]) -> None:
+        """Run a call in a fork; orders for a fork that has ended come too late, and are let go."""
+        assert self._cell is not None
+        if header["t"] == "call":
+            self._cell.call(header, bodies)
+        elif header["t"] == "settle":
+            self._channel.send({"t": "crashed", "id": header["id"], "exit": 0})
+        elif header["t"] == "leave":
+            self._channel.send({"t": "left"})
+
+    def answer(self, header: Dict[str, Any], bodies: List[bytes]) -> Tuple[Dict[str, Any], List[bytes]]:
+        """Do what one order says; return the answer."""
+        with self._turn(self._capture):
+            answer = self._obey(header, bodies)
+            self._capture.flush()
+        return answer
+
+    def waits(self) -> bool:
+        """Whether callbacks may still be asked for."""
+        return bool(self._waiting)
 
     @contextlib.contextmanager
     def _turn(self, capture: Capture) -> Iterator[None]:

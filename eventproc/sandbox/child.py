@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import select
+import signal
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -87,7 +88,8 @@ class State:
 class ConnectedChild(Child):
     """Drives one child over its link. Used by one thread at a time, except `kill`."""
 
-    def __init__(self, link: Link, program: Program, limits: Limits) -> None:
+    def __init__(self, link: Link, program: Program, limits: Limits, *, cell: bool = False) -> None:
+        self._cell = cell
         self._link = link
         self._limits = limits
         self._limit_values: dict[str, Any] = asdict(limits)
@@ -99,7 +101,7 @@ class ConnectedChild(Child):
         self._early: list[tuple[str, str]] = []  # output that no call is there for yet
         self._kept: dict[int, Kept] = {}
         self._state = State()
-        self._window = 2
+        self._window = 1 if cell else 2
         self._send_load(program)
 
     # ------------------------------------------------------------------ the port
@@ -152,6 +154,9 @@ class ConnectedChild(Child):
 
     @property
     def alive(self) -> bool:
+        if self._state.ending is None and not self._items:  # idle: it may have died, or spoken, while nobody looked
+            ready = self._link.poll(read=True, write=False, timeout_s=0)
+            return self._link.channel.fileno() not in ready and self._link.ending() is None
         return self._state.ending is None
 
     # ------------------------------------------------------------------ sending
@@ -163,6 +168,7 @@ class ConnectedChild(Child):
             "limits": self._limit_values,
             "source": program.source,
             "filename": program.filename,
+            "cell": self._cell,
         }
         self._push(Item("load"), pack(order, [program.blob]))
 
@@ -194,8 +200,21 @@ class ConnectedChild(Child):
         for stream, text in self._early:
             item.output.write(stream, text)
         self._early.clear()
+        if self._cell and self._kept:
+            self._make_room()
+            if self._state.ending is not None:
+                self._state.outcomes.append(self._not_run(call))
+                return
         order = {"t": "call", "id": call.run_id, "hook": call.hook}
         self._push(item, pack(order, [call.event_json, call.payload_json]))
+
+    def _make_room(self) -> None:
+        """End the fork that still waits for its callbacks, before another may read from the channel."""
+        self._kept.clear()
+        item = Item("leave")
+        self._push(item, pack({"t": "leave"}))
+        while not item.answered and self._state.ending is None:
+            self._step()
 
     def _push(self, item: Item, data: bytes) -> None:
         self._items.append(item)
@@ -306,6 +325,9 @@ class ConnectedChild(Child):
             raise Violation(str(error)) from None
 
     def _handle(self, header: Mapping[str, Any], bodies: list[bytes]) -> None:
+        if self._cell and header.get("t") == "crashed":
+            self._fork_crashed(header)
+            return
         if not self._items:
             raise Violation("it spoke without being asked")
         item = self._items[0]
@@ -321,6 +343,9 @@ class ConnectedChild(Child):
             self._begin_head()
         elif kind == "settled" and item.what == "settle":
             item.failure = failure_from(header.get("failure"))
+            item.answered = True
+            self._next_item()
+        elif kind == "left" and item.what == "leave":
             item.answered = True
             self._next_item()
         elif kind == "loaded" and item.what == "load":
@@ -354,6 +379,8 @@ class ConnectedChild(Child):
         self._adapt(time.monotonic() - self._head.since)
         cpu_now = self._link.cpu_us()  # one look at the clock ends this call and begins the next
         cpu_us = max(0, cpu_now - self._head.cpu_us)
+        if self._cell:  # the kernel's clock of the cell does not count its forks
+            cpu_us = _count(header.get("cpu"))
         self._next_item(cpu_now)
         self._settle_session(call, session)
         self._state.outcomes.append(
@@ -383,6 +410,8 @@ class ConnectedChild(Child):
             session.discard()
 
     def _adapt(self, took_s: float) -> None:
+        if self._cell:
+            return
         if took_s < QUICK_S:
             self._window = min(MAX_WINDOW, self._window * 2)
         elif took_s > SLOW_S:
@@ -412,6 +441,25 @@ class ConnectedChild(Child):
     def _reply(self, data: bytes) -> None:
         self._unread_replies += len(data)
         self._send(data)
+
+    def _fork_crashed(self, header: Mapping[str, Any]) -> None:
+        """Take a cell's word that the fork which ran a call has ended otherwise than by an answer."""
+        run_id = header.get("id")
+        if isinstance(run_id, int):
+            self._kept.pop(run_id, None)
+        if not self._items or self._items[0].run_id != run_id or self._items[0].what == "load":
+            return  # it had answered before
+        item = self._items[0]
+        ending = Ending(exit=_number(header.get("exit")), signal=_number(header.get("signal")))
+        used_s = _count(header.get("cpu")) / 1e6
+        reason = "cpu" if ending.signal == signal.SIGKILL and used_s >= self._limits.cpu_s else None
+        failure = failure_of(ending, reason, self._limit_values, loading=False)
+        self._next_item()
+        if item.what == "settle":
+            item.failure, item.answered = failure, True
+        elif item.call is not None and item.session is not None:
+            self._settle_session(item.call, item.session)
+            self._state.outcomes.append(replace(self._crashed(item.call, ending, failure), alive=True))
 
     # ------------------------------------------------------------------ the end
 
@@ -483,3 +531,11 @@ class ConnectedChild(Child):
 def _check_phase(item: Item, op: str) -> None:
     if item.what == "settle" and op not in READS:
         raise Conflict(f"{op} is not possible in a callback: the run's effects are settled already")
+
+
+def _number(value: object) -> int | None:
+    return value if isinstance(value, int) and 0 <= value <= 255 else None
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and 0 <= value < 1 << 53 else 0

@@ -46,7 +46,7 @@ def failure_of(ending: Ending, reason: str | None, limits: dict[str, Any], *, lo
     if ending.limit and not reason:
         return Failure(kind="limit", message=over(ending.limit, limits), rolled_back=False)
     kind, message = _reason(reason, limits) if reason else _ended(ending, limits)
-    if loading and not reason:
+    if loading and kind in {"exit", "signal"} and not reason:  # a lost process says nothing about the blob
         kind, message = "load", f"while the handler was loaded, {message}"
     return Failure(kind=kind, message=message, rolled_back=False)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from eventproc.abc import Call, Child, Outcome, Program, RunSession, Sandbox, SandboxReport
@@ -37,6 +37,36 @@ class Unloadable(Child):
 
     def close(self) -> None:
         """There is nothing to close."""
+
+
+class ChildPerCall(Child):
+    """Starts a fresh child for each call."""
+
+    def __init__(self, start: Callable[[], Child]) -> None:
+        self._start = start
+        self._child: Child | None = None
+        self._killed = False
+
+    def execute(self, calls: Sequence[tuple[Call, RunSession]]) -> Iterator[Outcome]:
+        for each in calls:
+            self.close()
+            self._child = self._start()
+            if self._killed:
+                self._child.kill()
+            yield from self._child.execute([each])
+
+    def settle(self, run_id: int, action: str) -> Failure | None:
+        return self._child.settle(run_id, action) if self._child else None
+
+    def kill(self) -> None:
+        self._killed = True
+        if self._child is not None:
+            self._child.kill()
+
+    def close(self) -> None:
+        if self._child is not None:
+            self._child.close()
+            self._child = None
 
 
 def wrong_python(program: Program, served: Sequence[str]) -> Failure | None:
@@ -84,7 +114,16 @@ class ForkServerSandbox(Sandbox):
         refusal = wrong_python(program, (RUNNING,))
         if refusal is not None:
             return Unloadable(refusal)
+        if program.isolation == "cell":
+            return self._cell(program, limits)
         return self._start(program, limits)
+
+    def _cell(self, program: Program, limits: Limits) -> Child:
+        """Start a cell; where processes have no namespace of their own, a fresh child for each call does instead."""
+        self._launcher.start()
+        if self._launcher.level != "A":
+            return ChildPerCall(lambda: self._start(program, limits))
+        return ConnectedChild(self._launcher.launch(limits, cell=True), program, limits, cell=True)
 
     def _start(self, program: Program, limits: Limits) -> ConnectedChild:
         link = self._launcher.launch(limits)

@@ -78,9 +78,9 @@ class Launcher:
             assert self._process is not None
             return self._process.pid
 
-    def launch(self, limits: Limits) -> ProcessLink:
+    def launch(self, limits: Limits, *, cell: bool = False) -> ProcessLink:
         """Return a started child. Raises SandboxError when that can not be had, also not from a fresh zygote."""
-        spare = self._take_spare(limits)
+        spare = None if cell else self._take_spare(limits)
         if spare is not None:
             if spare.await_start(FORK_S):
                 self._prepare_spare(limits)
@@ -89,9 +89,10 @@ class Launcher:
         error = "the fork server ended"
         for attempt in range(ATTEMPTS):
             try:
-                link = self._begin(limits, fresh=attempt > 0)
+                link = self._begin(limits, fresh=attempt > 0, cell=cell)
                 if link.await_start(FORK_S):
-                    self._prepare_spare(limits)
+                    if not cell:
+                        self._prepare_spare(limits)
                     return link
                 error = link.start_error() or error
                 link.close()
@@ -102,7 +103,7 @@ class Launcher:
                 self._discard()
         raise SandboxError(f"no process for the handler could be started: {error}")
 
-    def _begin(self, limits: Limits, *, fresh: bool) -> ProcessLink:
+    def _begin(self, limits: Limits, *, fresh: bool, cell: bool = False) -> ProcessLink:
         """Have a monitor start a child, without waiting for it."""
         monitor = (None if fresh else self._idle_monitor()) or self._new_monitor()
         channel, their_channel = socket.socketpair()
@@ -111,7 +112,7 @@ class Launcher:
         theirs = [their_channel.detach(), their_out, their_err]
         link = ProcessLink(channel, monitor, {"stdout": out, "stderr": err}, self._release)
         try:
-            monitor.start(limits, theirs)
+            monitor.start(limits, theirs, cell=cell)
         except OSError:
             link.close()
             raise

@@ -71,9 +71,9 @@ class MonitorHandle:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self.sock = sock
 
-    def start(self, limits: Limits, fds: Sequence[int]) -> None:
+    def start(self, limits: Limits, fds: Sequence[int], *, cell: bool) -> None:
         """Have it start a handler process with these file descriptors. Raises OSError when it is gone."""
-        order = json.dumps({"limits": asdict(limits)}).encode()
+        order = json.dumps({"limits": asdict(limits), "cell": cell}).encode()
         self.sock.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
 
     def receive(self) -> tuple[bytes, int]:

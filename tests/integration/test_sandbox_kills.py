@@ -256,8 +256,9 @@ def test_a_spare_child_that_was_killed_meanwhile_is_replaced(tmp_path):
     for _ in range(2):
         assert run_one(made, lambda db: 1)[0].failure is None
     started = made.zygote_pid()
+    everybody = below(started) | {started}
     os.kill(started, signal.SIGKILL)
-    wait_until(lambda: not alive(started), what="the zygote's end")
+    wait_until(lambda: not any(alive(pid) for pid in everybody), what="the zygote's end")
     for _ in range(3):
         assert run_one(made, lambda db: 1)[0].result_json == "1"
     made.close()

@@ -124,7 +124,7 @@ class Level:
 
     # ------------------------------------------------------------------ handler
 
-    def in_handler(self, number: int, scratch: str) -> List[str]:
+    def in_handler(self, number: int, scratch: str, *, cell: bool) -> List[str]:
         """Give up all rights but those a handler needs; returns the layers that stand. Rlimits come before."""
         if self.name == "none":
             return ["rlimits"]
@@ -139,7 +139,7 @@ class Level:
         if self._has_landlock():
             landlock.enforce(self._rules(scratch))
             done.append("landlock")
-        seccomp.install(self._filter(os.getpid()))
+        seccomp.install(seccomp.build(0, machine=kernel.MACHINE, forks=True) if cell else self._filter(os.getpid()))
         return sorted(done)
 
     def _become_somebody(self, number: int) -> bool:
@@ -169,7 +169,7 @@ class Level:
     def _filter(self, pid: int) -> bytes:
         """Return the filter on system calls, which knows the process's id."""
         if pid not in self._filters:
-            self._filters[pid] = seccomp.build(pid, machine=kernel.MACHINE, subprocesses=False)
+            self._filters[pid] = seccomp.build(pid, machine=kernel.MACHINE, forks=False)
         return self._filters[pid]
 
     def descriptors(self) -> List[int]:

@@ -76,8 +76,8 @@ class Program:
         return b"".join([*self._code, _PERMIT])
 
 
-def build(pid: int, *, machine: str, subprocesses: bool) -> bytes:
-    """Return the filter for a process of that id (as it sees itself)."""
+def build(pid: int, *, machine: str, forks: bool) -> bytes:
+    """Return the filter for a process of that id (as it sees itself); one that `forks` still starts no programs."""
     table = TABLES[machine]
     program = Program(table)
     for number in table.denied:
@@ -90,13 +90,23 @@ def build(pid: int, *, machine: str, subprocesses: bool) -> bytes:
     program.rule(table.personality, _only_asking())
     for number, position in table.mknod:
         program.rule(number, _only_files_and_pipes(position))
-    program.rule(table.clone, _clone(subprocesses=subprocesses))
-    if not subprocesses:
-        for number in table.starting:
-            program.answer(number, errno.EPERM)
+    program.rule(table.clone, _clone(subprocesses=forks))
+    for number in table.executing if forks else table.starting:
+        program.answer(number, errno.EPERM)
+    if not forks:
         for number in table.kill:
             program.rule(number, _only_self(pid))
         program.answer(table.tkill, errno.EPERM)
+    return program.finish()
+
+
+def build_no_more_forks() -> bytes:
+    """Return what is added to a filter that allowed processes, for one that must not start any."""
+    table = TABLES[kernel.MACHINE]
+    program = Program(table)
+    program.rule(table.clone, _clone(subprocesses=False))
+    for number in table.starting:
+        program.answer(number, errno.EPERM)
     return program.finish()
 
 

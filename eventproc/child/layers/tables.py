@@ -54,6 +54,7 @@ class Table(NamedTuple):
     x32: bool
     denied: Tuple[int, ...]
     starting: Tuple[int, ...]  # fork, vfork, execve, execveat: processes and programs
+    executing: Tuple[int, ...]  # of these, execve and execveat
     clone: int
     clone3: int
     socket: int
@@ -72,6 +73,7 @@ TABLES: Dict[str, Table] = {
         x32=True,
         denied=tuple(sorted({**_COMMON, **_X86_64}.values())),
         starting=(57, 58, 59, 322),
+        executing=(59, 322),
         clone=56,
         clone3=435,
         socket=41,
@@ -88,6 +90,7 @@ TABLES: Dict[str, Table] = {
         x32=False,
         denied=tuple(sorted({**_COMMON, **_AARCH64}.values())),
         starting=(221, 281),
+        executing=(221, 281),
         clone=220,
         clone3=435,
         socket=198,

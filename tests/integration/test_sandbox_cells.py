@@ -1,0 +1,191 @@
+"""Isolation `cell`: loaded once, forked for each call, nothing carried from one to the next."""
+
+# Handlers stand here as users write them: untyped, with `ep` out of nowhere.
+# ruff: noqa: F821
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs, no-check-untyped-defs
+# mypy: no-warn-return-any, disable-error-code="name-defined"
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+
+import pytest
+from sandbox_world import Session, call, program
+
+from eventproc.model import Limits
+from eventproc.sandbox.forkserver import ForkServerSandbox
+
+
+@pytest.fixture(scope="module", params=["A", "B"])
+def sandbox(request):
+    made = ForkServerSandbox(levels=[request.param])
+    yield made
+    made.close()
+
+
+def cell(sandbox, handler, limits=None):
+    return sandbox.spawn(dataclasses.replace(program(handler), isolation="cell"), limits or Limits())
+
+
+def run(child, number, payload=None, session=None):
+    (outcome,) = child.execute([(call(number, payload), session or Session())])
+    return outcome
+
+
+def test_memory_and_files_are_not_carried_from_call_to_call(sandbox):
+    def handler(db, n):
+        import builtins
+        import pathlib
+
+        seen = [getattr(builtins, "left", None), sorted(map(str, pathlib.Path().iterdir()))]
+        builtins.left = n
+        pathlib.Path("deep/er").mkdir(parents=True)
+        pathlib.Path("file").write_text("x")
+        return seen
+
+    child = cell(sandbox, handler)
+    assert [run(child, n, {"n": n}).result_json for n in range(5)] == ["[null,[]]"] * 5
+    outcomes = list(child.execute([(call(n, {"n": n}), Session()) for n in range(5, 10)]))
+    child.close()
+    assert [outcome.result_json for outcome in outcomes] == ["[null,[]]"] * 5
+
+
+def test_a_crash_costs_its_call_only(sandbox):
+    def handler(db, n):
+        import ctypes
+        import os
+
+        if n == 1:
+            ctypes.string_at(0)
+        if n == 2:
+            os._exit(7)
+        return n
+
+    child = cell(sandbox, handler)
+    outcomes = list(child.execute([(call(n, {"n": n}), Session()) for n in range(4)]))
+    child.close()
+    assert [outcome.started for outcome in outcomes] == [True] * 4
+    assert [outcome.result_json for outcome in outcomes] == ["0", None, None, "3"]
+    assert "SIGSEGV" in outcomes[1].failure.message
+    assert outcomes[2].failure.kind == "exit"
+    assert "7" in outcomes[2].failure.message
+
+
+def test_callbacks_run_in_the_fork_that_asked_for_them(sandbox):
+    def handler(db, n):
+        state = [n]
+        ep.on_commit(lambda: print("commit", state, ep.event.message_id))
+
+    child = cell(sandbox, handler)
+    for n in range(4):
+        session = Session()
+        outcome = run(child, n, {"n": n}, session)
+        assert outcome.callbacks
+        assert child.settle(n, "commit") is None
+        assert session.text() == f"commit [{n}] m-1\n"
+    child.close()
+
+
+def test_a_callback_that_fails_can_be_repeated(sandbox):
+    def handler(db):
+        tries = []
+
+        def flaky():
+            tries.append(1)
+            if len(tries) < 3:
+                raise ConnectionError(len(tries))
+
+        ep.on_commit(flaky)
+
+    child = cell(sandbox, handler)
+    run(child, 1)
+    assert [child.settle(1, "commit") is None for _ in range(3)] == [False, False, True]
+    child.close()
+
+
+def test_a_callback_that_ends_its_process_is_reported(sandbox):
+    def handler(db):
+        import os
+
+        ep.on_commit(lambda: os._exit(3))
+
+    child = cell(sandbox, handler)
+    run(child, 1)
+    assert "3" in child.settle(1, "commit").message
+    child.close()
+
+
+def test_callbacks_that_nobody_settled_make_room_for_the_next_call(sandbox):
+    def handler(db, n):
+        ep.on_commit(lambda: print("late"))
+        ep.on_rollback(lambda: print("never"))
+        return n
+
+    child = cell(sandbox, handler)
+    assert [run(child, n, {"n": n}).result_json for n in range(3)] == ["0", "1", "2"]
+    child.close()
+
+
+def test_a_call_over_its_limits_ends_alone_or_with_the_cell(sandbox):
+    def handler(db, what):
+        import time
+
+        if what == "memory":
+            return len(bytearray(1 << 30))
+        if what == "cpu":
+            while True:
+                pass
+        if what == "sleep":
+            time.sleep(100)
+        return what
+
+    child = cell(sandbox, handler, Limits(timeout_s=2, cpu_s=0.5, memory_bytes=200 << 20))
+    outcomes = [run(child, n, {"what": what}) for n, what in enumerate(["memory", "cpu", "sleep", "fine"])]
+    child.close()
+    assert [outcome.failure.kind for outcome in outcomes[:3]] == ["limit", "limit", "timeout"]
+    assert outcomes[3].result_json == '"fine"'
+
+
+def test_a_fork_can_not_fork_nor_start_programs(sandbox):
+    def handler(db):
+        import os
+
+        said = []
+        for act in (
+            os.fork,
+            lambda: os.execv("/bin/true", ["true"]),
+            lambda: os.posix_spawn("/bin/true", ["true"], {}),
+        ):
+            try:
+                act()
+                said.append("done")
+            except OSError as error:
+                said.append(error.errno)
+        return said
+
+    child = cell(sandbox, handler)
+    assert json.loads(run(child, 1).result_json) == [1, 1, 1]
+    child.close()
+
+
+def test_a_blob_that_can_not_be_loaded_fails_each_call(sandbox):
+    child = cell(sandbox, b"cno_such_module\nx\n.")
+    assert [run(child, n).failure.kind for n in range(2)] == ["load", "load"]
+    child.close()
+
+
+def test_a_killed_cell_is_cancelled_and_its_forks_are_gone(sandbox):
+    def handler(db):
+        ep.emit("pid", {})
+        import time
+
+        time.sleep(100)
+
+    child = cell(sandbox, handler)
+    session = Session({"emit": lambda args, body: (child.kill(), ({"id": "x"}, ()))[-1]})
+    outcome = run(child, 1, session=session)
+    child.close()
+    assert outcome.failure.kind == "cancelled"
+    assert os.getpid()
