@@ -539,6 +539,11 @@ class Child(ABC):
         calls behind it come back with `started` False.
         """
 
+    @property
+    def alive(self) -> bool:
+        """Whether it can take calls, as far as is known; asked before a child that was idle gets another one."""
+        return True
+
     @abstractmethod
     def settle(self, run_id: int, action: str) -> Failure | None:
         """Run the waiting "commit" or "rollback" callbacks of an executed call; failed ones can be repeated."""

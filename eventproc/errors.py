@@ -28,6 +28,7 @@ Every error that eventproc raises on purpose.
     - MailRefused               ... and never will be: the server refused it for good
   + SandboxError                a handler's process could not be set up
   + PluginError                 a plugin file is broken
+  + DamagedData                 what the platform stored is not what it reads back
 
 Errors carry data: `details` is JSON-able and travels over HTTP; `code` names the class there.
 """
@@ -225,6 +226,12 @@ class PluginError(EventprocError):
 
     code = "plugin"
     exit_code = 2
+
+
+class DamagedData(EventprocError):
+    """Stored data is damaged."""
+
+    code = "damaged_data"
 
 
 def _tree(root: type[EventprocError]) -> Iterable[type[EventprocError]]:

@@ -34,7 +34,7 @@ _encode = msgspec.json.encode
     "/comtrade",
     summary="Import an archive of COMTRADE records",
     description="The body is the archive (zip, tar, or a single .cff). The answer is NDJSON: a line "
-    '`{"done", "total", "name", "ok", "error"}` per record, and at last `{"result": {"event_id", "payload", …}}` or '
+    '`{"done", "total", "name", "ok", "reason"}` per record, and at last `{"result": {"event_id", "payload", …}}` or '
     '`{"error": …}`.',
     response_class=StreamingResponse,
     openapi_extra={

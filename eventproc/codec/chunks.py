@@ -22,7 +22,7 @@ import numpy as np
 import zstandard
 from numpy.typing import ArrayLike, NDArray
 
-from eventproc.errors import EventprocError, InvalidInput
+from eventproc.errors import DamagedData, InvalidInput
 
 Times: TypeAlias = NDArray[np.int64]
 Values: TypeAlias = NDArray[np.float64]
@@ -101,7 +101,7 @@ def encode(times_ns: ArrayLike, values: ArrayLike, *, scale: Scale | None = None
 
 def decode(data: bytes) -> tuple[Times, Values]:
     """
-    Unpack what `encode` made. Raises EventprocError, saying what is wrong, for bytes that are damaged.
+    Unpack what `encode` made. Raises DamagedData, saying what is wrong with the bytes.
 
     Nothing is allocated beyond what the checked header announces.
     """
@@ -218,5 +218,5 @@ def _expand(data: bytes, count: int) -> Words:
     return np.ascontiguousarray(planes.T).view("<u8").reshape(count)
 
 
-def _damaged(why: str) -> EventprocError:
-    return EventprocError(f"a chunk of samples is damaged: {why}")
+def _damaged(why: str) -> DamagedData:
+    return DamagedData(f"a chunk of samples is damaged: {why}")

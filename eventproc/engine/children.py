@@ -8,7 +8,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from eventproc.abc import Child, Program, Sandbox, Store
+from eventproc.abc import Child, Sandbox, Store
+from eventproc.engine.programs import program_of
 from eventproc.errors import SandboxError
 from eventproc.model import Claim, HandlerVersion
 
@@ -90,25 +91,24 @@ class Children:
     def spawn(self, claim: Claim) -> Child:
         """Start a fresh child."""
         version = claim.handler
-        program = Program(
-            blob=self._blobs.get(version),
-            digest=version.digest,
-            python=version.python,
-            kind=version.kind,
-            name=claim.handler_name,
-            source=version.source,
-            filename=version.filename,
-        )
+        program = program_of(version, self._blobs.get(version), name=claim.handler_name)
         return self._sandbox.spawn(program, version.options.limits)
 
     def take(self, claim: Claim) -> Warm:
-        """Return a warm child of that version, or a fresh one."""
+        """Return a warm child of that version, or a fresh one; one that died while it was idle is no run's fault."""
         key = key_of(claim.handler)
+        while (warm := self._take_idle(key)) is not None:
+            if warm.child.alive:
+                return warm
+            warm.child.close()
+        return Warm(self.spawn(claim), key)
+
+    def _take_idle(self, key: Key) -> Warm | None:
         with self._lock:
             for index in range(len(self._idle) - 1, -1, -1):
                 if self._idle[index].key == key:
                     return self._idle.pop(index)
-        return Warm(self.spawn(claim), key)
+        return None
 
     def give(self, warm: Warm) -> None:
         """Take back a child that is in good order."""

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from eventproc.abc import Program, RunSession, Sandbox, Services
+from eventproc.abc import RunSession, Sandbox, Services
 from eventproc.engine.execution import call_of
+from eventproc.engine.programs import program_of
 from eventproc.model import Claim, Effects, Event, Failure, HandlerRecord, HandlerVersion, isoformat
 
 DRY_RUN_ID = 0  # no run has it
@@ -85,16 +86,7 @@ def dry_run(
         event=event,
     )
     session = _Session(services.open(claim))
-    program = Program(
-        blob=blob,
-        digest=version.digest,
-        python=version.python,
-        kind=version.kind,
-        name=handler.name,
-        source=version.source,
-        filename=version.filename,
-    )
-    child = sandbox.spawn(program, version.options.limits)
+    child = sandbox.spawn(program_of(version, blob, name=handler.name), version.options.limits)
     try:
         (outcome,) = child.execute([(call_of(claim), session)])
         effects = _describe(session.effects()) if outcome.failure is None else {}

@@ -19,7 +19,7 @@ from eventproc.engine.effects import NO_EFFECTS
 from eventproc.engine.finishing import Finisher, Written
 from eventproc.engine.leases import Ending, Leases
 from eventproc.engine.outcomes import Conclusion
-from eventproc.errors import EventprocError, SandboxError, Unavailable
+from eventproc.errors import DamagedData, EventprocError, SandboxError, Unavailable
 from eventproc.model import Claim, Effects, Failure, Finish, Isolation, RunState
 
 log = logging.getLogger(__name__)
@@ -169,7 +169,9 @@ class Executor:
 
     def _fault(self, claim: Claim, error: Exception) -> None:
         text = error.message if isinstance(error, EventprocError) else f"internal error of eventproc: {error!r}"
-        self._conclude_failure(claim, Failure(kind="sandbox", message=text), figures={}, logs=())
+        # Another try would read the same damaged bytes; a sandbox that could not be set up may do better then.
+        kind = "load" if isinstance(error, DamagedData) else "sandbox"
+        self._conclude_failure(claim, Failure(kind=kind, message=text), figures={}, logs=())
 
     def _drive(self, warm: Warm, chunk: list[Claim], done: set[int]) -> tuple[list[Claim], bool]:
         child = warm.child

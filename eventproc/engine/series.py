@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from eventproc.abc import Tx
 from eventproc.codec import chunks
-from eventproc.errors import EventprocError, InvalidInput, NotFound
+from eventproc.errors import DamagedData, InvalidInput, NotFound
 from eventproc.model import Chunk, Series
 
 Times: TypeAlias = NDArray[np.int64]
@@ -230,9 +230,9 @@ def _range(start_ns: int, end_ns: int) -> tuple[int, int]:
 def _decode(chunk: Chunk) -> tuple[Times, Values]:
     try:
         return chunks.decode(chunk.data)
-    except EventprocError as error:
+    except DamagedData as error:
         where = f"series {chunk.series}, {chunk.count} samples from {chunk.start_ns}"
-        raise EventprocError(f"{error.message} ({where})", series=chunk.series, start_ns=chunk.start_ns) from error
+        raise DamagedData(f"{error.message} ({where})", series=chunk.series, start_ns=chunk.start_ns) from error
 
 
 def _cut(chunk: Chunk, start_ns: int, end_ns: int) -> tuple[Times, Values]:

@@ -157,11 +157,6 @@ class Handlers:
     def _warnings(self, registration: Registration) -> list[str]:
         bundle = registration.bundle
         found = []
-        if bundle.globals:
-            found.append(
-                f"these globals travel inside the handler, as they are now: {', '.join(sorted(bundle.globals))}; "
-                "later changes to them do not reach it"
-            )
         if len(bundle.blob) > self._context.settings.warn_blob_bytes:
             found.append(f"the pickled handler is large ({len(bundle.blob):,} bytes): each worker loads all of it")
         if bundle.source is None:

@@ -234,7 +234,7 @@ class TestSmallLimits:
 
 def test_globals_that_travel_along_are_listed(api, registration):
     answer = api.client("developer").post("/handlers", json=registration(compare, hook="compute.x")).json()
-    assert any("THRESHOLD" in warning for warning in answer["warnings"])
+    assert answer["warnings"] == []  # a constant of one's own module is nothing to warn of
     assert client_globals(api, answer["id"]) == ["THRESHOLD"]
 
 

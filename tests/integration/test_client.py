@@ -28,9 +28,6 @@ from eventproc.errors import (
 )
 from eventproc.model import NewEvent
 
-# The server tells which globals travel along.
-pytestmark = pytest.mark.filterwarnings("ignore::eventproc.HandlerWarning")
-
 FACTOR = 2
 
 

@@ -76,6 +76,25 @@ def test_a_warm_process_is_replaced_after_so_many_calls(lab):
     assert [lab.result_of().result_json for _ in range(6)] == ["1", "2", "1", "2", "1", "2"]
 
 
+def dies_later(db, **payload):
+    import os
+    import threading
+
+    if payload.get("die"):
+        threading.Timer(0.05, os._exit, [1]).start()
+    return os.getpid()
+
+
+def test_a_warm_process_that_died_while_it_was_idle_is_no_later_runs_fault(lab):
+    lab.register(dies_later, isolation="batch")
+    worker = lab.start(batch_slots=1)
+    assert lab.result_of(payload={"die": True}).state is S.SUCCEEDED
+    idle = wait_until(lambda: list(worker._children._idle), what="the process to be idle")
+    wait_until(lambda: not idle[0].child.alive, what="the process to be gone")
+    after = lab.result_of()
+    assert (after.state, after.attempt) == (S.SUCCEEDED, 1)
+
+
 def test_a_run_that_takes_its_process_down_fails_alone(lab):
     lab.register(calls, isolation="batch", failure="a@example.com")
     runs = [lab.emit(payload={"die": n in (3, 7)}).runs[0] for n in range(12)]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import ArrayLike, NDArray
 
 from eventproc.codec import chunks
-from eventproc.errors import EventprocError, InvalidInput
+from eventproc.errors import DamagedData, InvalidInput
 
 INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
 BITS = st.integers(0, (1 << 64) - 1)  # every float64 there is, NaN payloads, -0.0 and subnormals among them
@@ -121,27 +121,27 @@ def test_a_changed_byte_is_noticed(data: st.DataObject) -> None:
     packed = bytearray(chunks.encode(np.arange(count) ** 2, np.linspace(0, 1, count)))
     position = data.draw(st.integers(0, len(packed) - 1))
     packed[position] ^= data.draw(st.integers(1, 255))
-    with pytest.raises(EventprocError, match="a chunk of samples is damaged"):
+    with pytest.raises(DamagedData, match="a chunk of samples is damaged"):
         chunks.decode(bytes(packed))
 
 
 @given(st.data())
 def test_a_cut_off_chunk_is_noticed(data: st.DataObject) -> None:
     packed = chunks.encode(np.arange(40) ** 2, np.linspace(0, 1, 40))
-    with pytest.raises(EventprocError, match="damaged"):
+    with pytest.raises(DamagedData, match="damaged"):
         chunks.decode(packed[: data.draw(st.integers(0, len(packed) - 1))])
 
 
 @given(st.binary(max_size=200))
 def test_foreign_bytes_are_refused(data: bytes) -> None:
-    with pytest.raises(EventprocError, match="damaged"):
+    with pytest.raises(DamagedData, match="damaged"):
         chunks.decode(data)
 
 
 def test_a_version_from_the_future_is_named() -> None:
     packed = bytearray(chunks.encode([1], [1.0]))
     packed[3] = 9
-    with pytest.raises(EventprocError, match="version 9 is not known"):
+    with pytest.raises(DamagedData, match="version 9 is not known"):
         chunks.decode(bytes(packed))
 
 
@@ -165,5 +165,5 @@ def test_a_header_that_promises_more_than_is_there_allocates_nothing() -> None:
     packed[8:12] = struct.pack("<I", chunks.MAX_SAMPLES)
     packed[28:32] = bytes(4)
     packed[28:32] = struct.pack("<I", zlib.crc32(bytes(packed)))
-    with pytest.raises(EventprocError, match="wrong length"):
+    with pytest.raises(DamagedData, match="wrong length"):
         chunks.decode(bytes(packed))

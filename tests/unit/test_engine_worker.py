@@ -56,6 +56,20 @@ def emitting(db, **payload):
     return "done"
 
 
+def test_code_that_is_damaged_in_the_store_is_never_loaded_and_fails_at_once(lab, monkeypatch):
+    """Nobody knows what half a blob would do; no retry can mend it."""
+    lab.register(echo, retries=3, failure="a@example.com")
+    with lab.store.read() as tx:
+        rows = type(tx.handlers)
+    whole = rows.blob
+    monkeypatch.setattr(rows, "blob", lambda self, handler_id, version: whole(self, handler_id, version)[:40])
+    lab.start()
+    run = lab.result_of(payload={"n": 1})
+    assert (run.state, run.attempt, run.failure.kind) == (S.FAILED, 1, "load")
+    assert "code of handler 'echo' version 0 is damaged" in run.failure.message
+    assert "register the handler again" in run.failure.message
+
+
 # --------------------------------------------------------------------------------------------------- success
 
 

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from eventproc.abc import Tx
 from eventproc.codec import chunks
 from eventproc.engine import series
-from eventproc.errors import EventprocError, InvalidInput, NotFound
+from eventproc.errors import DamagedData, InvalidInput, NotFound
 from eventproc.model import Chunk, Series
 from eventproc.store.memory import MemoryStore
 
@@ -306,7 +306,7 @@ def test_a_damaged_chunk_is_named(tx: Tx) -> None:
     (chunk,) = stored(tx)
     broken = Chunk(series="u", start_ns=10, end_ns=20, count=2, data=chunk.data[:-1])
     tx.series.replace_chunks("u", [10], [broken])
-    with pytest.raises(EventprocError, match=r"damaged.*series u, 2 samples from 10"):
+    with pytest.raises(DamagedData, match=r"damaged.*series u, 2 samples from 10"):
         series.values(tx, "u", *ALL)
 
 

@@ -1,0 +1,33 @@
+"""From a stored handler version to what a sandbox child loads."""
+
+from __future__ import annotations
+
+import hashlib
+
+from eventproc.abc import Program
+from eventproc.errors import DamagedData
+from eventproc.model import HandlerVersion
+
+
+def program_of(version: HandlerVersion, blob: bytes, *, name: str) -> Program:
+    """
+    Return the program of a version and the blob that the store gave for it.
+
+    Raises DamagedData for a blob that is not the one that was registered: what it would do nobody knows.
+    """
+    if hashlib.sha256(blob).hexdigest() != version.digest.lower():
+        raise DamagedData(
+            f"the stored code of handler {name!r} version {version.version} is damaged ({len(blob):,} of "
+            f"{version.size:,} bytes, or other ones); register the handler again, then requeue with --current",
+            handler=version.handler_id,
+            version=version.version,
+        )
+    return Program(
+        blob=blob,
+        digest=version.digest,
+        python=version.python,
+        kind=version.kind,
+        name=name,
+        source=version.source,
+        filename=version.filename,
+    )
