@@ -30,4 +30,5 @@ def program_of(version: HandlerVersion, blob: bytes, *, name: str) -> Program:
         name=name,
         source=version.source,
         filename=version.filename,
+        isolation=version.options.isolation.value,
     )
