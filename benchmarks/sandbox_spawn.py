@@ -3,9 +3,9 @@ What a sandboxed run costs, against a fresh interpreter in the same minute on th
 
     python benchmarks/sandbox_spawn.py [--level A] [--runs 200] [--threads 2]
 
-`run`: a fresh confined process for each call. `batch`: calls through one child. `fresh`: `python -I` that imports
-dill and numpy and calls the same no-op, not confined at all. All figures are wall time; the load average is printed
-with them, because on a busy machine they mean little.
+`run`: a fresh confined process for each call. `cell`: a fork of a loaded process for each call. `batch`: calls
+through one child. `fresh`: `python -I` that imports dill and numpy and calls the same no-op, not confined at all.
+All figures are wall time; the load average is printed with them, because on a busy machine they mean little.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import dill
@@ -95,6 +96,15 @@ def calls_per_second(sandbox: ForkServerSandbox, loaded: Program, calls: int) ->
     return calls / taken
 
 
+def cell_calls(sandbox: ForkServerSandbox, loaded: Program, calls: int) -> list[float]:
+    child = sandbox.spawn(replace(loaded, isolation="cell"), Limits())
+    session = NoSession()
+    list(child.execute([(call(0), session)]))
+    taken = milliseconds(lambda: list(child.execute([(call(1), session)])), calls)
+    child.close()
+    return taken
+
+
 def fresh_interpreter(loaded: Program) -> None:
     subprocess.run([sys.executable, "-I", "-c", FRESH], input=loaded.blob, check=True)
 
@@ -105,6 +115,7 @@ def figures(level: str, runs: int, threads: int) -> dict[str, Any]:
     one_run(sandbox, loaded)
     run = milliseconds(lambda: one_run(sandbox, loaded), runs)
     rate = runs_per_second(sandbox, loaded, runs, threads)
+    cell = cell_calls(sandbox, loaded, runs)
     batch = calls_per_second(sandbox, loaded, 20_000)
     fresh = milliseconds(lambda: fresh_interpreter(loaded), max(10, runs // 20))
     sandbox.close()
@@ -114,6 +125,8 @@ def figures(level: str, runs: int, threads: int) -> dict[str, Any]:
         "run_p50_ms": round(statistics.median(run), 2),
         "run_p95_ms": round(statistics.quantiles(run, n=20)[18], 2),
         "run_per_s": round(rate, 1),
+        "cell_p50_ms": round(statistics.median(cell), 2),
+        "cell_per_s": round(1000 * len(cell) / sum(cell), 1),
         "batch_calls_per_s": round(batch),
         "fresh_interpreter_p50_ms": round(fresh_p50, 1),
         "run_is_faster_than_fresh_by": round(fresh_p50 / statistics.median(run), 1),
