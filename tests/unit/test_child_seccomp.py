@@ -1,0 +1,137 @@
+"""The filter decides as it should on every machine we have a table for, also on those that no test runs on."""
+
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs
+
+from __future__ import annotations
+
+import errno
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eventproc.child.layers import seccomp
+from eventproc.child.layers.tables import LAST_KNOWN, TABLES
+
+MACHINES = sorted(TABLES)
+NAMES = {
+    "x86_64": {"read": 0, "write": 1, "mmap": 9, "openat": 257, "exit_group": 231, "futex": 202, "getpid": 39},
+    "aarch64": {"read": 63, "write": 64, "mmap": 222, "openat": 56, "exit_group": 94, "futex": 98, "getpid": 172},
+}
+DENIED = {
+    "x86_64": {"ptrace": 101, "mount": 165, "unshare": 272, "bpf": 321, "connect": 42, "memfd_create": 319},
+    "aarch64": {"ptrace": 117, "mount": 40, "unshare": 97, "bpf": 280, "connect": 203, "memfd_create": 279},
+}
+THREAD = 0x10000 | 0x100
+PID = 2
+
+
+def decide(program: bytes, arch: int, number: int, *arguments: int) -> int:
+    """Run a filter as the kernel does."""
+    values = [*arguments, 0, 0, 0, 0, 0, 0][:6]
+    data = struct.pack("<IIQ6Q", number, arch, 0, *(value & (1 << 64) - 1 for value in values))
+    code = list(struct.iter_unpack("<HBBI", program))
+    at = accumulator = 0
+    for _ in range(len(code)):
+        operation, jump_true, jump_false, k = code[at]
+        at += 1
+        if operation == seccomp.LOAD:
+            (accumulator,) = struct.unpack_from("<I", data, k)
+        elif operation == seccomp.AND:
+            accumulator &= k
+        elif operation == seccomp.RET:
+            return int(k)
+        else:
+            taken = {
+                seccomp.JEQ: accumulator == k,
+                seccomp.JGE: accumulator >= k,
+                seccomp.JGT: accumulator > k,
+                seccomp.JSET: bool(accumulator & k),
+            }[operation]
+            at += jump_true if taken else jump_false
+    raise AssertionError("the filter runs off its end")
+
+
+@pytest.fixture(params=MACHINES)
+def table(request):
+    return request.param, TABLES[request.param], seccomp.build(PID, machine=request.param, forks=False)
+
+
+def answer(error: int) -> int:
+    return seccomp.ERRNO | error
+
+
+def test_ordinary_calls_pass_and_dangerous_ones_do_not(table):
+    machine, known, program = table
+    for number in NAMES[machine].values():
+        assert decide(program, known.audit_arch, number) == seccomp.ALLOW
+    for number in DENIED[machine].values():
+        assert decide(program, known.audit_arch, number) == answer(errno.EPERM)
+
+
+def test_another_architecture_is_killed(table):
+    _, known, program = table
+    assert decide(program, 0x40000003, 20) == seccomp.KILL_PROCESS
+    if known.x32:
+        assert decide(program, known.audit_arch, 0x40000000 | 39) == seccomp.KILL_PROCESS
+
+
+def test_calls_newer_than_the_list_do_not_exist(table):
+    _, known, program = table
+    assert decide(program, known.audit_arch, LAST_KNOWN + 1) == answer(errno.ENOSYS)
+    assert decide(program, known.audit_arch, known.clone3) == answer(errno.ENOSYS)
+
+
+def test_threads_start_but_processes_and_programs_do_not(table):
+    _, known, program = table
+    assert decide(program, known.audit_arch, known.clone, THREAD) == seccomp.ALLOW
+    assert decide(program, known.audit_arch, known.clone, 17) == answer(errno.EPERM)
+    assert decide(program, known.audit_arch, known.clone, THREAD | 0x10000000) == answer(errno.EPERM)
+    for number in known.starting:
+        assert decide(program, known.audit_arch, number) == answer(errno.EPERM)
+
+
+def test_a_cell_forks_but_starts_no_programs_and_its_forks_do_neither(table):
+    machine, known, _ = table
+    cell = seccomp.build(0, machine=machine, forks=True)
+    assert decide(cell, known.audit_arch, known.clone, 17) == seccomp.ALLOW
+    assert decide(cell, known.audit_arch, known.clone, 17 | 0x20000000) == answer(errno.EPERM)
+    for number in known.executing:
+        assert decide(cell, known.audit_arch, number) == answer(errno.EPERM)
+
+
+def test_only_pairs_of_stream_sockets_can_be_made(table):
+    _, known, program = table
+    assert decide(program, known.audit_arch, known.socket, 1, 1) == answer(errno.EAFNOSUPPORT)
+    assert decide(program, known.audit_arch, known.socketpair, 1, 1 | 0o2000000) == seccomp.ALLOW
+    assert decide(program, known.audit_arch, known.socketpair, 1, 2) == answer(errno.EPERM)
+    assert decide(program, known.audit_arch, known.socketpair, 2, 1) == answer(errno.EPERM)
+    assert decide(program, known.audit_arch, known.sendto, 3, 0, 0, 0, 0) == seccomp.ALLOW
+    assert decide(program, known.audit_arch, known.sendto, 3, 0, 0, 0, 1) == answer(errno.EPERM)
+    assert decide(program, known.audit_arch, known.sendto, 3, 0, 0, 0, 1 << 40) == answer(errno.EPERM)
+
+
+def test_signals_go_to_oneself_only(table):
+    _, known, program = table
+    for number in known.kill:
+        assert decide(program, known.audit_arch, number, PID, 9) == seccomp.ALLOW
+        for other in (0, 1, 3, -1, -PID):
+            assert decide(program, known.audit_arch, number, other, 9) == answer(errno.EPERM)
+
+
+def test_nodes_are_files_or_pipes(table):
+    _, known, program = table
+    for number, position in known.mknod:
+        for kind, expected in ((0o010644, seccomp.ALLOW), (0o100644, seccomp.ALLOW), (0o060644, answer(errno.EPERM))):
+            arguments = [0] * 4
+            arguments[position] = kind
+            assert decide(program, known.audit_arch, number, *arguments) == expected
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@given(number=st.integers(0, LAST_KNOWN), arguments=st.lists(st.integers(0, (1 << 64) - 1), max_size=6))
+def test_every_call_gets_one_of_our_answers(machine, number, arguments):
+    program = seccomp.build(PID, machine=machine, forks=False)
+    found = decide(program, TABLES[machine].audit_arch, number, *arguments)
+    assert found in {seccomp.ALLOW, *(answer(error) for error in (errno.EPERM, errno.ENOSYS, errno.EAFNOSUPPORT))}
