@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Protocol
 
 from eventproc.model import (
@@ -39,6 +39,7 @@ from eventproc.model import (
     Run,
     RunFilter,
     Schedule,
+    SecretRecord,
     Series,
     User,
 )
@@ -305,6 +306,26 @@ class UserRows(Protocol):
     def touch_key(self, key_id: int, *, now_us: int) -> None: ...
 
 
+class SecretRows(Protocol):
+    """Values come and go encrypted."""
+
+    def put(self, user_id: int, name: str, value_encrypted: bytes, *, now_us: int) -> SecretRecord: ...
+
+    def of_user(self, user_id: int) -> list[SecretRecord]:
+        """Return names and times, by name."""
+
+    def values(self, user_id: int, names: Sequence[str]) -> Mapping[str, bytes]:
+        """Return the encrypted values of those of the names that there are."""
+
+    def all_values(self) -> list[tuple[int, str, bytes]]:
+        """Return (user id, name, encrypted value) of everybody, for a change of keys."""
+
+    def replace_value(self, user_id: int, name: str, value_encrypted: bytes) -> None:
+        """Store the same secret under another key; its times stay."""
+
+    def delete(self, user_id: int, name: str) -> bool: ...
+
+
 class AuditRows(Protocol):
     def add(self, *, user: str, action: str, object: str, detail: Mapping[str, Any], now_us: int) -> None: ...
     def page(self, *, after: int | None = None, limit: int = 100) -> list[AuditEntry]: ...
@@ -361,6 +382,7 @@ class Tx(ABC):
     files: FileRows
     series: SeriesRows
     users: UserRows
+    secrets: SecretRows
     audit: AuditRows
     schedules: ScheduleRows
     retention: RetentionRows
@@ -463,6 +485,7 @@ class Call:
     payload_json: bytes
     hook: str
     callbacks_only: bool = False
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)  # those that the handler declared
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -510,6 +533,22 @@ class RunSession(ABC):
     @abstractmethod
     def discard(self) -> None:
         """Forget the effects and remove their files' bytes."""
+
+    def secrets(self) -> Mapping[str, str]:
+        """
+        Return the secrets that the handler declared, by name.
+
+        Raises MissingSecret naming one that its owner does not have any more, ConfigError where the key is wrong.
+        """
+        return {}
+
+    def redact(self, text: str) -> str:
+        """Return the text with the values of the run's secrets replaced by their names."""
+        return text
+
+    def redact_json(self, text: str) -> str:
+        """Return JSON text with the same done to its strings, keys and numbers."""
+        return text
 
     def take_logs(self) -> Sequence[LogChunk]:
         """

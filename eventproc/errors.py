@@ -125,6 +125,12 @@ class UnknownHandler(NotFound):
     code = "unknown_handler"
 
 
+class MissingSecret(NotFound):
+    """A handler declares a secret that its owner does not have."""
+
+    code = "missing_secret"
+
+
 class Conflict(EventprocError):
     """The present state does not allow that."""
 

@@ -64,6 +64,7 @@ from eventproc.sandbox.memory import InProcessSandbox
 from eventproc.service.context import ServiceContext
 from eventproc.service.facade import UseCases
 from eventproc.service.hooks import sync_bundled_hooks
+from eventproc.service.vault import Vault
 from eventproc.service.world import World
 from eventproc.store.memory import MemoryStore
 
@@ -132,6 +133,7 @@ class Harness:
             clock=self.clock,
             cache=CatalogueCache(self.store),
             group=GroupCommit(self.store),
+            vault=Vault.random(),
         )
         self.use = UseCases(self._context)
         with self.store.begin() as tx:
@@ -189,6 +191,10 @@ class Harness:
             for spec in specs:
                 tx.hooks.put(spec, now_us=self.clock.now_us(), by="tester")
         return specs
+
+    def set_secret(self, name: str, value: str) -> None:
+        """Keep a secret for handlers that are registered with its name."""
+        self.use.secrets.put(self.admin, name, value)
 
     def register(
         self,
@@ -371,6 +377,7 @@ def check_handler(
     *,
     payload: Mapping[str, Any] | None = None,
     tags: Sequence[str] = (),
+    secrets: Mapping[str, str] | None = None,
 ) -> RunResult:
     """
     Check that a handler would do on a real platform, and return its run on the hook's sample payload.
@@ -387,6 +394,8 @@ def check_handler(
             known = any(spec.name == wanted for spec in tx.hooks.all())
         if not known and payload is not None:
             harness.add_hook(wanted)
+        for secret, value in (secrets or {}).items():
+            harness.set_secret(secret, value)
         harness.register(handler, hook=wanted, name="checked", tags=())
         harness.emit(wanted, payload, tags=tags)
         harness.run_until_idle()

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from eventproc.engine.group import GroupCommit
     from eventproc.registry import CatalogueCache, MaxLimits
     from eventproc.service.context import ServiceContext
+    from eventproc.service.vault import Vault
     from eventproc.service.world import World
 
 log = structlog.get_logger(__name__)
@@ -131,6 +132,7 @@ class Platform:
             clock=self.clock,
             cache=self.cache,
             group=self.group,
+            vault=self.vault,
             draining=self.draining,
             settings=ServiceSettings(
                 base_url=self.base_url,
@@ -141,6 +143,24 @@ class Platform:
                 work_dir=self.settings.data / "tmp",
             ),
         )
+
+    @cached_property
+    def vault(self) -> Vault:
+        from eventproc.service.vault import Vault
+
+        return Vault(self._secret_keys)
+
+    def _secret_keys(self) -> str:
+        if self.settings.secret_key is not None:
+            return self.settings.secret_key.get_secret_value()
+        file = self.settings.secret_key_file
+        try:
+            return file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"the key of secrets can not be read from {file}: {getattr(error, 'strerror', error)}; "
+                "put the file back, or set EVENTPROC_SECRET_KEY"
+            ) from error
 
     @cached_property
     def world(self) -> World:

@@ -24,6 +24,7 @@ from eventproc.registry import CatalogueCache, parse_options
 from eventproc.registry.specs import load_specs
 from eventproc.sandbox.memory import InProcessSandbox
 from eventproc.service.context import ServiceContext
+from eventproc.service.vault import Vault
 from eventproc.service.world import World
 from eventproc.store.memory import MemoryStore
 
@@ -49,6 +50,7 @@ class Lab:
         self.cache = CatalogueCache(self.store)
         self.blobs = MemoryBlobs()
         self.group = GroupCommit(self.store)
+        self.vault = Vault.random()
         self.world = World(
             ServiceContext(
                 store=self.store,
@@ -58,6 +60,7 @@ class Lab:
                 clock=self.clock,
                 cache=self.cache,
                 group=self.group,
+                vault=self.vault,
             )
         )
         self.workers: list[Worker] = []

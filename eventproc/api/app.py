@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from eventproc.api import emit, events, files, handlers, hooks, ingest, misc, pages, people, runs
+from eventproc.api import emit, events, files, handlers, hooks, ingest, misc, pages, people, runs, secrets
 from eventproc.api.deps import ERRORS, SECURED
 from eventproc.api.errors import install
 from eventproc.api.limits import Guard
@@ -31,7 +31,15 @@ def create_app(context: ServiceContext) -> FastAPI:
     )
     app.state.use_cases = UseCases(context)
     install(app)
-    for router in (people.router, hooks.router, handlers.router, events.router, runs.router, misc.router):
+    for router in (
+        people.router,
+        hooks.router,
+        handlers.router,
+        events.router,
+        runs.router,
+        misc.router,
+        secrets.router,
+    ):
         app.include_router(router, prefix=PREFIX, dependencies=SECURED, responses=ERRORS)
     for router in (emit.router, ingest.router, files.router, pages.health):
         app.include_router(router, prefix=PREFIX)

@@ -17,7 +17,7 @@ from .cell import Cell
 from .channel import Channel, WorkerGone
 from .db import Db
 from .failures import CpuLimitExceeded, Failure, LoadError, TimeLimitExceeded, describe, over, size
-from .runs import Callback, Execution
+from .runs import Callback, Execution, Secrets
 from .times import from_us
 from .world import Ep, install, uninstall
 
@@ -257,7 +257,7 @@ class Runner:
         if self._load_failure is not None:
             return {"t": "done", "id": header["id"], "failure": self._load_failure}, []
         event, payload = json.loads(bodies[0]), json.loads(bodies[1])
-        run = Execution(self._channel, event)
+        run = Execution(self._channel, event, Secrets(json.loads(bodies[2]) if len(bodies) > 2 else {}))
         self._ep.attach(run)
         try:
             try:

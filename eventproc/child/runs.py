@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Sequence, Tuple
+from collections.abc import Mapping
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 from .channel import Channel, PlatformError
 
@@ -17,12 +18,48 @@ class RunOver(PlatformError):
     """A thread that outlived its run asked for something."""
 
 
+class NotDeclared(KeyError):
+    """A secret was asked for that the registration does not name."""
+
+    def __str__(self) -> str:  # KeyError would show the text in quotes
+        return str(self.args[0])
+
+
+class Secrets(Mapping):  # type: ignore[type-arg]  # Python 3.8 can not subscribe it
+    """The declared secrets of the run at hand, by name; shows names only."""
+
+    def __init__(self, values: Dict[str, str]) -> None:
+        self._values = values
+
+    def __getitem__(self, name: str) -> str:
+        try:
+            return self._values[name]
+        except KeyError:
+            raise NotDeclared(
+                f"this handler was not registered with the secret {name!r}; declare it: "
+                f"register(..., secrets=[{name!r}])"
+            ) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"<secrets {sorted(self._values)}>"
+
+
+NO_SECRETS = Secrets({})
+
+
 class Execution:
     """What `db` and `ep` know of the run they serve; `phase` goes run → (commit | rollback) → over."""
 
-    def __init__(self, channel: Channel, event: Dict[str, Any]) -> None:
+    def __init__(self, channel: Channel, event: Dict[str, Any], secrets: Secrets = NO_SECRETS) -> None:
         self._channel = channel
         self.event = event
+        self.secrets = secrets
         self.phase = "run"
         self.on_commit: List[Callback] = []
         self.on_rollback: List[Callback] = []

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence, Tuple
 
 from .channel import InvalidError, PlatformError
-from .runs import Execution, RunOver
+from .runs import Execution, RunOver, Secrets
 from .times import from_us, to_us
 
 UPLOAD_PIECE = 1 << 20  # bytes in one request
@@ -64,6 +64,11 @@ class Ep:
             event.get("key"),
             int(event.get("attempt", 1)),
         )
+
+    @property
+    def secrets(self) -> Secrets:
+        """The secrets that the handler was registered with, by name."""
+        return self._current().secrets
 
     def emit(
         self,
@@ -158,8 +163,8 @@ def uninstall() -> None:
 
 
 def _of_ep(ep: Ep, name: str) -> Any:
-    if name == "event":
-        return ep.event
+    if name in {"event", "secrets"}:
+        return getattr(ep, name)
     raise AttributeError(f"module 'btrdbextras.eventproc' has no attribute {name!r} inside a handler")
 
 

@@ -32,6 +32,7 @@ COMMANDS = {
     "mail": ("mail", "Notices: list, show."),
     "users": ("users", "Users: list, add, change."),
     "keys": ("users", "API keys: list, add, revoke."),
+    "secrets": ("secrets", "Secrets for handlers: list, set, delete."),
     "audit": ("users", "Who changed what."),
     "certs": ("certs", "TLS for gRPC and HTTPS: init, show."),
     "db": ("db", "Database: upgrade, revision."),

@@ -89,6 +89,20 @@ class Administration(ABC):
         """List who changed what, newest first."""
         return list(self._pages("/audit", {}, limit))
 
+    # secrets
+
+    def secrets(self, user: str | None = None) -> list[dict[str, Any]]:
+        """List the names of one's own secrets, or as an admin of another user's; values never come back."""
+        return list(self._pages("/secrets", {"user": user}, None))
+
+    def set_secret(self, name: str, value: str) -> dict[str, Any]:
+        """Keep a secret for handlers that are registered with `secrets=[name]`, which find it in `ep.secrets`."""
+        return self._object("PUT", f"/secrets/{_segment(name)}", {"value": value})
+
+    def delete_secret(self, name: str, user: str | None = None) -> None:
+        """Delete a secret of one's own, or as an admin of another user's."""
+        self.request("DELETE", f"/secrets/{_segment(name)}", params={"user": user} if user else None)
+
     # schedules
 
     def schedules(self) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import numpy as np
 from eventproc.abc import RunSession, Sandbox, Services
 from eventproc.engine.execution import call_of
 from eventproc.engine.programs import program_of
+from eventproc.engine.redaction import RedactedStreams, Redactor, redacted
 from eventproc.model import Claim, Effects, Event, Failure, HandlerRecord, HandlerVersion, isoformat
 
 DRY_RUN_ID = 0  # no run has it
@@ -42,12 +43,33 @@ class _Session(RunSession):
 
     def __init__(self, inner: RunSession) -> None:
         self._inner = inner
+        self._streams = RedactedStreams(Redactor({}))
         self.output: list[tuple[str, str]] = []
 
     def call(self, op: str, args: Mapping[str, Any], body: bytes) -> tuple[Any, Sequence[bytes]]:
         return self._inner.call(op, args, body)
 
+    def secrets(self) -> Mapping[str, str]:
+        values = self._inner.secrets()
+        self._streams = RedactedStreams(Redactor(values))
+        return values
+
+    def redact(self, text: str) -> str:
+        return self._inner.redact(text)
+
+    def redact_json(self, text: str) -> str:
+        return self._inner.redact_json(text)
+
+    def finish_output(self) -> None:
+        for stream, text in self._streams.rest():
+            self._keep(stream, text)
+
     def log(self, stream: str, text: str) -> None:
+        self._keep(stream, self._streams.feed(stream, text))
+
+    def _keep(self, stream: str, text: str) -> None:
+        if not text:
+            return
         if self.output and self.output[-1][0] == stream:
             self.output[-1] = (stream, self.output[-1][1] + text)
         else:
@@ -88,10 +110,12 @@ def dry_run(
     session = _Session(services.open(claim))
     child = sandbox.spawn(program_of(version, blob, name=handler.name), version.options.limits)
     try:
-        (outcome,) = child.execute([(call_of(claim), session)])
+        (outcome,) = child.execute([(call_of(claim, session.secrets()), session)])
+        outcome = redacted(outcome, session)
         effects = _describe(session.effects()) if outcome.failure is None else {}
         if outcome.failure is None and outcome.alive:
             child.settle(DRY_RUN_ID, "rollback")
+        session.finish_output()
         return DryRun(
             result_json=outcome.result_json,
             failure=outcome.failure,

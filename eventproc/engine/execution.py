@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,14 @@ from eventproc.engine.effects import NO_EFFECTS
 from eventproc.engine.finishing import Finisher, Written
 from eventproc.engine.leases import Ending, Leases
 from eventproc.engine.outcomes import Conclusion
-from eventproc.errors import DamagedData, EventprocError, SandboxError, Unavailable
+from eventproc.engine.redaction import redacted, redacted_failure
+from eventproc.errors import ConfigError, DamagedData, EventprocError, MissingSecret, SandboxError, Unavailable
 from eventproc.model import Claim, Effects, Failure, Finish, Isolation, RunState
 
 log = logging.getLogger(__name__)
 
 _encode = msgspec.json.encode
+NO_SECRETS: Mapping[str, str] = {}
 _DEAD_KINDS = frozenset({"interrupted", "exit", "signal", "sandbox", "cancelled", "lost"})
 _SMOOTHING = 0.3  # weight of the newest measurement of a handler's duration
 
@@ -175,14 +177,18 @@ class Executor:
 
     def _drive(self, warm: Warm, chunk: list[Claim], done: set[int]) -> tuple[list[Claim], bool]:
         child = warm.child
-        sessions = [self._services.open(claim) for claim in chunk]
-        calls = [(call_of(claim), session) for claim, session in zip(chunk, sessions, strict=True)]
+        calls, chunk = self._open(chunk, done)
+        if not chunk:
+            return [], True
+        sessions = [session for _, session in calls]
         left: list[Claim] = []
         healthy = True
         key = key_of(chunk[0].handler)
         before = time.monotonic()
         results = child.execute(calls)
         for claim, session, outcome in _in_turn(chunk, sessions, results, child, self._leases):
+            if claim.handler.options.secrets:
+                outcome = redacted(outcome, session)  # noqa: PLW2901 - nobody shall see the other one
             # A killed child's other runs had no part in it: they begin again elsewhere.
             if not outcome.started or self._hit_by_mistake(claim, outcome):
                 session.discard()
@@ -196,6 +202,22 @@ class Executor:
             healthy = healthy and outcome.alive
             before = time.monotonic()
         return left, healthy
+
+    def _open(self, chunk: list[Claim], done: set[int]) -> tuple[list[tuple[Call, RunSession]], list[Claim]]:
+        """Open the runs' sessions; a run whose secrets can not be had ends here."""
+        calls, claims = [], []
+        for claim in chunk:
+            session = self._services.open(claim)
+            try:
+                call = call_of(claim, session.secrets())
+            except (MissingSecret, ConfigError) as error:
+                session.discard()
+                done.add(claim.run_id)
+                self._conclude_failure(claim, Failure(kind="secrets", message=error.message), figures={}, logs=())
+            else:
+                calls.append((call, session))
+                claims.append(claim)
+        return calls, claims
 
     def _hit_by_mistake(self, claim: Claim, outcome: Outcome) -> bool:
         killed = outcome.failure is not None and outcome.failure.kind == "cancelled"
@@ -298,7 +320,7 @@ class Executor:
         failure = Failure(
             kind="result",
             type=type(error).__name__,
-            message=f"what the run asked for can not be written: {text}",
+            message=session.redact(f"what the run asked for can not be written: {text}"),
             rolled_back=rolled_back,
         )
         self._conclude_failure(claim, failure, figures=figures, logs=tuple(session.take_logs()))
@@ -309,7 +331,7 @@ class Executor:
         for attempt in range(self._settings.commit_tries):
             if attempt:
                 time.sleep(self._settings.commit_pause_s * 2 ** (attempt - 1))
-            failure = child.settle(claim.run_id, "commit")
+            failure = redacted_failure(child.settle(claim.run_id, "commit"), session)
             if failure is None or failure.kind in _DEAD_KINDS or self._leases.ending(claim) is Ending.LOST:
                 break
         logs = tuple(session.take_logs())
@@ -355,7 +377,7 @@ def _effects_of(session: RunSession) -> Effects:
     return NO_EFFECTS if effects == NO_EFFECTS else effects
 
 
-def call_of(claim: Claim) -> Call:
+def call_of(claim: Claim, secrets: Mapping[str, str] = NO_SECRETS) -> Call:
     """Return the execution as the child is told of it."""
     event = claim.event
     return Call(
@@ -374,4 +396,5 @@ def call_of(claim: Claim) -> Call:
         payload_json=event.payload_json.encode(),
         hook=event.hook,
         callbacks_only=claim.callbacks_only,
+        secrets=secrets,
     )

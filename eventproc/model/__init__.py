@@ -45,7 +45,7 @@ from eventproc.model.runs import (
 )
 from eventproc.model.series import Chunk, Series
 from eventproc.model.times import SECOND_US, from_datetime, isoformat, to_datetime
-from eventproc.model.users import ApiKey, AuditEntry, Role, User
+from eventproc.model.users import ApiKey, AuditEntry, Role, SecretRecord, User
 
 __all__ = [
     "CLAIMABLE_STATES",
@@ -95,6 +95,7 @@ __all__ = [
     "RunFilter",
     "RunState",
     "Schedule",
+    "SecretRecord",
     "Series",
     "User",
     "from_datetime",

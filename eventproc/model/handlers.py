@@ -72,6 +72,7 @@ class Options:
     order_by: str | None = "key"  # "key", a payload path such as "metric.name", or None for no order
     concurrency: Concurrency | None = None
     rate: Rate | None = None
+    secrets: tuple[str, ...] = ()  # names of the owner's secrets that the handler is given
     throttle_s: float | None = None  # at most one mail per handler, outcome and so many seconds; the rest are digested
 
 

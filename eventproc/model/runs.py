@@ -57,7 +57,8 @@ class Failure:
     """
     Why a run did not succeed.
 
-    `kind` is one of exception, exit, signal, timeout, limit, result, load, lost, cancelled, interrupted, sandbox.
+    `kind` is one of exception, exit, signal, timeout, limit, result, load, lost, cancelled, interrupted, sandbox,
+    secrets.
     """
 
     kind: str

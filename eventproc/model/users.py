@@ -45,6 +45,16 @@ class ApiKey:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SecretRecord:
+    """What may be told of a user's secret: never its value."""
+
+    user_id: int
+    name: str
+    created_us: int
+    updated_us: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AuditEntry:
     """One change that somebody made."""
 

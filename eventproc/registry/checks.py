@@ -20,6 +20,7 @@ MAX_LOCAL_LENGTH = 64
 _BAD = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _HOOK = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.:/-]*[A-Za-z0-9_])?")
 _HOOK_GLOB = re.compile(r"[A-Za-z0-9_*?\[](?:[A-Za-z0-9_.:/*?!\[\]-]*[A-Za-z0-9_*?\]])?")
+_SECRET = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 _TRACE_PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LOCAL = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
@@ -56,6 +57,17 @@ def check_hook_name(value: Any, *, glob: bool = False) -> str:
         rule = "letters, digits and _ with . : / - between them"
         raise InvalidInput(f"hook name {text!r}: use {rule}{', wildcards * ? [ab]' if glob else ''}", field="hook")
     return text
+
+
+def check_secret_name(value: Any) -> str:
+    """Return a secret's name if it can be one."""
+    if not isinstance(value, str) or _SECRET.fullmatch(value) is None:
+        # What is no name may be the secret itself, by mistake: it is not repeated.
+        raise InvalidInput(
+            "a secret's name has 1 to 100 letters, digits and _, and does not begin with a digit, as in API_TOKEN",
+            field="secret",
+        )
+    return value
 
 
 def check_tags(value: Any) -> tuple[str, ...]:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from eventproc.errors import InvalidInput, UnsupportedOption
 from eventproc.model import Concurrency, Isolation, Limits, Options, Rate, Retries
+from eventproc.registry.checks import check_secret_name
 from eventproc.registry.durations import parse_duration, parse_rate, parse_size
 from eventproc.registry.filters import check_filter
 
 MAX_RETRIES = 100
 MAX_CONCURRENCY = 10_000
 MAX_PATH_LENGTH = 255
+MAX_SECRETS = 50  # of one handler
 
 # What is known but not honoured yet. A later part of the platform moves its name to `_PARSERS` and it is accepted.
 NOT_YET: dict[str, str] = {
     "network": "handlers have no network; give what they need in the event, or send results by notice",
     "allow_subprocess": "handlers can not start other programs",
     "requirements": "handlers use the packages that the worker's interpreter has",
-    "secrets": "there is no store of secrets; never put them into a handler's code or globals",
 }
 ISOLATIONS: frozenset[Isolation] = frozenset({Isolation.RUN, Isolation.BATCH})
 _ISOLATIONS_NOT_YET = {Isolation.CELL: 'isolation "cell" is not available; use "run", or "batch" for speed'}
@@ -219,6 +220,14 @@ def _throttle(options: Options, value: Any) -> Options:
     return replace(options, throttle_s=parse_duration(value, "option 'throttle'"))
 
 
+def _secrets(options: Options, value: Any) -> Options:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise InvalidInput(f"option 'secrets': write a list of names, not a {type(value).__name__}", option="secrets")
+    if len(value) > MAX_SECRETS:
+        raise InvalidInput(f"option 'secrets': {len(value)} names; at most {MAX_SECRETS}", option="secrets")
+    return replace(options, secrets=tuple(dict.fromkeys(check_secret_name(name) for name in value)))
+
+
 _PARSERS: dict[str, Callable[[Options, Any], Options]] = {
     "timeout": _timeout,
     "cpu": _cpu,
@@ -230,6 +239,7 @@ _PARSERS: dict[str, Callable[[Options, Any], Options]] = {
     "concurrency": _concurrency,
     "rate": _rate,
     "isolation": _isolation,
+    "secrets": _secrets,
     "throttle": _throttle,
 }
 
@@ -257,6 +267,8 @@ def options_to_json(options: Options) -> dict[str, Any]:
         out["concurrency"] = {"count": options.concurrency.count, "key": options.concurrency.key}
     if options.rate:
         out["rate"] = {"count": options.rate.count, "per": options.rate.per_s, "key": options.rate.key}
+    if options.secrets:
+        out["secrets"] = list(options.secrets)
     if options.throttle_s:
         out["throttle"] = options.throttle_s
     return out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import select
 import signal
 import time
@@ -206,7 +207,8 @@ class ConnectedChild(Child):
                 self._state.outcomes.append(self._not_run(call))
                 return
         order = {"t": "call", "id": call.run_id, "hook": call.hook}
-        self._push(item, pack(order, [call.event_json, call.payload_json]))
+        secrets = [json.dumps(dict(call.secrets)).encode()] if call.secrets else []
+        self._push(item, pack(order, [call.event_json, call.payload_json, *secrets]))
 
     def _make_room(self) -> None:
         """End the fork that still waits for its callbacks, before another may read from the channel."""

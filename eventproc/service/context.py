@@ -11,6 +11,7 @@ from eventproc.engine.group import GroupCommit
 from eventproc.model import MAX_PAYLOAD_BYTES, User
 from eventproc.registry.catalogue import Catalogue, CatalogueCache
 from eventproc.registry.options import MaxLimits
+from eventproc.service.vault import Vault
 
 MIB = 1 << 20
 
@@ -45,6 +46,7 @@ class ServiceContext:
     cache: CatalogueCache
     group: GroupCommit
     settings: ServiceSettings = field(default_factory=ServiceSettings)
+    vault: Vault | None = None  # without it there are no secrets
     draining: threading.Event = field(default_factory=threading.Event)  # set when the process is about to stop
 
     def catalogue(self, tx: Tx) -> Catalogue:

@@ -12,6 +12,7 @@ from eventproc.service.ingest import Ingest
 from eventproc.service.notices import Notices
 from eventproc.service.runs import Runs
 from eventproc.service.schedules import Schedules
+from eventproc.service.secrets import Secrets
 from eventproc.service.series import SeriesReader
 from eventproc.service.trials import Trials
 from eventproc.service.users import Users
@@ -24,6 +25,7 @@ class UseCases:
         self.context = context
         self.auth = Authenticator(context.store, context.group, context.clock, cache_s=context.settings.auth_cache_s)
         self.users = Users(context, self.auth)
+        self.secrets = Secrets(context)
         self.hooks = Hooks(context)
         self.handlers = Handlers(context)
         self.events = Events(context)

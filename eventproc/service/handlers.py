@@ -11,6 +11,7 @@ from typing import Any
 
 from eventproc.abc import Program, Registration, Tx
 from eventproc.errors import (
+    Forbidden,
     HandlerTooLarge,
     InvalidHandler,
     NotFound,
@@ -22,6 +23,7 @@ from eventproc.registry.checks import check_hook_name, check_mails, check_name, 
 from eventproc.registry.options import parse_options
 from eventproc.service.context import ServiceContext
 from eventproc.service.rights import require, require_owner
+from eventproc.service.secrets import check_declared
 
 KINDS = ("function", "class")
 MAX_SOURCE = 1 << 20  # characters
@@ -132,6 +134,11 @@ class Handlers:
         existing = tx.handlers.find(registration.hook, registration.name)
         if existing is not None:
             require_handler_owner(tx, principal, existing)
+        names = registration.options.secrets
+        if names and existing is not None and existing.owner_id != principal.id:
+            # An admin may change everybody's handlers, and would be given their secrets by that.
+            raise Forbidden(f"handler {existing.name!r} is another user's: only its owner may declare secrets for it")
+        check_declared(tx, principal, names)
 
     def _load(self, registration: Registration) -> None:
         bundle = registration.bundle

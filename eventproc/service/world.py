@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eventproc.abc import RunSession, Services
+from eventproc.engine.redaction import RedactedStreams, Redactor
 from eventproc.errors import Forbidden, InvalidInput
 from eventproc.model import Claim, Effects, LogChunk, Role, User
 from eventproc.service.context import ServiceContext
 from eventproc.service.logs import LogWriter, RunLog
 from eventproc.service.reads import Answer, Read, Reads
 from eventproc.service.rights import require
+from eventproc.service.secrets import declared_values
 from eventproc.service.writes import Writes
 
 NO_EFFECTS = Effects()
@@ -52,6 +54,8 @@ class Session(RunSession):
         self._owner_until = 0.0  # on the monotonic clock
         limits = claim.handler.options.limits
         self._log = RunLog(claim.run_id, claim.attempt, max_bytes=limits.output_bytes)
+        self._redactor: Redactor | None = None
+        self._streams: RedactedStreams | None = None
         # Most runs ask for nothing, and there are thousands a second.
         self._reads: dict[str, Read] | None = None
         self._writes: Writes | None = None
@@ -66,18 +70,41 @@ class Session(RunSession):
             return read(args)
         with self._lock:
             if self._writes is None:
-                self._writes = Writes(self._context, self._claim, self._owner_now, sealed=self._over)
+                self._writes = Writes(
+                    self._context, self._claim, self._owner_now, sealed=self._over, redact=self.redact
+                )
             write = self._writes.ops().get(op)
             if write is None:
                 raise InvalidInput(f"unknown request {op!r}")
             require(self._owner_now(), Role.EMITTER if op == "emit" else Role.DEVELOPER, what)
             return write(args, body)
 
+    def secrets(self) -> Mapping[str, str]:
+        names = self._claim.handler.options.secrets
+        if not names:
+            return {}
+        values = declared_values(self._context, self._claim.owner_id, names)
+        self._redactor = Redactor(values)
+        self._streams = RedactedStreams(self._redactor)
+        return values
+
+    def redact(self, text: str) -> str:
+        return text if self._redactor is None else self._redactor.text(text)
+
+    def redact_json(self, text: str) -> str:
+        return text if self._redactor is None else self._redactor.json(text)
+
     def log(self, stream: str, text: str) -> None:
+        if self._streams is not None:
+            text = self._streams.feed(stream, text)
+        self._add_log(stream, text)
+
+    def _add_log(self, stream: str, text: str) -> None:
         if self._log.add(stream, text, at_us=self._context.clock.now_us()):
             self._writer.watch(self._log)
 
     def take_logs(self) -> Sequence[LogChunk]:
+        self._release_output()
         return self._log.take()
 
     def effects(self) -> Effects:
@@ -85,7 +112,14 @@ class Session(RunSession):
             self._over = True
             return NO_EFFECTS if self._writes is None else self._writes.effects()
 
+    def _release_output(self) -> None:
+        """Write down what was held back because it could have been the beginning of a secret."""
+        if self._streams is not None:
+            for stream, text in self._streams.rest():
+                self._add_log(stream, text)
+
     def discard(self) -> None:
+        self._release_output()
         with self._lock:
             self._over = True
             if self._writes is not None:

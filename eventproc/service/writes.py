@@ -65,11 +65,18 @@ class Writes:
     """One execution's buffer of effects, behind the writing requests."""
 
     def __init__(
-        self, context: ServiceContext, claim: Claim, owner: Callable[[], User], *, sealed: bool = False
+        self,
+        context: ServiceContext,
+        claim: Claim,
+        owner: Callable[[], User],
+        *,
+        sealed: bool = False,
+        redact: Callable[[str], str] = str,
     ) -> None:
         self._context = context
         self._claim = claim
         self._owner = owner
+        self._redact = redact
         self._limits = claim.handler.options.limits
         self._catalogue: Catalogue | None = None
         self._catalogue_until = 0.0  # on the monotonic clock
@@ -266,7 +273,7 @@ class Writes:
 
     def upload_open(self, args: Mapping[str, Any], body: bytes) -> Answer:  # noqa: ARG002 - writes have one shape
         self._open()
-        name = take.text(args, "name", max_length=MAX_FILE_NAME)
+        name = self._redact(take.text(args, "name", max_length=MAX_FILE_NAME))[:MAX_FILE_NAME]
         if name in (".", "..") or "/" in name or "\\" in name:
             raise InvalidInput(f"the file's name {name!r} must not hold a path", argument="name")
         self._check_upload(take.optional_integer(args, "size") or 0)

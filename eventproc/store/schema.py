@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 
 # The revision of store/migrations that these tables correspond to.
-REVISION: Final = "0001"
+REVISION: Final = "0002"
 
 WAITING: Final = "state IN ('queued', 'retrying')"
 LEASED: Final = "state IN ('running', 'committing')"
@@ -99,6 +99,17 @@ api_keys = Table(
     Column("last_used_us", Big),
     UniqueConstraint("prefix"),
     sqlite_autoincrement=True,
+)
+
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("user_id", Big, ForeignKey("users.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("value_encrypted", LargeBinary, nullable=False),
+    Column("created_us", Big, nullable=False),
+    Column("updated_us", Big, nullable=False),
+    PrimaryKeyConstraint("user_id", "name"),
 )
 
 audit = Table(

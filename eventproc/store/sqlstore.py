@@ -23,6 +23,7 @@ from eventproc.store.retention import SqlRetention
 from eventproc.store.runs import SqlRuns
 from eventproc.store.schedules import SqlSchedules
 from eventproc.store.schema import REVISION, meta
+from eventproc.store.secrets import SqlSecrets
 from eventproc.store.series import SqlSeries
 from eventproc.store.users import SqlUsers
 
@@ -46,6 +47,7 @@ class SqlTx(Tx):
         self.files = SqlFiles(work)
         self.series = SqlSeries(work)
         self.users = SqlUsers(work)
+        self.secrets = SqlSecrets(work)
         self.audit = SqlAudit(work)
         self.schedules = SqlSchedules(work)
         self.retention = SqlRetention(work)

@@ -65,7 +65,7 @@ def test_more_time_brings_as_much_processor_time():
     assert parse_options({"timeout": 5}).limits.cpu_s == Limits().cpu_s
 
 
-@pytest.mark.parametrize("name", ["network", "allow_subprocess", "requirements", "secrets"])
+@pytest.mark.parametrize("name", ["network", "allow_subprocess", "requirements"])
 def test_what_can_not_be_honoured_is_refused_by_name(name):
     with pytest.raises(UnsupportedOption, match=repr(name)) as caught:
         parse_options({name: True})
