@@ -87,3 +87,52 @@ def test_the_python_of_the_tour_registers_and_emits_once(serve, tmp_path, times)
     events = wait_until(lambda: (found := conn.events(hook="order.paid")) and len(found) == 2 and found, what="events")
     assert sorted(event["payload"]["number"] for event in events) == ["A-1004", "A-1004-bonus"]
     assert [run["result"] for run in conn.runs()] == ["a bonus for A-1004"]
+
+
+STEP = re.compile(
+    r"^(?:.*``(?P<file>[\w./]+)``:\n\n)?\.\. code-block:: (?P<language>\w+)\n\n(?P<body>(?:(?: {4}.*)?\n)+)",
+    re.MULTILINE,
+)
+
+
+def follow(text: str) -> str:
+    """Turn a text into one script: its shell blocks, and a file for each block whose name stands above it."""
+    lines = []
+    for step in STEP.finditer(text):
+        body = textwrap.dedent(step["body"]).strip()
+        if step["file"]:
+            body = f"cat > {step['file']} <<'END_OF_FILE'\n{body}\nEND_OF_FILE"
+        elif step["language"] != "shell":
+            raise AssertionError(f"a block without a file's name: {body[:60]}")
+        lines.append(body)
+    return "\n".join(lines) + "\n"
+
+
+def test_the_tutorial_shows_what_it_says(serve, tmp_path):
+    script = follow((ROOT / "docs" / "tutorial.rst").read_text(encoding="utf-8"))
+    alone, _, served_part = script.partition("eventproc handlers push")
+    prepared = serve(wait=False)  # only for its environment: the project comes first, as in the text
+    prepared.close()
+    done = shell(prepared, tmp_path, alone)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("succeeded: order A-1: large") == 1
+    assert "succeeded: order A-7: small" in done.stdout
+
+    served = serve(EVENTPROC_PROJECT=str(tmp_path / "shop"))
+    done = shell(served, tmp_path / "shop", f"eventproc handlers push{served_part}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = done.stdout
+    assert "run 1 succeeded: greet-order v0 → order A-1: large" in said
+    assert 'track-totals v0 → {"order": "A-3", "usual": 100.0, "orders": 2}' in said
+    assert "registered  call-customer on order.unusual, version 0" in said
+    assert re.search(r"run \d+ failed: track-totals v2 → AssertionError: an order of nothing", said)
+    assert "greet-order: run" in said
+    assert re.search(r'run \d+ succeeded: track-totals v1 → {"order": "A-5"', said)
+    assert "greet-order on order.placed is deregistered" in said
+    conn = served.connect()
+    (called,) = wait_until(lambda: conn.runs(hook="order.unusual", state="succeeded"), what="the unusual order's run")
+    assert called["result"] == "call about A-4: 9000 instead of 110.0"
+    assert "".join(piece["text"] for piece in conn.logs(called["id"])) == "told the phone system about A-4\n"
+
+    tested = shell(served, tmp_path / "shop", f"{sys.executable} -m pytest -q -p no:cacheprovider test_shop.py\n")
+    assert tested.returncode == 0, tested.stdout
