@@ -56,6 +56,7 @@ FROM, RESOLUTION, LOWEST, HIGHEST, HANDLED, BUCKETS = range(6)
 HISTORY_MEAN, HISTORY_VARIANCE, HISTORY_COUNT = range(3)
 
 AVERAGED = 10  # records of the raw score's moving average, and its delay before it counts as history
+CATCH_UP = 8  # pending records learnt per record: the range is fixed after 7/8 of the learning period
 MOST_SURPRISE = 10.0  # -log10 p beyond which nothing is more surprising
 NO_CAUSE, MISSING = -1.0, -2.0
 _LIMIT = 1e100  # values beyond are taken for this: squares stay finite
@@ -251,7 +252,7 @@ def feed(mind: Mind, w: Watch, tables: Tables) -> None:
 
 @jit()
 def prepare(mind: Mind, w: Watch, tables: Tables, record: Array, learning: int) -> Any:
-    """Bring the members up to date, two pending records at a time; true when it is this record's turn."""
+    """Bring the members up to date, some pending records at a time; true when it is this record's turn."""
     t = int(w.clock[SEEN])
     if t < w.pending.shape[0]:
         w.pending[t, :] = record
@@ -259,7 +260,7 @@ def prepare(mind: Mind, w: Watch, tables: Tables, record: Array, learning: int) 
         return False
     if mind.frame[0, RESOLUTION] == 0.0:
         set_range(mind, w.pending, t + 1, tables.rule)
-    for _ in range(2):
+    for _ in range(CATCH_UP):
         if learning and mind.frame[0, HANDLED] < t:
             feed(mind, w, tables)
     if t == w.pending.shape[0]:
@@ -287,12 +288,15 @@ def think(mind: Mind, tables: Tables, record: Array, row: Array) -> None:
 
 @jit()
 def conclude(w: Watch, rule: Array, row: Array) -> None:
-    """Take the strongest part, and report it unless it only goes on with what was reported a short while ago."""
+    """Put the parts together, and report unless this only goes on with what was reported a short while ago."""
     row[CAUSE] = NO_CAUSE
+    strongest, doubt = 0.0, 1.0
     for i in range(VALUE, HTM + 1):
-        if row[i] > row[STRENGTH]:
-            row[STRENGTH] = row[i]
+        doubt *= 1.0 - row[i]  # all parts are wrong
+        if row[i] > strongest:
+            strongest = row[i]
             row[CAUSE] = i - VALUE
+    row[STRENGTH] = 1.0 - doubt
     last = 0.0
     for held in w.reported:
         last = max(last, held)

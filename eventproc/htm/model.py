@@ -241,7 +241,8 @@ def _tables(p: Parameters) -> kernels.Tables:
     rules = [p.cells, p.activate, p.match, p.grow, p.initial, p.up, p.down, p.punish, p.connected]
     gains = [p.pooler_up, p.pooler_down, p.pooler_connected]
     half = p.learning // 2
-    rule = [p.learning, 0 if p.minimum is not None else half, half, p.tolerance, p.memory, p.report, p.margin]
+    known = 0 if p.minimum is not None else max(0, p.learning - p.learning // kernels.CATCH_UP - 1)
+    rule = [p.learning, known, half, p.tolerance, p.memory, p.report, p.margin]
     rule += [p.history, p.mean_floor, p.variance_floor, p.soft, p.pad]
     spans = [p.variation_span, p.level_span, p.shape_span] if p.streams else [0, 0, 0]
     return kernels.Tables(
@@ -315,7 +316,7 @@ def _poolers(p: Parameters) -> tuple[NDArray[np.int16], NDArray[np.uint8], NDArr
 def _new_watch(p: Parameters) -> streams.Watch:
     lags = p.shape_lags if p.streams else 0
     ring = 1 << (lags + p.shape_span).bit_length() if p.streams else 0
-    waiting = 0 if p.minimum is not None or not p.buckets else 2 * (p.learning // 2) + 2
+    waiting = 0 if p.minimum is not None or not p.buckets else p.learning + kernels.CATCH_UP
     return streams.Watch(
         recent=np.zeros(_RING),
         bounds=np.zeros((streams.STREAMS, 3)),

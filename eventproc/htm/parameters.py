@@ -25,7 +25,7 @@ class Parameters:
     time_on: int = 0
     day_on: int = 0
     weekend_on: int = 0
-    # Range of values; unknown: that of the first half of the learning period, and `pad` of it on either side.
+    # Range of values; unknown: that of the first 7/8 of the learning period, and `pad` of it on either side.
     minimum: float | None = None
     maximum: float | None = None
     pad: float = 0.2
@@ -41,7 +41,7 @@ class Parameters:
 
     # Temporal memory.
     cells: int = 32
-    segments: int = 2048  # the one not used for longest gives way to a new one
+    segments: int = 1024  # the one not used for longest gives way to a new one
     synapses: int = 32  # per segment; the weakest with a silent cell gives way
     activate: int = 13
     match: int = 10

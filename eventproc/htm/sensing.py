@@ -68,6 +68,13 @@ def _pool(bits: Array, joined: Array, order: Array, columns: Array) -> None:
     columns[:] = order[chosen]
 
 
+def pooled(bits: Array, joined: Array, order: Array, active: int) -> Array:
+    """Choose `active` columns as `pool` does, for Python."""
+    columns = np.zeros(active, np.int64)
+    _pool(bits, joined, order, columns)
+    return columns
+
+
 @jit(instead=_pool)
 def pool(bits: Array, joined: Array, order: Array, columns: Array) -> None:
     """Choose the columns with the largest overlap, ties in a fixed random order (`order`)."""

@@ -1,0 +1,274 @@
+"""The anomaly model as its users meet it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pytest
+from htm_world import SMALL, daily, digest, stamps
+
+import eventproc.htm
+from eventproc.htm import HTM, AnomalyModel, Parameters, Statistics, jit, process_models
+from eventproc.htm.records import rows, zone_named
+
+HERE = Path(__file__).parents[1]
+
+
+def python(code: str, **environment: str) -> Any:
+    """Run code in a fresh interpreter, with the tests' helpers at hand, and read the JSON it prints last."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(HERE)!r})\n{code}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+WALK = """
+import json
+from htm_world import SMALL, daily, digest, stamps
+from eventproc.htm import AnomalyModel, jit
+values = daily(400)
+values[300:304] = 40.0
+found = []
+for changes in ({}, {"pooler_learns": True, "time_on": 21, "punish": 2, "weekend_on": 5, "buckets": (60, 20)}):
+    model = AnomalyModel(**{**SMALL, **changes})
+    table = model.process_many(values, stamps(400))
+    asked = model.score_one(99.0, 0.0)
+    found.append([digest(model), table[:, 3].tolist()[100:], table[:, 0].tolist(), table[:, 14].tolist(), asked])
+print(json.dumps([jit.COMPILED, found]))
+"""
+
+
+@pytest.fixture(scope="module")
+def walk() -> Any:
+    return python(WALK)
+
+
+def test_another_process_comes_to_the_same_state(walk: Any) -> None:
+    assert python(WALK)[1][0][0] == walk[1][0][0]
+
+
+def test_without_numba_the_numbers_are_the_same(walk: Any) -> None:
+    """State and raw scores bit by bit, what goes through logarithms to 1e-12."""
+    slow = python(WALK, NUMBA_DISABLE_JIT="1")
+    assert slow[0] is False
+    if not walk[0]:
+        pytest.skip("numba is not installed: there is nothing to compare with")
+    for ours, theirs in zip(slow[1], walk[1], strict=True):
+        assert ours[1] == theirs[1], "raw scores"
+        assert np.abs(np.array(ours[2]) - theirs[2]).max() < 1e-12
+        assert np.array_equal(ours[3], theirs[3], equal_nan=True), "expected values"
+        assert ours[4] == pytest.approx(theirs[4], abs=1e-12)
+        assert ours[0] == theirs[0], "state"
+
+
+def test_numba_missing_altogether_is_no_error() -> None:
+    code = """
+sys.modules["numba"] = None
+import json
+from eventproc.htm import AnomalyModel, jit
+model = AnomalyModel(columns=64, active_columns=4, cells=4, segments=50, learning=10)
+print(json.dumps([jit.COMPILED, model.process_one(1.0).score]))
+"""
+    assert python(code) == [False, 0.0]
+
+
+def test_importing_is_light() -> None:
+    code = """
+import json
+import eventproc, eventproc.htm
+print(json.dumps([name for name in ("numba", "numpy", "zstandard") if name in sys.modules and name == "numba"]))
+"""
+    assert python(code) == []
+
+
+def test_all_public_names_are_there() -> None:
+    for name in eventproc.htm.__all__:
+        assert getattr(eventproc.htm, name)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = eventproc.htm.nothing
+
+
+@pytest.mark.skipif(not jit.COMPILED, reason="numba is not installed")
+def test_the_cache_of_a_read_only_installation_is_the_users_own(tmp_path: Path) -> None:
+    directory = tmp_path / f"eventproc-numba-{os.getuid()}"
+    code = f"""
+import json, tempfile
+tempfile.tempdir = {str(tmp_path)!r}
+from eventproc.htm import jit
+print(json.dumps(str(jit.own_directory())))
+"""
+    assert python(code) == str(directory)
+    assert directory.stat().st_mode & 0o777 == 0o700
+    directory.chmod(0o777)
+    assert python(code) == "None", "others could write machine code there"
+
+
+def test_a_fork_goes_on_with_the_same_numbers() -> None:
+    code = """
+import json, os
+from htm_world import SMALL, daily, digest
+from eventproc.htm import AnomalyModel
+model = AnomalyModel(**SMALL)
+model.process_many(daily(150))
+reader, writer = os.pipe()
+child = os.fork()
+model.process_many(daily(100, seed=2))
+if child == 0:
+    os.write(writer, digest(model).encode())
+    os._exit(0)
+os.waitpid(child, 0)
+print(json.dumps([os.read(reader, 64).decode(), digest(model)]))
+"""
+    child, parent = python(code)
+    assert child == parent
+
+
+def test_copies_live_their_own_lives() -> None:
+    model = AnomalyModel(**SMALL)
+    model.process_many(daily(150), stamps(150))
+    copy = model.copy()
+    assert digest(copy) == digest(model)
+    copy.learn_one(5.0)
+    assert digest(copy) != digest(model)
+
+
+def test_seeds_matter_and_nothing_else_does() -> None:
+    one, two, other = (HTM(**SMALL, seed=seed) for seed in (1, 1, 2))
+    for model in (one, two, other):
+        model.process_many(daily(200), stamps(200))
+    assert digest(one) == digest(two) != digest(other)
+
+
+def test_many_models_at_once_give_what_each_gives_alone() -> None:
+    series = [daily(200, seed=seed) for seed in range(6)]
+    alone = [AnomalyModel(**SMALL).process_many(values, stamps(200)) for values in series]
+    models = [AnomalyModel(**SMALL) for _ in series]
+    together = process_models(models, [(values, stamps(200)) for values in series], threads=3)
+    for one, other in zip(alone, together, strict=True):
+        assert np.array_equal(one, other, equal_nan=True)
+
+
+def test_models_of_the_same_parameters_share_their_pooler() -> None:
+    one, two = AnomalyModel(), AnomalyModel()
+    shared = one.live_bytes()
+    assert np.shares_memory(one._state.mind.joined, two._state.mind.joined)
+    assert shared < 1_000_000
+
+
+def test_a_saved_state_is_small() -> None:
+    model = AnomalyModel()
+    model.process_many(daily(5000), stamps(5000))
+    saved = model.save()
+    model.process_many(daily(20, seed=3), stamps(20))
+    assert len(saved) < 150_000
+    assert len(model.save(base=saved)) < len(saved) / 4
+
+
+# What it finds.
+
+
+def detections(values: Any, model: AnomalyModel | None = None) -> list[int]:
+    scores = (model or AnomalyModel()).score_many(values, stamps(len(values)))
+    return np.nonzero(scores > 0.6)[0].tolist()
+
+
+def test_a_constant_metric_that_changes_level_is_flagged() -> None:
+    values = np.full(1500, 7.0)
+    values[1200:] = 7.5
+    assert detections(values)[0] == 1200
+
+
+def test_missing_spikes_are_flagged() -> None:
+    """A spike every 20 records stays away."""
+    values = np.random.default_rng(1).normal(10, 0.2, 3000)
+    values[::20] = 50.0
+    quiet = values.copy()
+    quiet[2000:2200] = np.random.default_rng(2).normal(10, 0.2, 200)
+    assert [i for i in detections(values) if i >= 2000] == []
+    assert [i for i in detections(quiet) if 2000 <= i < 2100] != []
+
+
+def test_a_level_shift_inside_the_known_range_is_flagged() -> None:
+    values = daily(3000)
+    values[2400:2500] = 9.0 + np.random.default_rng(4).normal(0, 0.5, 100)
+    assert [i for i in detections(values) if 2400 <= i < 2500] != []
+
+
+def test_a_calm_series_is_left_in_peace() -> None:
+    assert len(detections(daily(4000))) <= 2
+
+
+def test_an_anomaly_that_goes_on_is_reported_once() -> None:
+    values = daily(2000)
+    values[1500:1530] += 60.0
+    found = [i for i in detections(values) if 1500 <= i < 1530]
+    assert found
+    assert len(found) <= 4
+    model = AnomalyModel()
+    strengths = model.process_many(values, stamps(2000))[1500:1520, 1]
+    assert (strengths > 0.5).sum() > len(found), "the strength goes on"
+
+
+def test_the_explanation_names_cause_and_numbers() -> None:
+    model = AnomalyModel()
+    model.process_many(daily(1500), stamps(1500))
+    reading = model.process_one(80.0, 1_700_000_000.0 + 1500 * 900)
+    assert reading.cause in {"value", "season"}
+    assert reading.score > 0.8
+    assert set(reading.parts) == {"value", "season", "variation", "level", "shape", "sequence"}
+    assert reading.actual == 80.0
+    assert "80" in reading.explain()
+    assert Statistics().process_one(1.0).explain() == "Still learning; nothing unusual."
+    assert model.process_one(None).explain() == "No value."
+
+
+# Settings.
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"columns": 4096}, "columns \\* cells must be 1 to 65536"),
+        ({"minimum": 1.0}, "give minimum and maximum both, or neither"),
+        ({"minimum": 2.0, "maximum": 1.0}, "must not be above maximum"),
+        ({"collums": 3}, "no such parameter: collums"),
+        ({"active_columns": 5000}, "active_columns=5000"),
+        ({"timezone": "Mars/Olympus"}, "no time zone is named 'Mars/Olympus'"),
+        ({"parameters": "best"}, "no parameter set named 'best'; there are default"),
+    ],
+)
+def test_what_can_not_be_is_refused_by_name(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        AnomalyModel(**changes)
+
+
+def test_parameters_survive_json() -> None:
+    stored = json.loads(json.dumps(Parameters(buckets=(80, 130), seed=4).to_json()))
+    assert Parameters.from_json(stored) == Parameters(buckets=(80, 130), seed=4)
+
+
+def test_hours_are_those_of_the_time_zone_also_across_its_changes() -> None:
+    """Berlin, 2024-03-31: after 01:00 UTC summer time begins."""
+    utc = np.array(["2024-03-31T00:30", "2024-03-31T01:30", "2024-03-31T22:30"], "datetime64[s]")
+    found = rows([1.0, 2.0, 3.0], utc, ZoneInfo("Europe/Berlin"))
+    assert found[:, 1].tolist() == [1.5, 3.5, 0.5]
+    assert found[:, 2].tolist() == [6.0, 6.0, 0.0]
+    assert rows([1.0], utc[:1], zone_named("UTC"))[0].tolist() == [1.0, 0.5, 6.0]
+
+
+def test_as_many_times_as_values() -> None:
+    with pytest.raises(ValueError, match="there are 2 values and 3 times"):
+        AnomalyModel(**SMALL).score_many([1.0, 2.0], stamps(3))
