@@ -83,8 +83,14 @@ def _run_reason(run: Run, *, now_us: int) -> Reason:
     return Reason(check="run", ok=True, text=f"run {run.id}{again} {_state_text(run, now_us=now_us)}")
 
 
+def _failure_text(run: Run) -> str:
+    assert run.failure is not None
+    # The state says already that a run was cancelled.
+    return run.failure.message if run.failure.kind == run.state else f"{run.failure.kind}: {run.failure.message}"
+
+
 def _state_text(run: Run, *, now_us: int) -> str:
-    failure = f": {run.failure.kind}: {run.failure.message}" if run.failure else ""
+    failure = f": {_failure_text(run)}" if run.failure else ""
     at = isoformat(run.finished_us or now_us)
     order = f"; it keeps the order of {run.order_key!r} behind earlier runs" if run.order_key else ""
     texts = {

@@ -58,11 +58,15 @@ def fire_due(tx: Tx, catalogue: Catalogue, *, now_us: int, bus: Bus | None = Non
     Emit one event for each due schedule and set when it is due next; return how many schedules were due.
 
     Of ticks that were missed only the latest is emitted. Its id says which tick it is, so that no tick is two events.
+    Those of disabled users are let go.
     """
     due = tx.schedules.due(now_us=now_us, limit=limit)
     for schedule in due:
         try:
-            _fire(tx, catalogue, schedule, now_us=now_us, bus=bus)
+            if _is_silenced(tx, schedule):
+                log.info("schedule %r does not fire: its owner is disabled", schedule.name)
+            else:
+                _fire(tx, catalogue, schedule, now_us=now_us, bus=bus)
             next_us = next_due_us(schedule.cron, schedule.timezone, now_us)
         except EventConflict:
             # The tick was an event before, of a schedule of the same name that said something else.
@@ -74,6 +78,12 @@ def fire_due(tx: Tx, catalogue: Catalogue, *, now_us: int, bus: Bus | None = Non
             next_us = _refused(tx, schedule, error, now_us=now_us)
         tx.schedules.advance(schedule.id, next_us)
     return len(due)
+
+
+def _is_silenced(tx: Tx, schedule: Schedule) -> bool:
+    """Tell whether the schedule acts for a user who may not act any more."""
+    owner = None if schedule.user_id is None else tx.users.get(schedule.user_id)
+    return owner is not None and owner.disabled
 
 
 def _fire(tx: Tx, catalogue: Catalogue, schedule: Schedule, *, now_us: int, bus: Bus | None) -> None:

@@ -73,6 +73,23 @@ def test_a_due_schedule_is_one_event(lab, keeper):
     assert (event.tags, event.source, event.user_id) == (("night",), "schedule:nightly", lab.user.id)
 
 
+def test_a_disabled_users_schedule_is_silent_until_they_are_enabled(lab, keeper):
+    schedule(lab, cron="0 * * * *")
+    with lab.store.begin() as tx:
+        tx.users.update(lab.user.id, disabled=True)
+    lab.clock.set(at("2026-03-28T15:00:00+00:00"))
+    keeper.tick()
+    assert lab.events("schedule.tick") == []
+    with lab.store.begin() as tx:
+        tx.users.update(lab.user.id, disabled=False)
+    keeper.tick()
+    assert lab.events("schedule.tick") == []
+    lab.clock.set(at("2026-03-28T16:00:00+00:00"))
+    keeper.tick()
+    (payload,) = lab.events("schedule.tick")
+    assert payload["due"] == "2026-03-28T16:00:00.000000Z"
+
+
 def test_of_missed_ticks_only_the_latest_is_an_event(lab, keeper):
     schedule(lab)
     lab.clock.set(at("2026-04-02T17:00:00+00:00"))
