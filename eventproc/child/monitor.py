@@ -74,7 +74,7 @@ class Monitor:
         self._usage: Optional[resource.struct_rusage] = None
         self._overrun: Optional[str] = None
         scratch = self._level.in_monitor(self._number, self._base, limits)
-        self._request = {"limits": limits, "scratch": scratch, "number": self._number, "cell": cell}
+        self._request: Dict[str, Any] = {"limits": limits, "scratch": scratch, "number": self._number, "cell": cell}
         self._fds = fds
         self._pid = os.fork()
         if self._pid == 0:

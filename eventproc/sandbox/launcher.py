@@ -126,7 +126,8 @@ class Launcher:
         with theirs, self._lock:
             self._ensure()
             assert self._control is not None
-            request = json.dumps({"scratch": str(self._directory("runs"))}).encode()
+            scratch = "" if self.level == "A" else str(self._directory("runs"))  # at level A it is a mount of their own
+            request = json.dumps({"scratch": scratch}).encode()
             rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs.fileno()]))
             self._control.sendmsg([request], [rights])
         return MonitorHandle(ours)
@@ -191,11 +192,19 @@ class Launcher:
                 monitor.close()
             self._monitors, self._ready = [], []
             self._stop()
-            if self._own_scratch and self._scratch is not None:
-                for path in (self._scratch / "root", self._scratch / "runs", self._scratch):
-                    with contextlib.suppress(OSError):  # a monitor may still be cleaning up below it
-                        path.rmdir()
-                self._scratch = None
+            self._remove_directories()
+
+    def _remove_directories(self) -> None:
+        """Remove what is empty: the zygote's root is no place on the host any more once it has moved there."""
+        if self._scratch is None:
+            return
+        for path in (self._scratch / "root", self._scratch / "runs"):
+            with contextlib.suppress(OSError):  # a monitor may still be cleaning up below it
+                path.rmdir()
+        if self._own_scratch:
+            with contextlib.suppress(OSError):
+                self._scratch.rmdir()
+            self._scratch = None
 
     def _ensure(self) -> None:
         if self._process is not None and self._process.poll() is None:
@@ -206,6 +215,8 @@ class Launcher:
             refusal = self._try(level)
             if refusal is None:
                 self.level = level
+                if level == "A":
+                    self._remove_directories()
                 return
             self.refused[level] = refusal
             log.info("this kind of sandbox is not to be had here", level=level, reason=refusal)

@@ -459,7 +459,7 @@ def test_children_see_a_clean_environment(sandbox, monkeypatch):
     environ, fds = json.loads(outcome.result_json or "")
     assert "secret-canary-value" not in json.dumps(environ)
     assert set(environ) <= {
-        "PATH", "LANG", "HOME", "TMPDIR", "MPLBACKEND", "LC_CTYPE",
+        "EXECUTOR_CONTEXT", "DOWNLOADS_ENDPOINT", "PATH", "LANG", "HOME", "TMPDIR", "MPLBACKEND", "LC_CTYPE",
         "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS",
     }  # fmt: skip
     assert len(fds) == 5  # stdin, stdout, stderr, the channel, and the directory being listed

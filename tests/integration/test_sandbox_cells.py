@@ -141,7 +141,7 @@ def test_a_call_over_its_limits_ends_alone_or_with_the_cell(sandbox):
             time.sleep(100)
         return what
 
-    child = cell(sandbox, handler, Limits(timeout_s=2, cpu_s=0.5, memory_bytes=200 << 20))
+    child = cell(sandbox, handler, Limits(timeout_s=8, cpu_s=0.2, memory_bytes=200 << 20))
     outcomes = [run(child, n, {"what": what}) for n, what in enumerate(["memory", "cpu", "sleep", "fine"])]
     child.close()
     assert [outcome.failure.kind for outcome in outcomes[:3]] == ["limit", "limit", "timeout"]

@@ -68,7 +68,8 @@ def sandbox(tmp_path, level):
 
 
 def private_directories(scratch: Path) -> list[Path]:
-    return list((scratch / "runs").iterdir())
+    runs = scratch / "runs"
+    return list(runs.iterdir()) if runs.exists() else []
 
 
 def family(db):
