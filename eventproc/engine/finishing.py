@@ -24,6 +24,9 @@ _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 2.0
 
 
+_Lease = tuple[int, int]  # run, fencing token
+
+
 class Written(Enum):
     """What became of a conclusion."""
 
@@ -138,7 +141,7 @@ class Finisher:
             _tell(jobs[0], error)
             return []
         for job in jobs:
-            _tell(job, Written.YES if job.conclusion.run_id in ours else Written.STALE)
+            _tell(job, Written.YES if _lease_of(job.conclusion) in ours else Written.STALE)
         return []
 
     def _without_those_written(self, jobs: list[_Job]) -> list[_Job]:
@@ -157,14 +160,18 @@ class Finisher:
                 _tell(job, Written.YES)
         return [job for job in jobs if id(job) not in written]
 
-    def _transact(self, conclusions: Sequence[Conclusion]) -> set[int]:
+    def _transact(self, conclusions: Sequence[Conclusion]) -> set[_Lease]:
+        """Write all whose lease still holds and return their leases."""
         gathered = _Gathered()
+        # A run may be here twice: its lease ran out while this waited for the store, and it came to this worker again.
+        latest = dict(sorted(map(_lease_of, conclusions)))
         with self._store.begin() as tx:
             now_us = self._clock.now_us()
-            ours = tx.runs.finish([each.finish for each in conclusions], now_us=now_us)
+            asked = [each.finish for each in conclusions if latest[each.run_id] == each.finish.token]
+            ours = {(run_id, latest[run_id]) for run_id in tx.runs.finish(asked, now_us=now_us)}
             catalogue: Catalogue | None = None
             for index, each in enumerate(conclusions):
-                if each.run_id not in ours:
+                if _lease_of(each) not in ours:
                     continue
                 try:
                     if each.effects is not NO_EFFECTS and each.effects != NO_EFFECTS:
@@ -191,6 +198,10 @@ class Finisher:
             tx.runs.add_logs(gathered.logs)
         if gathered.wake:
             tx.after_commit(lambda: self._bus.wake(*sorted(gathered.wake)))
+
+
+def _lease_of(conclusion: Conclusion) -> _Lease:
+    return conclusion.run_id, conclusion.finish.token
 
 
 def _is_written(tx: Tx, conclusion: Conclusion) -> bool:
