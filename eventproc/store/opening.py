@@ -16,6 +16,9 @@ from eventproc.store.sqlstore import SqlStore, WriterLock
 # What users say does not belong into error texts.
 COMMON: Final[dict[str, Any]] = {"hide_parameters": True}
 
+# A process that is frozen inside a transaction keeps its locks; PostgreSQL ends its session after so many seconds.
+FROZEN_S: Final = 20
+
 
 def open_url(url: str, *, durability: str = "normal") -> SqlStore:
     """Open a store, see `eventproc.store.open_store`."""
@@ -74,7 +77,9 @@ def _open_postgres(url: URL) -> SqlStore:
     except ImportError as error:
         raise ConfigError("PostgreSQL needs psycopg: install eventproc[postgresql]") from error
     plain = url.set(drivername="postgresql+psycopg")
-    common: dict[str, Any] = COMMON | {"pool_recycle": 1800, "connect_args": {"application_name": "eventproc"}}
+    options = f"-c idle_in_transaction_session_timeout={FROZEN_S}s {url.query.get('options', '')}"
+    settings = {"application_name": "eventproc", "options": options}
+    common: dict[str, Any] = COMMON | {"pool_recycle": 1800, "connect_args": settings}
     writer = create_engine(plain, pool_size=8, max_overflow=24, **common)
     reader = create_engine(
         plain,

@@ -41,6 +41,11 @@ _MEANINGS: tuple[tuple[tuple[type[psycopg.Error], ...], type[Exception], str], .
         StoreUnavailable,
         "another transaction was in the way: try again",
     ),
+    (
+        (errors.IdleInTransactionSessionTimeout,),
+        StoreUnavailable,
+        "the transaction stood still for too long: try again",
+    ),
     ((errors.DiskFull,), StoreUnavailable, "the disk of the PostgreSQL server is full: nothing was written"),
     (
         (errors.UntranslatableCharacter, errors.CharacterNotInRepertoire),

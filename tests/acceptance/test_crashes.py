@@ -213,9 +213,6 @@ def test_a_worker_frozen_beyond_its_lease_can_not_write_over_its_successor(platf
 
 @pytest.mark.slow
 @pytest.mark.external_service
-@pytest.mark.xfail(
-    reason="the PostgreSQL store sets no idle_in_transaction_session_timeout: a frozen process keeps its row locks"
-)
 def test_a_worker_frozen_inside_a_transaction_does_not_hold_up_the_others_for_ever(serve, postgres):
     platform = serve(EVENTPROC_DATABASE_URL=postgres.url(postgres.create()))
     prepare(platform)
