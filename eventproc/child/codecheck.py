@@ -334,7 +334,7 @@ def _walk(
     if not handlers:  # with one, compilers leave some useless code behind
         for each, found in zip(instructions, heights):
             if found is None and each.name != "NOP":
-                raise WrongCode(f"nothing leads to {each.name} at {each.offset}: its exception table is lost")
+                raise WrongCode("its try and with blocks got lost, as they do with dill before 0.3.6")
 
 
 def _next(each: Instruction, index: int, height: int, at: Dict[int, int]) -> Iterator[Tuple[int, int]]:

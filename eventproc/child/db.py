@@ -14,6 +14,9 @@ MAX_INSERT = 1 << 18  # samples in one request
 MIN_TIME = -(1 << 63)
 MAX_TIME = (1 << 63) - 1
 
+NEAR_NS = 1_000_000_000  # first look so far from a time
+FEW = 4096  # samples that may be fetched to find one
+
 SeriesRef = Union[str, uuids.UUID, "Stream"]
 
 
@@ -144,6 +147,30 @@ class Stream:
         point, _ = self._wire.ask(op, {"uuid": self._row["uuid"]})
         return None if point is None else (RawPoint(point["time"], point["value"]), version)
 
+    def nearest(
+        self,
+        time: Any,
+        version: int = 0,
+        backward: bool = False,  # noqa: FBT001, FBT002  btrdb's signature
+    ) -> Optional[Tuple[RawPoint, int]]:
+        """Return the first sample at `time` or after it, or with `backward` the last one before it, or None."""
+        at = to_ns(time)
+        edge = self._edge("earliest" if backward else "latest", version)
+        if edge is None or (edge[0].time >= at if backward else edge[0].time < at):
+            return None
+        width = NEAR_NS
+        start, end = _reach(at, width, backward)
+        while not self.count(start, end):
+            width *= 16
+            start, end = _reach(at, width, backward)
+        while end - start > 1 and self.count(start, end) > FEW:
+            middle = (start + end) // 2
+            near, far = ((middle, end), (start, middle)) if backward else ((start, middle), (middle, end))
+            start, end = near if self.count(*near) else far
+        times, values = self._db.values(self, start, end)
+        index = -1 if backward else 0
+        return RawPoint(int(times[index]), float(values[index])), version
+
     def count(
         self,
         start: Any = None,
@@ -171,8 +198,20 @@ class Stream:
         self._db.insert(self, times, values)
         return 0
 
-    def update(self, annotations: Dict[str, str]) -> int:
-        """Replace the annotations; written when the run commits."""
+    def update(
+        self,
+        tags: Optional[Dict[str, str]] = None,
+        annotations: Optional[Dict[str, str]] = None,
+        collection: Optional[str] = None,
+        encoder: Any = None,
+        replace: bool = False,  # noqa: FBT001, FBT002  btrdb's signature
+    ) -> int:
+        """Add to the annotations, or with `replace` set them anew; written when the run commits."""
+        del encoder
+        if tags is not None or collection is not None or annotations is None:
+            raise InvalidError("of a series only the annotations can be changed: update(annotations={...})", "invalid")
+        if not replace:
+            annotations = {**self._row["annotations"], **annotations}
         self._wire.ask("set_annotations", {"uuid": self._row["uuid"], "annotations": dict(annotations)})
         self._row = dict(self._row, annotations=dict(annotations))
         return 0
@@ -185,6 +224,10 @@ class Stream:
 
     def __repr__(self) -> str:
         return f"<Stream collection={self.collection} name={self.name} uuid={self.uuid}>"
+
+
+def _reach(at: int, width: int, backward: bool) -> Tuple[int, int]:  # noqa: FBT001  private
+    return (max(at - width, MIN_TIME), at) if backward else (at, min(at + width, MAX_TIME))
 
 
 def _points(table: Any, version: int) -> Tuple[Tuple[StatPoint, int], ...]:
@@ -309,7 +352,7 @@ class Db:
         row, _ = self._wire.ask("create_stream", {key: value for key, value in args.items() if value})
         stream = Stream(self, self._wire, row)
         if annotations:
-            stream.update(annotations)
+            stream.update(annotations=annotations, replace=True)
         return stream
 
     # ------------------------------------------------------------------ events
