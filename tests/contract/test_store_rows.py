@@ -360,3 +360,37 @@ def test_settings_are_kept(store: Store):
     with store.read() as tx:
         assert tx.get_meta("x") == "2"
         assert tx.get_meta("store_id")
+
+
+# ------------------------------------------------------------------------------------------------ secrets
+
+
+def test_secrets_belong_to_users_and_keep_the_time_of_their_making(store: Store):
+    with store.begin() as tx:
+        ada = tx.users.add("ada", Role.DEVELOPER, now_us=1)
+        eve = tx.users.add("eve", Role.DEVELOPER, now_us=1)
+        tx.secrets.put(ada.id, "B", b"\x00one", now_us=5)
+        tx.secrets.put(ada.id, "A", b"two", now_us=6)
+        tx.secrets.put(eve.id, "A", b"three", now_us=7)
+        changed = tx.secrets.put(ada.id, "B", b"four", now_us=8)
+        assert (changed.user_id, changed.name, changed.created_us, changed.updated_us) == (ada.id, "B", 5, 8)
+    with store.read() as tx:
+        assert [(record.name, record.created_us) for record in tx.secrets.of_user(ada.id)] == [("A", 6), ("B", 5)]
+        assert tx.secrets.values(ada.id, ["A", "B", "C"]) == {"A": b"two", "B": b"four"}
+        assert tx.secrets.values(ada.id, []) == {}
+        assert tx.secrets.all_values() == [(ada.id, "A", b"two"), (ada.id, "B", b"four"), (eve.id, "A", b"three")]
+    with store.begin() as tx:
+        tx.secrets.replace_value(eve.id, "A", b"other key")
+        assert tx.secrets.of_user(eve.id)[0].updated_us == 7
+        assert tx.secrets.delete(ada.id, "A")
+        assert not tx.secrets.delete(ada.id, "A")
+        assert tx.secrets.all_values() == [(ada.id, "B", b"four"), (eve.id, "A", b"other key")]
+
+
+def test_options_of_versions_from_before_there_were_secrets_are_read(store: Store):
+    world = World(store)
+    handler = world.handler(options=Options(secrets=("A", "B")))
+    plain = world.handler(options=Options(), name="plain")
+    with store.read() as tx:
+        assert tx.handlers.get(handler.id).current.options.secrets == ("A", "B")
+        assert tx.handlers.get(plain.id).current.options.secrets == ()

@@ -93,8 +93,8 @@ def test_a_value_that_is_json_itself_is_not_shown_as_the_object_that_it_means():
 
 
 @given(
-    st.text(alphabet="abC\n%\"\\é ", min_size=MIN_LENGTH, max_size=30),
-    st.lists(st.text(alphabet="abC\n%\"\\é ", max_size=10), max_size=4),
+    st.text(alphabet='abC\n%"\\é ', min_size=MIN_LENGTH, max_size=30),
+    st.lists(st.text(alphabet='abC\n%"\\é ', max_size=10), max_size=4),
     st.data(),
 )
 def test_in_whatever_pieces_output_comes_no_value_comes_through(value, around, data):
