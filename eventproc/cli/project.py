@@ -15,7 +15,7 @@ data = ".eventproc"
 http = "127.0.0.1:8080"
 
 # Without a mail server, mails become files: `eventproc mail list` shows them.
-# smtp_url = "smtp://user:password@mail.example.com:587?starttls=required"
+# smtp_url = "smtp://user:password@mail.example.com:587?starttls=require"
 # mail_sender = "eventproc <eventproc@example.com>"
 
 # database_url = "postgresql://user@host/eventproc"
