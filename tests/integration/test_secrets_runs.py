@@ -119,8 +119,9 @@ def test_whatever_a_handler_does_with_a_secret_it_is_not_stored(here, how, isola
 
 
 def uploads(db, **kwargs):
-    with open("f.txt", "w") as file:
-        file.write("x")
+    from pathlib import Path
+
+    Path("f.txt").write_text("x")
     ep.upload_file("f.txt", f"for {ep.secrets['PLAIN']}.txt")
 
 
@@ -154,12 +155,12 @@ def test_only_what_was_declared_is_there_and_the_error_says_how_to_declare_the_r
 def looks_around(db, **kwargs):
     import gc
     import os
+    from pathlib import Path
 
     found = [len(ep.secrets)]
     for path in ("/proc/self/environ", "/proc/1/environ"):
         try:
-            with open(path, "rb") as file:
-                found.append(b"s3cr3t" in file.read())
+            found.append(b"s3cr3t" in Path(path).read_bytes())
         except OSError:
             found.append(False)
     found.append(any("s3cr3t" in value for value in os.environ.values()))
@@ -231,7 +232,7 @@ def test_a_handler_can_be_registered_with_secrets_of_its_owner_only(here):
             user, hook="test.x", name=name, bundle=pack(asks), options={"secrets": ["TOKEN"]}
         ).handler
 
-    with pytest.raises(MissingSecret, match="user 'eve' has no secret 'TOKEN'.*eventproc secrets set TOKEN"):
+    with pytest.raises(MissingSecret, match=r"user 'eve' has no secret 'TOKEN'.*eventproc secrets set TOKEN"):
         register(eve, "hers")
     assert register(here.user, "ours").current.options.secrets == ("TOKEN",)
     keep(here, "TOKEN", "root's own", user_id=root.id)
