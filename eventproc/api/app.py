@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI
 
 from eventproc.api import emit, events, files, handlers, hooks, ingest, misc, pages, people, runs, secrets
 from eventproc.api.deps import ERRORS, SECURED
 from eventproc.api.errors import install
 from eventproc.api.limits import Guard
+from eventproc.api.models import schemas_by_hand
 from eventproc.service.context import ServiceContext
 from eventproc.service.facade import UseCases
 
@@ -27,9 +30,18 @@ def create_app(context: ServiceContext) -> FastAPI:
         version=pages.platform_version(),
         description=DESCRIPTION,
         openapi_url="/openapi.json",
+        docs_url=None,  # FastAPI's loads scripts from elsewhere on the internet; ours is in `pages`
         redoc_url=None,
     )
     app.state.use_cases = UseCases(context)
+    describe = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = describe()
+        document["components"]["schemas"].update(schemas_by_hand())
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation has it
     install(app)
     for router in (
         people.router,

@@ -18,8 +18,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from eventproc.api import shapes
+from eventproc.api.answers import Accepted, EmittedMany, answers
 from eventproc.api.deps import ERRORS, SECURED, bearer_key, use_cases
-from eventproc.api.models import EventIn, EventsIn
+from eventproc.api.models import SCHEMAS
 from eventproc.engine.accept import Result
 from eventproc.errors import EventprocError, InvalidInput
 from eventproc.model import NewEvent, User, from_datetime
@@ -113,13 +114,13 @@ def _refusal(error: Exception, path: str) -> InvalidInput:
     "order, what became of it. The same id with the same content again changes nothing; with other content it is "
     "refused as a conflict.",
     dependencies=SECURED,
-    responses=ERRORS,
+    responses={**ERRORS, **answers(Accepted | EmittedMany)},
     openapi_extra={
         "requestBody": {
             "required": True,
             "content": {
                 "application/json": {
-                    "schema": {"anyOf": [EventIn.model_json_schema(), EventsIn.model_json_schema()]},
+                    "schema": {"anyOf": [{"$ref": f"{SCHEMAS}EventIn"}, {"$ref": f"{SCHEMAS}EventsIn"}]},
                 }
             },
         }

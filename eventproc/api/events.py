@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from eventproc.api import shapes
+from eventproc.api.answers import Event, Page, answers
 from eventproc.api.deps import After, Cases, Limit, Number, Principal, keyset
 from eventproc.api.models import ReplayIn
 from eventproc.errors import InvalidInput
@@ -15,7 +16,7 @@ from eventproc.errors import InvalidInput
 router = APIRouter(prefix="/events", tags=["events"])
 
 
-@router.get("", summary="List events, newest first")
+@router.get("", summary="List events, newest first", responses=answers(Page[Event]))
 def events(
     principal: Principal,
     cases: Cases,
@@ -64,6 +65,6 @@ def why(principal: Principal, cases: Cases, event_id: str, handler: Number) -> R
     return shapes.answer(shapes.explanation(cases.trials.why(principal, event_id, handler)))
 
 
-@router.get("/{event_id:path}", summary="One event")
+@router.get("/{event_id:path}", summary="One event", responses=answers(Event))
 def event(principal: Principal, cases: Cases, event_id: str) -> Response:
     return shapes.answer(shapes.event(cases.events.get(principal, event_id)))

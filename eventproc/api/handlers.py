@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from eventproc.api import shapes
+from eventproc.api.answers import Handler, Page, Registered, answers
 from eventproc.api.deps import Cases, Id, Number, Principal
 from eventproc.api.models import CurrentIn, DryRunIn, HandlerIn
 from eventproc.codec.bundle import bundle_from_json
@@ -15,7 +16,7 @@ from eventproc.codec.bundle import bundle_from_json
 router = APIRouter(prefix="/handlers", tags=["handlers"])
 
 
-@router.post("", summary="Register a handler, or its next version")
+@router.post("", summary="Register a handler, or its next version", responses=answers(Registered))
 def register(principal: Principal, cases: Cases, body: HandlerIn) -> Response:
     done = cases.handlers.register(
         principal,
@@ -30,7 +31,7 @@ def register(principal: Principal, cases: Cases, body: HandlerIn) -> Response:
     return shapes.answer(shapes.handler(done.handler, warnings=done.warnings))
 
 
-@router.get("", summary="List the registered handlers")
+@router.get("", summary="List the registered handlers", responses=answers(Page[Handler]))
 def handlers(
     principal: Principal,
     cases: Cases,
@@ -39,12 +40,12 @@ def handlers(
     return shapes.everything(cases.handlers.all(principal, hook=hook), shapes.handler)
 
 
-@router.get("/{handler_id}", summary="One handler with its current version")
+@router.get("/{handler_id}", summary="One handler with its current version", responses=answers(Handler))
 def handler(principal: Principal, cases: Cases, handler_id: Id) -> Response:
     return shapes.answer(shapes.handler(cases.handlers.get(principal, handler_id)))
 
 
-@router.delete("/{handler_id}", summary="Deregister: its waiting runs are cancelled")
+@router.delete("/{handler_id}", summary="Deregister: its waiting runs are cancelled", responses=answers(Handler))
 def deregister(principal: Principal, cases: Cases, handler_id: Id) -> Response:
     return shapes.answer(shapes.handler(cases.handlers.deregister(principal, handler_id)))
 
@@ -68,17 +69,17 @@ def diff(principal: Principal, cases: Cases, handler_id: Id, old: Number, new: N
     return shapes.answer({"diff": cases.handlers.diff(principal, handler_id, old, new)})
 
 
-@router.post("/{handler_id}/current", summary="Make a version the one that runs")
+@router.post("/{handler_id}/current", summary="Make a version the one that runs", responses=answers(Handler))
 def set_current(principal: Principal, cases: Cases, handler_id: Id, body: CurrentIn) -> Response:
     return shapes.answer(shapes.handler(cases.handlers.set_current(principal, handler_id, body.version)))
 
 
-@router.post("/{handler_id}/pause", summary="Let the handler's runs wait")
+@router.post("/{handler_id}/pause", summary="Let the handler's runs wait", responses=answers(Handler))
 def pause(principal: Principal, cases: Cases, handler_id: Id) -> Response:
     return shapes.answer(shapes.handler(cases.handlers.set_paused(principal, handler_id, paused=True)))
 
 
-@router.post("/{handler_id}/resume", summary="Let the handler's runs go on")
+@router.post("/{handler_id}/resume", summary="Let the handler's runs go on", responses=answers(Handler))
 def resume(principal: Principal, cases: Cases, handler_id: Id) -> Response:
     return shapes.answer(shapes.handler(cases.handlers.set_paused(principal, handler_id, paused=False)))
 

@@ -8,23 +8,24 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from eventproc.api import shapes
+from eventproc.api.answers import Hook, Page, answers
 from eventproc.api.deps import Cases, Principal
 from eventproc.api.models import HookIn
 
 router = APIRouter(prefix="/hooks", tags=["hooks"])
 
 
-@router.get("", summary="List the hooks")
+@router.get("", summary="List the hooks", responses=answers(Page[Hook]))
 def hooks(principal: Principal, cases: Cases) -> Response:
     return shapes.everything(cases.hooks.all(principal), shapes.hook)
 
 
-@router.get("/{name}", summary="One hook: its schema and sample")
+@router.get("/{name}", summary="One hook: its schema and sample", responses=answers(Hook))
 def hook(principal: Principal, cases: Cases, name: str) -> Response:
     return shapes.answer(shapes.hook(cases.hooks.get(principal, name)))
 
 
-@router.put("/{name}", summary="Add or replace a hook of one's own")
+@router.put("/{name}", summary="Add or replace a hook of one's own", responses=answers(Hook))
 def put_hook(principal: Principal, cases: Cases, name: str, body: HookIn) -> Response:
     definition = {
         "summary": body.summary,
@@ -48,11 +49,11 @@ def delete_hook(
     return shapes.answer({"name": name, "deleted": True})
 
 
-@router.post("/{name}/pause", summary="Let the hook's runs wait; events are still accepted")
+@router.post("/{name}/pause", summary="Let the hook's runs wait; events are still accepted", responses=answers(Hook))
 def pause(principal: Principal, cases: Cases, name: str) -> Response:
     return shapes.answer(shapes.hook(cases.hooks.set_paused(principal, name, paused=True)))
 
 
-@router.post("/{name}/resume", summary="Let the hook's runs go on")
+@router.post("/{name}/resume", summary="Let the hook's runs go on", responses=answers(Hook))
 def resume(principal: Principal, cases: Cases, name: str) -> Response:
     return shapes.answer(shapes.hook(cases.hooks.set_paused(principal, name, paused=False)))

@@ -8,18 +8,19 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from eventproc.api import shapes
+from eventproc.api.answers import Notice, NoticeWithMail, Page, Schedule, answers
 from eventproc.api.deps import After, Cases, Id, Limit, Nanoseconds, Number, Principal, keyset
 from eventproc.api.models import ScheduleIn
 
 router = APIRouter()
 
 
-@router.get("/schedules", tags=["schedules"], summary="List the schedules")
+@router.get("/schedules", tags=["schedules"], summary="List the schedules", responses=answers(Page[Schedule]))
 def schedules(principal: Principal, cases: Cases) -> Response:
     return shapes.everything(cases.schedules.all(principal), shapes.schedule)
 
 
-@router.put("/schedules/{name}", tags=["schedules"], summary="Add or replace a schedule")
+@router.put("/schedules/{name}", tags=["schedules"], summary="Add or replace a schedule", responses=answers(Schedule))
 def put_schedule(principal: Principal, cases: Cases, name: str, body: ScheduleIn) -> Response:
     schedule = cases.schedules.put(
         principal,
@@ -34,7 +35,7 @@ def put_schedule(principal: Principal, cases: Cases, name: str, body: ScheduleIn
     return shapes.answer(shapes.schedule(schedule))
 
 
-@router.get("/schedules/{name}", tags=["schedules"], summary="One schedule")
+@router.get("/schedules/{name}", tags=["schedules"], summary="One schedule", responses=answers(Schedule))
 def schedule(principal: Principal, cases: Cases, name: str) -> Response:
     return shapes.answer(shapes.schedule(cases.schedules.get(principal, name)))
 
@@ -45,7 +46,7 @@ def delete_schedule(principal: Principal, cases: Cases, name: str) -> Response:
     return shapes.answer({"name": name, "deleted": True})
 
 
-@router.get("/notices", tags=["notices"], summary="List the notices, newest first")
+@router.get("/notices", tags=["notices"], summary="List the notices, newest first", responses=answers(Page[Notice]))
 def notices(
     principal: Principal, cases: Cases, run: Number | None = None, after: After = None, limit: Limit = 100
 ) -> Response:
@@ -53,7 +54,9 @@ def notices(
     return shapes.page(found, shapes.notice, limit=limit, cursor=lambda notice: notice.id)
 
 
-@router.get("/notices/{notice_id}", tags=["notices"], summary="One notice with its mail")
+@router.get(
+    "/notices/{notice_id}", tags=["notices"], summary="One notice with its mail", responses=answers(NoticeWithMail)
+)
 def notice(principal: Principal, cases: Cases, notice_id: Id) -> Response:
     return shapes.answer(shapes.notice(cases.notices.get(principal, notice_id), full=True))
 

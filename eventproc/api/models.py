@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 MAX_PAGE = 1000
 MAX_ID = (1 << 63) - 1
 
+SCHEMAS = "#/components/schemas/"
+
 Id = Annotated[int, Field(ge=0, le=MAX_ID)]
 
 
@@ -135,3 +137,15 @@ class EventIn(Body):
 
 class EventsIn(Body):
     events: list[EventIn]
+
+
+def schemas_by_hand() -> dict[str, Any]:
+    """Return the schemas of bodies that FastAPI does not see, because their route decodes them itself."""
+    return {
+        model.__name__: {
+            key: value
+            for key, value in model.model_json_schema(ref_template=f"{SCHEMAS}{{model}}").items()
+            if key != "$defs"
+        }
+        for model in (EventIn, EventsIn)
+    }

@@ -1,4 +1,4 @@
-"""The one page there is: what runs here."""
+"""The pages there are: what runs here, and how its API is used."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from eventproc.api import shapes
 from eventproc.api.deps import use_cases
+from eventproc.api.reference import reference
 
 POLICY = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
@@ -39,6 +40,14 @@ def index(request: Request) -> Response:
     page = _templates().get_template("index.html")
     base_url = use_cases(request).context.settings.base_url.rstrip("/")
     text = page.render(version=platform_version(), base_url=base_url)
+    return Response(text, media_type="text/html", headers={"Content-Security-Policy": POLICY})
+
+
+@router.get("/docs")
+def docs(request: Request) -> Response:
+    page = _templates().get_template("reference.html")
+    base_url = use_cases(request).context.settings.base_url.rstrip("/")
+    text = page.render(base_url=base_url, **reference(request.app.openapi()))
     return Response(text, media_type="text/html", headers={"Content-Security-Policy": POLICY})
 
 

@@ -6,28 +6,29 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from eventproc.api import shapes
+from eventproc.api.answers import Page, User, answers
 from eventproc.api.deps import After, Cases, Limit, Principal, keyset
 from eventproc.api.models import KeyIn, UserChange, UserIn
 
 router = APIRouter(tags=["users"])
 
 
-@router.get("/me", summary="Who am I")
+@router.get("/me", summary="Who am I", responses=answers(User))
 def me(principal: Principal) -> Response:
     return shapes.answer(shapes.user(principal))
 
 
-@router.get("/users", summary="List the users (admin)")
+@router.get("/users", summary="List the users (admin)", responses=answers(Page[User]))
 def users(principal: Principal, cases: Cases) -> Response:
     return shapes.everything(cases.users.all(principal), shapes.user)
 
 
-@router.post("/users", summary="Add a user (admin)", status_code=201)
+@router.post("/users", summary="Add a user (admin)", status_code=201, responses=answers(User, status=201))
 def add_user(principal: Principal, cases: Cases, body: UserIn) -> Response:
     return shapes.answer(shapes.user(cases.users.add(principal, name=body.name, role=body.role)), status=201)
 
 
-@router.patch("/users/{name}", summary="Change a user's role, disable or enable them (admin)")
+@router.patch("/users/{name}", summary="Change a user's role, disable or enable them (admin)", responses=answers(User))
 def change_user(principal: Principal, cases: Cases, name: str, body: UserChange) -> Response:
     return shapes.answer(shapes.user(cases.users.update(principal, name, role=body.role, disabled=body.disabled)))
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from eventproc.api import shapes
+from eventproc.api.answers import Page, Run, answers
 from eventproc.api.deps import After, Cases, Id, Limit, Number, Principal, keyset
 from eventproc.api.models import RequeueIn, RunsIn, RunsRequeueIn
 from eventproc.errors import InvalidInput
@@ -60,7 +61,7 @@ def _which(body: RunsIn) -> RunFilter | list[int]:
     return body.ids
 
 
-@router.get("", summary="List runs, newest first")
+@router.get("", summary="List runs, newest first", responses=answers(Page[Run]))
 def runs(
     principal: Principal,
     cases: Cases,
@@ -101,7 +102,7 @@ def _rest(done: Changed) -> dict[str, object]:
     return {"ids": done.ids, "refused": refused}
 
 
-@router.get("/{run_id}", summary="One run")
+@router.get("/{run_id}", summary="One run", responses=answers(Run))
 def run(principal: Principal, cases: Cases, run_id: Id) -> Response:
     return shapes.answer(shapes.run(cases.runs.get(principal, run_id)))
 
@@ -121,12 +122,12 @@ def files(principal: Principal, cases: Cases, run_id: Id) -> Response:
     return shapes.everything(cases.runs.files(principal, run_id), lambda record: shapes.file(record, base_url=base_url))
 
 
-@router.post("/{run_id}/cancel", summary="Cancel a run; one that is executing is asked to end")
+@router.post("/{run_id}/cancel", summary="Cancel a run; one that is executing is asked to end", responses=answers(Run))
 def cancel(principal: Principal, cases: Cases, run_id: Id) -> Response:
     return shapes.answer(shapes.run(cases.runs.cancel(principal, run_id)))
 
 
-@router.post("/{run_id}/requeue", summary="Run a failed or cancelled run again")
+@router.post("/{run_id}/requeue", summary="Run a failed or cancelled run again", responses=answers(Run))
 def requeue(principal: Principal, cases: Cases, run_id: Id, body: RequeueIn | None = None) -> Response:
     current = body.current if body else False
     return shapes.answer(shapes.run(cases.runs.requeue(principal, run_id, current=current)))

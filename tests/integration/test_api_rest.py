@@ -383,7 +383,8 @@ def test_the_api_describes_itself_with_its_security_scheme(api):
     description = httpx.get(f"{api.url}/openapi.json").json()
     assert description["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
     emit = description["paths"]["/api/v1/events"]["post"]
-    assert "hook" in json.dumps(emit["requestBody"])
+    assert "EventIn" in json.dumps(emit["requestBody"])
+    assert "hook" in description["components"]["schemas"]["EventIn"]["properties"]
     assert emit["security"]
     operations = [operation for path in description["paths"].values() for operation in path.values()]
     assert all(operation.get("summary") for operation in operations)
