@@ -26,6 +26,7 @@ from eventproc.sandbox.memory import InProcessSandbox
 from eventproc.service.auth import issue_key
 from eventproc.service.context import ServiceContext, ServiceSettings
 from eventproc.service.hooks import sync_bundled_hooks
+from eventproc.service.vault import Vault
 from eventproc.store import open_store
 from eventproc.store.memory import MemoryStore
 
@@ -103,6 +104,7 @@ def service_context(service_store: Store, service_settings: ServiceSettings) -> 
         cache=CatalogueCache(store),
         group=group,
         settings=service_settings,
+        vault=Vault.random(),
     )
     with store.begin() as tx:
         sync_bundled_hooks(tx, HOOKS, now_us=context.clock.now_us())
