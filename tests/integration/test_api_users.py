@@ -172,7 +172,7 @@ ROUTES = [
     ("PUT", "/schedules/s", {"cron": "* * * * *"}, Role.DEVELOPER),
     ("GET", "/schedules/s", None, Role.VIEWER),
     ("DELETE", "/schedules/s", None, Role.DEVELOPER),
-    ("GET", "/secrets", None, Role.VIEWER),
+    ("GET", "/secrets", None, Role.DEVELOPER),
     ("PUT", "/secrets/TOKEN", {"value": "x"}, Role.DEVELOPER),
     ("DELETE", "/secrets/TOKEN", None, Role.DEVELOPER),
     ("POST", "/secrets/rotate", None, Role.ADMIN),
