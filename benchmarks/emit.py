@@ -3,6 +3,7 @@ Emitting: how many events a second are accepted, checked, written and dispatched
 
 One thread, batches of several sizes, one transaction for each batch; with and without a handler that matches (then
 each event also queues a run). The peers' rate of sending jobs, one by one as their APIs do it, stands beside it.
+The CPU time of this process for each event says what a quiet machine would do: 50 microseconds are 20,000 a second.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,20 +23,23 @@ from peers import postgresql, runner
 from peers.servers import servers
 
 US = "eventproc"
-Contender = tuple[str, int, Callable[[], float]]
+Rate = tuple[float, float | None]  # events in a second, and microseconds of our CPU for each
+Contender = tuple[str, int, Callable[[], Rate]]
 
 
-def ours(count: int, batch: int, database: str | None, *, handler: bool) -> float:
+def ours(count: int, batch: int, database: str | None, *, handler: bool) -> Rate:
     with rig.rig(database) as platform:
         if handler:
             platform.register(rig.noop, "batch")
         platform.emit(min(200, count), prefix="warm-up")
-        return count / platform.emit(count, batch=batch)
+        cpu = time.process_time()
+        seconds = platform.emit(count, batch=batch)
+        return count / seconds, (time.process_time() - cpu) / count * 1e6
 
 
-def theirs(peer: runner.Peer, count: int, broker: str | None) -> float:
+def theirs(peer: runner.Peer, count: int, broker: str | None) -> Rate:
     with runner.running(peer, broker) as running:
-        return count / running.send("enqueue", str(count))
+        return count / running.send("enqueue", str(count)), None
 
 
 def contenders(options: argparse.Namespace, postgres: str | None, broker: str | None) -> list[Contender]:
@@ -80,8 +85,8 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         postgres, broker = stack.enter_context(servers(peers=not options.no_peers))
         for name, batch, measure in contenders(options, postgres, broker):
-            rate = measure()
-            rows.append({"system": name, "batch": batch, "events/s": rate})
+            rate, cpu_us = measure()
+            rows.append({"system": name, "batch": batch, "events/s": rate, "CPU us/event": cpu_us})
             print(f"{name}, batches of {batch}: {rate:,.0f}/s", file=sys.stderr)
     table.show(f"Emitting {options.n:,} events", rows, as_json=options.json)
 
