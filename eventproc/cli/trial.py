@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from eventproc.cli import output
 from eventproc.cli.base import Command, split_tags, state
 from eventproc.cli.emit import read_json
 from eventproc.cli.runs import show_trial
-from eventproc.errors import EventprocError, PluginError
+from eventproc.errors import EventprocError, MissingSecret, PluginError
 
 if TYPE_CHECKING:
     from eventproc.config import Settings
@@ -29,6 +30,7 @@ def test(file: Path, *, event: str | None, hook: str | None, name: str | None, t
     Run the handlers of FILE on a sample event in a sandbox and show result, logs and effects.
 
     No server is needed, and nothing is kept: what a handler emits, inserts and uploads is shown and forgotten.
+    Secrets that it declares are taken from environment variables of their names.
     """
     from eventproc.config import load as load_settings
     from eventproc.plugins import load, marked_handlers
@@ -55,10 +57,24 @@ def _try(
             harness.use.hooks.put(harness.admin, definition.pop("name"), definition)
         if payload is not None and not _known(harness, wanted):
             harness.add_hook(wanted)
+        for secret in item.mark.options.get("secrets", ()):
+            harness.set_secret(secret, _secret(secret))
         record = harness.register(item.target, hook=wanted, name=item.mark.name, **item.mark.options)
         sample = payload if payload is not None else dict(harness.use.hooks.get(harness.admin, wanted).sample)
         done = harness.use.trials.dry_run(harness.admin, record.id, payload=sample, tags=tags)
     return {"handler": item.mark.name, "hook": wanted, "payload": sample, **done.to_json()}
+
+
+def _secret(name: Any) -> str:
+    """Return a stand-in's value: this platform is a new one, which has nobody's secrets."""
+    value = os.environ.get(str(name))
+    if not value:
+        raise MissingSecret(
+            f"the handler declares the secret {name!r}: give it a value to try with as an environment variable of "
+            "that name",
+            missing=[str(name)],
+        )
+    return value
 
 
 def _known(harness: Any, hook: str) -> bool:

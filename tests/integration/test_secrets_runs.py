@@ -119,10 +119,10 @@ def test_whatever_a_handler_does_with_a_secret_it_is_not_stored(here, how, isola
 
 
 def uploads(db, **kwargs):
-    from pathlib import Path
+    import tempfile
 
-    Path("f.txt").write_text("x")
-    ep.upload_file("f.txt", f"for {ep.secrets['PLAIN']}.txt")
+    with tempfile.NamedTemporaryFile() as file:
+        ep.upload_file(file.name, f"for {ep.secrets['PLAIN']}.txt")
 
 
 def test_the_names_of_uploaded_files_do_not_show_it(here):

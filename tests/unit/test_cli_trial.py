@@ -118,3 +118,17 @@ def test_a_crash_of_the_handler_does_not_take_the_command_down(capsys, project):
     )
     found = tried(capsys, "crash.py")
     assert found["failure"]["kind"] == "exit"
+
+
+def test_declared_secrets_are_taken_from_the_environment_and_not_shown(capsys, project, monkeypatch):
+    (project / "quiet.py").write_text(
+        "from eventproc import register\n\n"
+        '@register(name="quiet", hook="order.placed", secrets=["SHOP_TOKEN"])\n'
+        "def quiet(db, **kwargs):\n"
+        '    return "with " + ep.secrets["SHOP_TOKEN"]\n'
+    )
+    monkeypatch.delenv("SHOP_TOKEN", raising=False)
+    assert run(["test", "quiet.py"]) != 0
+    assert "environment variable" in capsys.readouterr().err
+    monkeypatch.setenv("SHOP_TOKEN", "tok-3nAbC")
+    assert tried(capsys, "quiet.py")["result"] == "with ***SHOP_TOKEN***"
