@@ -8,6 +8,7 @@ import stat
 
 import pytest
 
+from eventproc.cli.main import run
 from eventproc.errors import ConfigError, Conflict
 from eventproc.roles import certs
 
@@ -89,3 +90,27 @@ def test_an_end_that_is_near_or_past_is_told(tmp_path):
 def test_a_name_that_is_none_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="neither a host name nor an IP address"):
         certs.init(tmp_path, ["a..b"])
+
+
+def test_the_command_prints_what_a_client_needs_and_doctor_knows_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EVENTPROC_DATA", str(tmp_path / "data"))
+    assert run(["certs", "init", "--name", "worker.example.com"]) == 0
+    printed = capsys.readouterr().out
+    for line in (
+        "export BTRDB_ENDPOINTS=localhost:4411",
+        f"export BTRDB_CA_BUNDLE={tmp_path}/data/certs/ca.pem",
+        f"export BTRDB_API_KEY=$(cat {tmp_path}/data/admin.key)",
+    ):
+        assert line in printed
+    assert run(["certs", "show"]) == 0
+    assert "worker.example.com" in capsys.readouterr().out
+    run(["doctor"])
+    assert "gRPC on 127.0.0.1:4411" in capsys.readouterr().out
+
+
+def test_showing_what_is_not_there_says_what_to_do(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EVENTPROC_DATA", str(tmp_path / "data"))
+    assert run(["certs", "show"]) == 2
+    assert "eventproc certs init" in capsys.readouterr().err

@@ -76,7 +76,7 @@ def test_the_wheel_carries_all_data_files(wheel: Path) -> None:
         for path in (ROOT / "hooks").glob("*.yaml")
     }
     wanted |= {f"eventproc/_bundled/handlers/{path.name}" for path in (ROOT / "handlers").glob("*.py")}
-    data = {".jinja", ".txt", ".html", ".css", ".js", ".mako", ".typed", ".json"}
+    data = {".jinja", ".txt", ".html", ".css", ".js", ".mako", ".typed", ".json", ".proto"}
     wanted |= {str(path.relative_to(ROOT)) for path in (ROOT / "eventproc").rglob("*") if path.suffix in data}
     wanted |= {"eventproc/py.typed"}
     assert wanted - shipped == set()
