@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from eventproc.abc import Program
+from eventproc.codec.bundle import digest_of
 from eventproc.errors import DamagedData
 from eventproc.model import HandlerVersion
 
@@ -15,7 +14,7 @@ def program_of(version: HandlerVersion, blob: bytes, *, name: str) -> Program:
 
     Raises DamagedData for a blob that is not the one that was registered: what it would do nobody knows.
     """
-    if hashlib.sha256(blob).hexdigest() != version.digest.lower():
+    if digest_of(blob) != version.digest.lower():
         raise DamagedData(
             f"the stored code of handler {name!r} version {version.version} is damaged ({len(blob):,} of "
             f"{version.size:,} bytes, or other ones); register the handler again, then requeue with --current",

@@ -42,6 +42,11 @@ def check_text(value: Any, what: str, *, max_length: int) -> str:
     return value
 
 
+def storable(text: str) -> str:
+    """Replace what a database can not hold as text: NUL and halves of characters."""
+    return text.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+
+
 def check_name(value: Any, what: str = "name") -> str:
     """Return a handler's, schedule's or user's name if it can be one."""
     text = check_text(value, what, max_length=MAX_NAME_LENGTH)

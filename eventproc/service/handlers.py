@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from eventproc.abc import Program, Registration, Tx
+from eventproc.codec.bundle import digest_of
 from eventproc.errors import (
     Forbidden,
     HandlerTooLarge,
@@ -19,7 +19,7 @@ from eventproc.errors import (
     VersionMismatch,
 )
 from eventproc.model import HandlerBundle, HandlerRecord, HandlerVersion, Limits, Role, User
-from eventproc.registry.checks import check_hook_name, check_mails, check_name, check_tags
+from eventproc.registry.checks import check_hook_name, check_mails, check_name, check_tags, storable
 from eventproc.registry.options import parse_options
 from eventproc.service.context import ServiceContext
 from eventproc.service.rights import require, require_owner
@@ -110,7 +110,7 @@ class Handlers:
                 size=len(bundle.blob),
                 limit=limit,
             )
-        if not hmac.compare_digest(hashlib.sha256(bundle.blob).hexdigest(), bundle.digest.lower()):
+        if not hmac.compare_digest(digest_of(bundle.blob), bundle.digest.lower()):
             raise InvalidHandler(
                 "the blob does not match its digest: it was damaged on the way; register again", path="$.bundle.digest"
             )
@@ -249,18 +249,14 @@ class Handlers:
 
 
 def _storable(bundle: HandlerBundle) -> HandlerBundle:
-    """Replace what a database can not hold in the texts that are only shown: NUL and halves of characters."""
-
-    def text(value: str) -> str:
-        return value.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
-
+    """Replace what a database can not hold in the texts that are only shown."""
     return replace(
         bundle,
-        source=None if bundle.source is None else text(bundle.source),
-        filename=None if bundle.filename is None else text(bundle.filename)[-MAX_NAME:],
-        qualname=text(bundle.qualname)[:MAX_NAME],
-        dill=text(bundle.dill)[:MAX_NAME],
-        globals=tuple(text(name)[:MAX_NAME] for name in bundle.globals[:MAX_GLOBALS]),
+        source=None if bundle.source is None else storable(bundle.source),
+        filename=None if bundle.filename is None else storable(bundle.filename)[-MAX_NAME:],
+        qualname=storable(bundle.qualname)[:MAX_NAME],
+        dill=storable(bundle.dill)[:MAX_NAME],
+        globals=tuple(storable(name)[:MAX_NAME] for name in bundle.globals[:MAX_GLOBALS]),
     )
 
 

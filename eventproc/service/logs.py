@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from eventproc.abc import Store
 from eventproc.errors import Unavailable
 from eventproc.model import LogChunk
+from eventproc.registry.checks import storable
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class RunLog:
 
         Return whether it is the first piece since the last `take`.
         """
-        text = _storable(text)
+        text = storable(text)
         with self._lock:
             if self._left <= 0 or not text:
                 return False
@@ -135,8 +136,3 @@ class LogWriter:
                     tx.runs.add_logs([chunk])
             except Exception:
                 log.exception("output of run %d could not be stored", chunk.run_id)
-
-
-def _storable(text: str) -> str:
-    """Replace what a database can not hold: NUL and lone surrogates."""
-    return text.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()

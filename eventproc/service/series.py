@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from eventproc.abc import Tx
 from eventproc.engine import series as samples
-from eventproc.errors import NotFound, TooLarge
+from eventproc.errors import TooLarge
 from eventproc.model import Role, Series, User
 from eventproc.service import args as take
 from eventproc.service.context import ServiceContext
+from eventproc.service.reads import existing
 from eventproc.service.rights import require
 
 MAX_SAMPLES = 1_000_000  # in one answer of JSON
@@ -37,13 +37,13 @@ class SeriesReader:
     def get(self, principal: User, uuid: str) -> Series:
         require(principal, Role.VIEWER, "reading series")
         with self._context.store.read() as tx:
-            return _existing(tx, uuid)
+            return existing(tx, take.uuid_text(uuid))
 
     def values(self, principal: User, uuid: str, *, start_ns: int | None, end_ns: int | None) -> tuple[Any, Any]:
         """Return (times, values) of [start_ns, end_ns) as arrays; None is the series' own begin or end."""
         require(principal, Role.VIEWER, "reading series")
         with self._context.store.read() as tx:
-            series = _existing(tx, uuid)
+            series = existing(tx, take.uuid_text(uuid))
             start = start_ns if start_ns is not None else series.earliest_ns or 0
             end = end_ns if end_ns is not None else (series.latest_ns or 0) + 1
             count = samples.count(tx, series.uuid, start, end)
@@ -55,10 +55,3 @@ class SeriesReader:
                     limit=MAX_SAMPLES,
                 )
             return samples.values(tx, series.uuid, start, end)
-
-
-def _existing(tx: Tx, uuid: str) -> Series:
-    found = tx.series.get(take.uuid_text(uuid))
-    if found is None:
-        raise NotFound(f"there is no series {uuid}", uuid=uuid)
-    return found
