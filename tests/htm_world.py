@@ -26,7 +26,8 @@ SMALL: dict[str, Any] = {
 
 def daily(count: int, *, seed: int = 1, noise: float = 0.5) -> NDArray[np.float64]:
     """A daily wave at one sample per quarter of an hour, with noise."""
-    return np.sin(np.arange(count) / 96 * 2 * np.pi) * 10 + np.random.default_rng(seed).normal(0, noise, count)
+    wave: NDArray[np.float64] = np.sin(np.arange(count) / 96 * 2 * np.pi) * 10
+    return wave + np.random.default_rng(seed).normal(0, noise, count)
 
 
 def stamps(count: int) -> NDArray[np.float64]:

@@ -39,18 +39,29 @@ class Finding:
 
 @click.command(cls=Command)
 @click.option("--settings", "show_settings", is_flag=True, help="List all settings too, secrets masked.")
-def doctor(*, show_settings: bool) -> int:
+@click.option(
+    "--warm", is_flag=True, help="Compile the anomaly models' kernels now, so that the first model starts quickly."
+)
+def doctor(*, show_settings: bool, warm: bool) -> int:
     """Say what is configured, reachable and really enforced; exit 1 when something must be mended."""
     from eventproc import config
 
     settings = config.load(config=state().config)
     findings = list(examine(settings))
+    if warm:
+        findings.append(_warmed())
     bad = any(finding.level == "problem" for finding in findings)
     found = {"ok": not bad, "findings": [asdict(finding) for finding in findings]}
     if show_settings:
         found["settings"] = settings.shown()
     output.show(found, lambda: _show(findings, settings.shown() if show_settings else {}))
     return 1 if bad else 0
+
+
+def _warmed() -> Finding:
+    from eventproc.htm.warm import warm
+
+    return Finding("anomaly models", "ok", warm())
 
 
 def _show(findings: list[Finding], settings: dict[str, str]) -> None:

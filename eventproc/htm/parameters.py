@@ -134,7 +134,7 @@ _NUMENTA = Parameters(
 NAMED: dict[str, Parameters] = {
     "default": Parameters(),
     "statistics": Parameters(buckets=()),
-    "htm": Parameters(streams=False),
+    "htm": Parameters(streams=False, pooler_learns=True, time_on=21, segments=2048),
     "numenta_cpp": _NUMENTA,
     "numenta_tm_cpp": replace(
         _NUMENTA, activate=20, match=13, grow=31, initial=240, up=40, down=8, punish=1, synapses=128
