@@ -535,11 +535,7 @@ class RunSession(ABC):
         """Forget the effects and remove their files' bytes."""
 
     def secrets(self) -> Mapping[str, str]:
-        """
-        Return the secrets that the handler declared, by name.
-
-        Raises MissingSecret naming one that its owner does not have any more, ConfigError where the key is wrong.
-        """
+        """Return the declared ones by name. Raises MissingSecret for one that is gone, ConfigError for a wrong key."""
         return {}
 
     def redact(self, text: str) -> str:
@@ -586,6 +582,9 @@ class Child(ABC):
     @abstractmethod
     def settle(self, run_id: int, action: str) -> Failure | None:
         """Run the waiting "commit" or "rollback" callbacks of an executed call; failed ones can be repeated."""
+
+    def rest(self) -> None:  # noqa: B027 - most have nothing to end
+        """End what calls left running, as far as its kind of isolation lets nothing outlive a call."""
 
     @abstractmethod
     def kill(self) -> None:

@@ -1,4 +1,4 @@
-"""Sandbox children by handler version: fresh ones, warm ones for isolation batch, and the blobs they load."""
+"""Sandbox children by handler version: fresh ones, warm ones for isolation batch and cell, and the blobs they load."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Blobs:
 
 
 class Children:
-    """Starts children, and keeps those of isolation batch warm until they are old, idle or too many."""
+    """Starts children, and keeps those of isolation batch and cell warm until they are old, idle or too many."""
 
     def __init__(
         self,
@@ -112,6 +112,7 @@ class Children:
 
     def give(self, warm: Warm) -> None:
         """Take back a child that is in good order."""
+        warm.child.rest()
         warm.idle_since = self._monotonic()
         surplus: list[Warm] = []
         with self._lock:

@@ -134,14 +134,14 @@ class Executor:
 
     def _execute_chunk(self, chunk: list[Claim]) -> list[Claim]:
         """Execute a chunk in one child; return the claims that never began."""
-        batch = chunk[0].handler.options.isolation is Isolation.BATCH
+        keep = chunk[0].handler.options.isolation is not Isolation.RUN
         warm: Warm | None = None
         done: set[int] = set()
         healthy = False
         try:
             warm = (
                 self._children.take(chunk[0])
-                if batch
+                if keep
                 else Warm(self._children.spawn(chunk[0]), key_of(chunk[0].handler))
             )
             left, healthy = self._drive(warm, chunk, done)
@@ -152,7 +152,7 @@ class Executor:
             return left
         finally:
             if warm is not None:
-                if batch and healthy:
+                if keep and healthy:
                     self._children.give(warm)
                 else:
                     warm.child.close()

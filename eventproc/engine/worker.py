@@ -44,7 +44,7 @@ class WorkerSettings:
     """How a worker works; times in seconds."""
 
     name: str = field(default_factory=_name)
-    slots: int = field(default_factory=lambda: min(8, 2 * _cores()))  # runs of isolation run at a time
+    slots: int = field(default_factory=lambda: min(8, 2 * _cores()))  # runs of isolation run and cell at a time
     batch_slots: int = field(default_factory=lambda: min(4, _cores()))  # children of isolation batch at a time
     lease_s: float = 30.0
     poll_s: float = 1.0

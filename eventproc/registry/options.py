@@ -23,8 +23,6 @@ NOT_YET: dict[str, str] = {
     "allow_subprocess": "handlers can not start other programs",
     "requirements": "handlers use the packages that the worker's interpreter has",
 }
-ISOLATIONS: frozenset[Isolation] = frozenset({Isolation.RUN, Isolation.BATCH})
-_ISOLATIONS_NOT_YET = {Isolation.CELL: 'isolation "cell" is not available; use "run", or "batch" for speed'}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -209,10 +207,8 @@ def _isolation(options: Options, value: Any) -> Options:
         isolation = Isolation(value)
     except ValueError:
         raise InvalidInput(
-            f"option 'isolation': {value!r} is none of {', '.join(sorted(ISOLATIONS))}", option="isolation"
+            f"option 'isolation': {value!r} is none of {', '.join(Isolation)}", option="isolation"
         ) from None
-    if isolation not in ISOLATIONS:
-        raise UnsupportedOption(_ISOLATIONS_NOT_YET[isolation], option="isolation")
     return replace(options, isolation=isolation)
 
 

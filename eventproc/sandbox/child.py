@@ -138,6 +138,10 @@ class ConnectedChild(Child):
             self._kept.pop(run_id, None)
         return item.failure
 
+    def rest(self) -> None:
+        if self._cell and self._kept and self._state.ending is None:
+            self._make_room()
+
     def kill(self) -> None:
         self._state.reason = self._state.reason or "cancelled"
         self._link.kill()

@@ -58,6 +58,9 @@ class ChildPerCall(Child):
     def settle(self, run_id: int, action: str) -> Failure | None:
         return self._child.settle(run_id, action) if self._child else None
 
+    def rest(self) -> None:
+        self.close()
+
     def kill(self) -> None:
         self._killed = True
         if self._child is not None:

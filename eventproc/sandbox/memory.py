@@ -14,7 +14,7 @@ from eventproc.child.runner import Runner
 from eventproc.model import Failure, Limits
 from eventproc.sandbox.child import ConnectedChild
 from eventproc.sandbox.endings import Ending
-from eventproc.sandbox.forkserver import RUNNING, Unloadable, wrong_python
+from eventproc.sandbox.forkserver import RUNNING, ChildPerCall, Unloadable, wrong_python
 from eventproc.sandbox.link import Link
 
 PARTING_S = 2.0  # for a handler that still runs when nobody waits for it any more
@@ -75,7 +75,11 @@ class InProcessSandbox(Sandbox):
 
     def spawn(self, program: Program, limits: Limits) -> Child:
         refusal = wrong_python(program, (RUNNING,))
-        return Unloadable(refusal) if refusal else ConnectedChild(ThreadLink(), program, limits)
+        if refusal is not None:
+            return Unloadable(refusal)
+        if program.isolation == "cell":
+            return ChildPerCall(lambda: ConnectedChild(ThreadLink(), program, limits))
+        return ConnectedChild(ThreadLink(), program, limits)
 
     def check(self, program: Program, limits: Limits) -> Failure | None:
         refusal = wrong_python(program, (RUNNING,))

@@ -185,7 +185,7 @@ def test_a_run_whose_lease_was_lost_is_killed_and_writes_nothing(lab):
     assert lab.events("test.result") == [{"attempt": 2}]
 
 
-@pytest.mark.parametrize("isolation", ["run", "batch"])
+@pytest.mark.parametrize("isolation", ["run", "batch", "cell"])
 def test_a_handler_that_does_not_end_in_time_is_killed_and_its_run_given_back(lab, isolation):
     lab.register(waits, isolation=isolation, failure="a@example.com")
     worker = lab.start()
@@ -255,12 +255,12 @@ def killable_worker(url: str, bus: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("isolation", ["run", "batch"])
+@pytest.mark.parametrize("isolation", ["run", "batch", "cell"])
 def test_workers_killed_again_and_again_lose_nothing_and_record_each_effect_once(tmp_path, isolation):
     url, bus = f"sqlite:///{tmp_path / 'x.db'}", tmp_path / "bus"
     store = open_store(url)
     store.upgrade()
-    count = 60 if isolation == "run" else 600
+    count = {"run": 60, "cell": 200, "batch": 600}[isolation]
     with Lab(store=store, bus=LocalBus(bus)) as lab:
         lab.register(handler, isolation=isolation)
         for n in range(count):

@@ -93,7 +93,7 @@ def test_one_notice_tells_of_success_to_all_who_asked(lab):
     assert lab.notices(run.id) == [("success", ("a@example.com", "b@example.com"))]
 
 
-@pytest.mark.parametrize("isolation", ["run", "batch"])
+@pytest.mark.parametrize("isolation", ["run", "batch", "cell"])
 def test_many_runs_are_each_executed_once(lab, notes, isolation):
     def note(db, path, n):
         with open(path, "a") as file:
@@ -255,7 +255,7 @@ def with_callbacks(db, **payload):
     return "done"
 
 
-@pytest.mark.parametrize("isolation", ["run", "batch"])
+@pytest.mark.parametrize("isolation", ["run", "batch", "cell"])
 def test_commit_callbacks_run_after_the_result_is_written(lab, notes, isolation):
     lab.register(with_callbacks, isolation=isolation, success="a@example.com")
     lab.start()
@@ -324,7 +324,7 @@ def test_an_exception_rolls_back_and_commits_nothing(lab, notes):
     assert lab.events("test.result") == []
 
 
-@pytest.mark.parametrize("isolation", ["run", "batch"])
+@pytest.mark.parametrize("isolation", ["run", "batch", "cell"])
 def test_effects_that_have_become_impossible_fail_the_run_and_roll_it_back(lab, notes, tmp_path, isolation):
     go = tmp_path / "go"
 

@@ -73,9 +73,9 @@ def test_what_can_not_be_honoured_is_refused_by_name(name):
     assert parse_options({name: False}) == Options()
 
 
-def test_isolation_cell_is_refused_as_not_available():
-    with pytest.raises(UnsupportedOption, match="cell"):
-        parse_options({"isolation": "cell"})
+@pytest.mark.parametrize("isolation", Isolation)
+def test_each_kind_of_isolation_can_be_asked_for(isolation):
+    assert parse_options({"isolation": isolation.value}).isolation is isolation
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_isolation_cell_is_refused_as_not_available():
         ({"rate": "0/m"}, "rate"),
         ({"rate": "10/fortnight"}, "rate"),
         ({"rate": {"count": 3}}, "rate.per"),
-        ({"isolation": "vm"}, "isolation.*batch, run"),
+        ({"isolation": "vm"}, "isolation.*run, batch, cell"),
         ({"throttle": "0s"}, "throttle"),
     ],
 )
@@ -137,7 +137,7 @@ options = st.fixed_dictionaries(
         "order_by": st.sampled_from(["key", "metric.name", "none"]),
         "concurrency": st.integers(1, 50) | st.builds(lambda n: {"count": n, "key": "a.b"}, st.integers(1, 9)),
         "rate": st.builds(lambda n, per: f"{n}/{per}s", st.integers(1, 99), st.integers(1, 99)),
-        "isolation": st.sampled_from(["run", "batch"]),
+        "isolation": st.sampled_from(["run", "cell", "batch"]),
         "throttle": st.integers(1, 99999),
         "filter": st.just({"a": [{"prefix": "x"}]}),
     },
