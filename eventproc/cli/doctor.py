@@ -46,6 +46,7 @@ def doctor(*, show_settings: bool, warm: bool) -> int:
     """Say what is configured, reachable and really enforced; exit 1 when something must be mended."""
     from eventproc import config
 
+    output.quiet()
     settings = config.load(config=state().config)
     findings = list(examine(settings))
     if warm:

@@ -152,6 +152,17 @@ def note(text: str) -> None:
         click.echo(text, err=True)
 
 
+def quiet() -> None:
+    """Keep the platform's own log out of a command's output: warnings go to stderr, the rest nowhere."""
+    import structlog
+
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, structlog.processors.KeyValueRenderer(key_order=["event"])],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
+
+
 def ago(iso: str, now: dt.datetime | None = None) -> str:
     """Say how long ago an ISO time was."""
     seconds = ((now or dt.datetime.now(dt.UTC)) - dt.datetime.fromisoformat(iso)).total_seconds()

@@ -35,6 +35,7 @@ def test(file: Path, *, event: str | None, hook: str | None, name: str | None, t
     from eventproc.config import load as load_settings
     from eventproc.plugins import load, marked_handlers
 
+    output.quiet()
     found = [item for item in marked_handlers(load(file)) if name in (None, item.mark.name)]
     if not found:
         raise PluginError(f"{file}: marks no handler{f' named {name!r}' if name else ''} with @register(...)")
