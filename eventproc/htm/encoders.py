@@ -95,7 +95,7 @@ class AdaptiveScalar:
         width = self._high - self._low
         if self._resolution == 0.0 and width > 0:
             self._resolution = 2.0 ** math.ceil(math.log2(width / self.buckets))
-        while self._resolution * self.buckets * 2 <= width:
+        while 0 < self._resolution * self.buckets * 2 <= width:
             self._resolution *= 2.0
         encoder = RandomScalar(resolution=self._resolution or 1.0, size=self.size, on=self.on, seed=self.seed)
         return encoder.encode(x)

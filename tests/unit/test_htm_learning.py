@@ -9,13 +9,18 @@ import pytest
 from htm_world import daily, stamps
 from numpy.typing import NDArray
 
-from eventproc.htm import HTM, AnomalyModel
+from eventproc.htm import AnomalyModel
 from eventproc.htm.encoders import RandomScalar
 from eventproc.htm.pooler import make
 from eventproc.htm.sensing import pooled
 
 # Letters are values so far apart that they share bits by chance only.
 ALPHABET: dict[str, Any] = {"minimum": 0.0, "maximum": 26.0, "buckets": (26 * 40,), "learning": 0}
+
+
+def memory(**changes: Any) -> AnomalyModel:
+    """A model that is nothing but a temporal memory."""
+    return AnomalyModel(**{**ALPHABET, "streams": False, **changes})
 
 
 NOISE = iter(np.random.default_rng(9).uniform(100, 10_000, 100_000).tolist())
@@ -29,7 +34,7 @@ def raws(model: AnomalyModel, letters: str) -> list[float]:
 
 
 def test_a_repeated_sequence_goes_from_surprise_to_none() -> None:
-    model = HTM(**ALPHABET)
+    model = memory()
     assert raws(model, "ABCDEFGH") == [1.0] * 8
     for _ in range(20):
         raws(model, "ABCDEFGH")
@@ -37,7 +42,7 @@ def test_a_repeated_sequence_goes_from_surprise_to_none() -> None:
 
 
 def test_what_was_never_seen_is_a_surprise_after_all_that() -> None:
-    model = HTM(**ALPHABET)
+    model = memory()
     for _ in range(20):
         raws(model, "ABCDEFGH")
     assert raws(model, "ABCZ")[-1] == 1.0
@@ -46,7 +51,7 @@ def test_what_was_never_seen_is_a_surprise_after_all_that() -> None:
 
 def test_high_order_contexts_are_kept_apart() -> None:
     """ABCD and XBCY: after BC it depends on what came before them."""
-    model = HTM(**ALPHABET)
+    model = memory()
     rng = np.random.default_rng(3)
     for _ in range(60):
         raws(model, "ABCD" if rng.random() < 0.5 else "XBCY")
@@ -58,7 +63,7 @@ def test_high_order_contexts_are_kept_apart() -> None:
 
 def test_predictions_survive_noise_in_the_values() -> None:
     """Values a bucket or two off share most of their columns."""
-    model = HTM(minimum=0.0, maximum=26.0, buckets=(130,), learning=0)
+    model = memory(buckets=(130,))
     rng = np.random.default_rng(1)
     for _ in range(60):
         for letter in range(0, 24, 3):
@@ -79,7 +84,7 @@ def test_the_expected_value_is_named() -> None:
 
 
 def test_a_change_is_learnt_and_the_old_forgotten_when_room_is_short() -> None:
-    model = HTM(**ALPHABET, segments=500)
+    model = memory(segments=500)
     for _ in range(10):
         raws(model, "ABCDEFGH")
     for _ in range(40):
@@ -89,7 +94,7 @@ def test_a_change_is_learnt_and_the_old_forgotten_when_room_is_short() -> None:
 
 
 def test_with_enough_room_the_old_is_still_known() -> None:
-    model = HTM(**ALPHABET, segments=8192)
+    model = memory(segments=8192)
     for _ in range(10):
         raws(model, "ABCDEFGH")
     for _ in range(40):
@@ -98,7 +103,7 @@ def test_with_enough_room_the_old_is_still_known() -> None:
 
 
 def test_the_number_of_segments_is_bounded_and_so_is_the_state() -> None:
-    model = HTM(segments=200, learning=50)
+    model = AnomalyModel(segments=200, learning=50, streams=False)
     model.process_many(np.random.default_rng(1).normal(0, 1, 2000))
     assert model.arrays()["owner"].shape == (1, 200)
     assert model.arrays()["size"].max() <= model.parameters.synapses
@@ -161,7 +166,7 @@ def test_half_of_the_potential_synapses_begin_connected(pooler: Any) -> None:
 
 def test_a_learning_pooler_becomes_stable() -> None:
     """The same inputs again and again: permanences settle, and so do the columns."""
-    model = HTM(**{**ALPHABET, "pooler_learns": True})
+    model = memory(pooler_learns=True)
     for _ in range(60):
         raws(model, "ABCDEFGH")
     assert raws(model, "ABCDEFGH")[1:] == [0.0] * 7

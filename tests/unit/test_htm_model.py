@@ -15,7 +15,7 @@ import pytest
 from htm_world import SMALL, daily, digest, stamps
 
 import eventproc.htm
-from eventproc.htm import HTM, AnomalyModel, Parameters, Statistics, jit, process_models
+from eventproc.htm import HTM, AnomalyModel, Parameters, Statistics, find_detector, jit, process_models
 from eventproc.htm.records import rows, zone_named
 
 HERE = Path(__file__).parents[1]
@@ -175,6 +175,25 @@ def test_a_saved_state_is_small() -> None:
     model.process_many(daily(20, seed=3), stamps(20))
     assert len(saved) < 150_000
     assert len(model.save(base=saved)) < len(saved) / 4
+
+
+def test_others_add_detectors_by_entry_point(tmp_path: Path) -> None:
+    about = tmp_path / "acme-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[eventproc.detectors]\nacme = acme_detectors:Silent\n")
+    (tmp_path / "acme_detectors.py").write_text("class Silent:\n    kind = 'acme'\n")
+    code = f"""
+sys.path.insert(0, {str(tmp_path)!r})
+import json
+from eventproc.htm import detector_names, find_detector
+print(json.dumps([detector_names(), find_detector("acme").kind]))
+"""
+    names, kind = python(code)
+    assert {"acme", "default", "gaussian", "htm", "htm.core", "numenta", "statistics"} <= set(names)
+    assert kind == "acme"
+    with pytest.raises(ValueError, match="no detector is named 'best'"):
+        find_detector("best")
 
 
 # What it finds.
