@@ -1,0 +1,75 @@
+"""Canaries: what stands open to everybody on this machine, and no handler may reach."""
+
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+
+ORDINARY = 54_321  # a user id that owns nothing
+SECRET = "canary-7f3a9c"
+
+
+class Canaries:
+    """Things that stand open to everybody on this machine; no handler may reach them."""
+
+    def __init__(self) -> None:
+        self.stack = contextlib.ExitStack()
+        self.directory = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="ep-canary-")))
+        self.directory.chmod(0o755)
+        self.file = self.directory / "secret.txt"
+        self.file.write_text(SECRET)
+        self.tcp = self._socket(socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", 0))
+        self.udp = self._socket(socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", 0))
+        self.unix = self._socket(socket.AF_UNIX, socket.SOCK_STREAM, str(self.directory / "socket"))
+        self.dgram = self._socket(socket.AF_UNIX, socket.SOCK_DGRAM, str(self.directory / "dgram"))
+        self.abstract = self._socket(socket.AF_UNIX, socket.SOCK_STREAM, f"\0ep-canary-{os.getpid()}")
+        for name in ("socket", "dgram"):
+            (self.directory / name).chmod(0o777)
+        self.victims = [self._victim(user) for user in (None, ORDINARY) if user is None or os.geteuid() == 0]
+
+    def _socket(self, family: int, kind: int, address) -> socket.socket:
+        made = self.stack.enter_context(socket.socket(family, kind))
+        made.bind(address)
+        made.setblocking(False)
+        if kind == socket.SOCK_STREAM:
+            made.listen(100)
+        return made
+
+    def _victim(self, user: int | None) -> subprocess.Popen[bytes]:
+        victim = subprocess.Popen(["sleep", "600"], user=user, env={"CANARY": SECRET})
+        self.stack.callback(victim.wait)
+        self.stack.callback(victim.kill)
+        return victim
+
+    def told(self, level: str, who: str) -> dict[str, object]:
+        return {
+            "file": str(self.file),
+            "secret": SECRET,
+            "pids": [victim.pid for victim in self.victims],
+            "tcp": self.tcp.getsockname()[1],
+            "udp": self.udp.getsockname()[1],
+            "unix": str(self.directory / "socket"),
+            "dgram": str(self.directory / "dgram"),
+            "abstract": f"ep-canary-{os.getpid()}",
+            "level": level,
+            "user": who == "user",
+        }
+
+    def touched(self) -> list[str]:
+        """Return what somebody has reached."""
+        found = [f"victim {victim.pid}" for victim in self.victims if victim.poll() is not None]
+        for name in ("tcp", "unix", "abstract"):
+            with contextlib.suppress(BlockingIOError):
+                getattr(self, name).accept()
+                found.append(name)
+        for name in ("udp", "dgram"):
+            with contextlib.suppress(BlockingIOError):
+                getattr(self, name).recv(100)
+                found.append(name)
+        return found
