@@ -156,12 +156,22 @@ class Launcher:
                 (self._ready if ended else self._monitors).append(monitor)
 
     def _take_spare(self, limits: Limits) -> ProcessLink | None:
+        self._drop_homeless()
         with self._lock:
             for index, (made_for, link) in enumerate(self._waiting):
                 if made_for == limits:
                     del self._waiting[index]
                     return link
         return None
+
+    def _drop_homeless(self) -> None:
+        """End the waiting children whose directories are gone: hosts clean up what stood idle in /tmp."""
+        with self._lock:
+            if self.level == "A" or self._scratch is None or (self._scratch / "runs").is_dir():
+                return
+            homeless, self._waiting = self._waiting, []
+        for _, link in homeless:
+            link.close()
 
     def _prepare_spare(self, limits: Limits) -> None:
         """Start a child ahead of its need, so that the next launch with these limits finds it ready."""
@@ -254,6 +264,8 @@ class Launcher:
 
     def _directory(self, name: str) -> Path:
         """Return a directory in our scratch, which handlers of another user must be able to walk through."""
+        if self._own_scratch and self._scratch is not None and not self._scratch.is_dir():
+            self._scratch = None  # hosts clean up their /tmp, and this one may stand idle for weeks
         if self._scratch is None:
             self._scratch = Path(tempfile.mkdtemp(prefix="eventproc-scratch-"))
             self._scratch.chmod(0o711)

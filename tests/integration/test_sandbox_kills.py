@@ -8,9 +8,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -263,6 +265,28 @@ def test_a_spare_child_that_was_killed_meanwhile_is_replaced(tmp_path):
     for _ in range(3):
         assert run_one(made, lambda db: 1)[0].result_json == "1"
     made.close()
+
+
+@pytest.mark.parametrize("level", ["B", "none"])
+def test_a_host_that_cleans_up_its_tmp_costs_no_run(level, monkeypatch, tmp_path):
+    """As systemd-tmpfiles does with what nobody touched for ten days."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    made = ForkServerSandbox(levels=[level], allow_unsafe=True, spares=1)
+
+    def handler(db):
+        from pathlib import Path
+
+        return Path("note.txt").write_text("note")
+
+    try:
+        for _ in range(3):
+            outcome, _ = run_one(made, handler)
+            assert outcome.failure is None, outcome.failure
+            assert outcome.result_json == "4"
+            for path in tmp_path.iterdir():
+                shutil.rmtree(path, ignore_errors=True)  # a child may be starting in it
+    finally:
+        made.close()
 
 
 def test_children_run_side_by_side(sandbox):
