@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import fastjsonschema
 import jsonschema
-from jsonschema.exceptions import SchemaError, best_match
+from jsonschema.exceptions import SchemaError, ValidationError, best_match
 from jsonschema.validators import Draft7Validator, Draft202012Validator
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from eventproc.errors import InvalidInput, InvalidPayload
+from eventproc.registry.patterns import Pattern, TooSlow, compiled, limited_time
 
 # The compiled checks know drafts 4 to 7; a schema that uses one of these is checked the slow way, rightly.
 _MODERN = frozenset(
@@ -29,6 +31,7 @@ _MODERN = frozenset(
         "unevaluatedProperties",
     }
 )
+_SEARCHING = frozenset({"pattern", "patternProperties", "format"})  # keywords that search with regular expressions
 _MAX_TEXT = 300  # characters of an offending value in an error
 
 
@@ -41,6 +44,14 @@ def _nodes(schema: Any) -> Iterator[Mapping[str, Any]]:
             pending.extend(node.values())
         elif isinstance(node, list):
             pending.extend(node)
+
+
+def _patterns(schema: Any) -> Iterator[str]:
+    for node in _nodes(schema):
+        if isinstance(pattern := node.get("pattern"), str):
+            yield pattern
+        if isinstance(named := node.get("patternProperties"), Mapping):
+            yield from (str(pattern) for pattern in named)
 
 
 def json_path(parts: Any) -> str:
@@ -78,23 +89,79 @@ def check_schema(schema: Any) -> None:
     PayloadSchema(schema)
 
 
+def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    del schema
+    if validator.is_type(instance, "string") and not compiled(pattern).search(instance):
+        yield ValidationError(f"{instance!r} does not match {pattern!r}")
+
+
+def _pattern_properties(validator: Any, patterns: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    del schema
+    if validator.is_type(instance, "object"):
+        for pattern, inner in patterns.items():
+            for name, value in instance.items():
+                if compiled(pattern).search(name):
+                    yield from validator.descend(value, inner, path=name, schema_path=pattern)
+
+
+def _additional_properties(validator: Any, rule: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    if not validator.is_type(instance, "object"):
+        return
+    named, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
+    extra = [name for name in instance if name not in named and not any(compiled(p).search(name) for p in patterns)]
+    if validator.is_type(rule, "object"):
+        for name in extra:
+            yield from validator.descend(instance[name], rule, path=name)
+    elif not rule and extra:
+        yield ValidationError(f"additional properties are not allowed: {', '.join(map(repr, extra[:10]))}")
+
+
+@cache
+def _in_time(validator_class: Any) -> Any:
+    """Return the class with every search in it limited in time."""
+    own = {
+        "pattern": _pattern,
+        "patternProperties": _pattern_properties,
+        "additionalProperties": _additional_properties,
+    }
+    extend: Callable[..., Any] = jsonschema.validators.extend
+    return extend(validator_class, own)
+
+
 class PayloadSchema:
     """One hook's schema, ready to check payloads."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
         plain = dict(schema)
         modern = any(_MODERN & node.keys() for node in _nodes(plain))
-        self._slow = _validator_class(plain, modern=modern)(plain, registry=Registry())
+        self._slow = _in_time(_validator_class(plain, modern=modern))(plain, registry=Registry())
         self._fast: Callable[[Any], Any] | None = None
+        self._searches = any(_SEARCHING & node.keys() for node in _nodes(plain))
+        for pattern in _patterns(plain):
+            compiled(pattern)
         if not plain or modern:
             return
         try:
             self._fast = fastjsonschema.compile(plain, handlers=_NO_NETWORK, use_default=False)
         except (fastjsonschema.JsonSchemaDefinitionException, TypeError, ValueError, KeyError, RecursionError) as exc:
             raise InvalidInput(f"schema: {_shorten(str(exc)) or type(exc).__name__}") from exc
+        # The patterns that the generated code looks up there are replaced by those that come to an end.
+        patterns = getattr(self._fast, "__globals__", {}).get("REGEX_PATTERNS", {})
+        for name, pattern in patterns.items():
+            patterns[name] = Pattern(pattern.pattern)
 
     def check(self, hook: str, payload: Any) -> None:
         """Raise InvalidPayload with `details["path"]` unless the payload keeps to the schema."""
+        if not self._searches:
+            self._check(hook, payload)
+            return
+        try:
+            with limited_time():
+                self._check(hook, payload)
+        except TooSlow as exc:
+            raise _refusal(hook, "$", str(exc)) from exc
+
+    def _check(self, hook: str, payload: Any) -> None:
         if self._fast is None:
             self._check_slowly(hook, payload)
             return

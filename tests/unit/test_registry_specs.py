@@ -10,6 +10,7 @@ import pytest
 from eventproc.errors import InvalidInput, InvalidPayload, UnknownHook
 from eventproc.model import Event, HandlerRecord, HandlerVersion, HookSpec, Options
 from eventproc.registry.catalogue import Catalogue
+from eventproc.registry.schemas import PayloadSchema, check_schema
 from eventproc.registry.specs import load_specs, spec_from_mapping, specs_from_text
 
 GOOD = """
@@ -302,3 +303,50 @@ def test_a_spec_given_by_hand_is_checked_like_one_from_a_file():
     assert spec_from_mapping({"name": "a.*"}).source == "user"
     with pytest.raises(InvalidInput, match="'a'"):
         spec_from_mapping({"name": "a", "schema": {"type": "nothing"}})
+
+
+# ---------------------------------------------------------------------------------------------------- patterns
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"a": {"type": "string", "pattern": "^(a|a)*$"}}},
+        {"additionalProperties": {"pattern": "^(a|a)*$"}},
+        {"patternProperties": {"^(a|a)*$": {}}},
+        {"patternProperties": {"^(a|a)*$": {}}, "additionalProperties": False},
+        {"$schema": "https://json-schema.org/draft/2020-12/schema", "properties": {"a": {"pattern": "^(a|a)*$"}}},
+        {"dependentRequired": {}, "patternProperties": {"^(a|a)*$": {}}},
+        {"properties": {"a": {"type": "string", "format": "email"}}},
+    ],
+)
+def test_a_pattern_that_takes_for_ever_refuses_the_payload_in_words_and_stops_nobody(schema):
+    evil = "a" * 40 + "b"
+    payload = {"a": "x@" + "a." * 200_000 + "@" if "email" in str(schema) else evil, evil: evil}
+    with pytest.raises(InvalidPayload, match=r"takes too long on a text of [\d,]+ characters"):
+        PayloadSchema({"type": "object", **schema}).check("x", payload)
+
+
+def test_patterns_still_say_what_fits_and_what_does_not():
+    schema = {
+        "type": "object",
+        "properties": {"code": {"type": "string", "pattern": "^[A-Z]{3}$"}, "mail": {"format": "email"}},
+        "patternProperties": {"^x-": {"type": "integer"}},
+        "additionalProperties": False,
+    }
+    for modern in ({}, {"dependentRequired": {}}):
+        check = PayloadSchema({**schema, **modern}).check
+        check("h", {"code": "ABC", "x-a": 1})
+        for payload, path, says in (
+            ({"code": "abc"}, r"\$\.code", "does not match"),
+            ({"x-a": "1"}, r"\$\['x-a'\]", "integer"),
+            ({"other": 1}, r"\$:", "other"),
+        ):
+            with pytest.raises(InvalidPayload, match=f"at {path}.*{says}"):
+                check("h", payload)
+
+
+def test_what_is_no_regular_expression_is_refused_with_the_schema():
+    for schema in ({"properties": {"a": {"pattern": "(["}}}, {"dependentRequired": {}, "patternProperties": {"*": {}}}):
+        with pytest.raises(InvalidInput, match=r"regular expression|regex"):
+            check_schema({"type": "object", **schema})
