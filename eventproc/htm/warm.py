@@ -16,6 +16,6 @@ def warm() -> str:
     AnomalyModel.load(model.save())
     spent = time.perf_counter() - began
     if not jit.COMPILED:
-        return "numba is not installed: models work, some fifty times slower (pip install 'eventproc[htm]')"
+        return "numba is not installed: models work, some sixty times slower (pip install 'eventproc[htm]')"
     where = getattr(getattr(kernels.run, "stats", None), "cache_path", None)
     return f"kernels ready in {spent:.1f} s; machine code is kept in {where or 'memory only'}"

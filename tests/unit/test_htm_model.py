@@ -116,6 +116,20 @@ print(json.dumps(str(jit.own_directory())))
     assert python(code) == "None", "others could write machine code there"
 
 
+@pytest.mark.skipif(not jit.COMPILED, reason="numba is not installed")
+def test_where_nothing_else_can_be_written_the_cache_is_in_that_directory(tmp_path: Path) -> None:
+    code = f"""
+import json, tempfile
+tempfile.tempdir = {str(tmp_path)!r}
+from eventproc.htm import kernels
+print(json.dumps(kernels.run.stats.cache_path))
+"""
+    # As in a read-only installation whose user has no home.
+    assert python(code, NUMBA_CACHE_LOCATOR_CLASSES="UserProvidedCacheLocator").startswith(
+        str(tmp_path / "eventproc-numba-")
+    )
+
+
 def test_a_fork_goes_on_with_the_same_numbers() -> None:
     code = """
 import json, os
