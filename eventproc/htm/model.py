@@ -227,6 +227,8 @@ def process_models(
 ) -> list[NDArray[np.float64]]:
     """Give each model its batch (values, times); the tables come in the same order; threads really run side by side."""
     work = [model.prepared(values, times) for model, (values, times) in zip(models, batches, strict=True)]
+    if threads > 1 and len({id(model) for model in models}) < len(models):
+        raise ValueError("a model can not work on two batches at a time: join its batches")
     if threads <= 1 or len(work) <= 1:
         return [one() for one in work]
     with ThreadPoolExecutor(threads) as pool:

@@ -173,6 +173,8 @@ def test_many_models_at_once_give_what_each_gives_alone() -> None:
     together = process_models(models, [(values, stamps(200)) for values in series], threads=3)
     for one, other in zip(alone, together, strict=True):
         assert np.array_equal(one, other, equal_nan=True)
+    with pytest.raises(ValueError, match="two batches at a time"):
+        process_models([models[0]] * 2, [([1.0], None)] * 2, threads=2)
 
 
 def test_models_of_the_same_parameters_share_their_pooler() -> None:
