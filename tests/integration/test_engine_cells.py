@@ -1,7 +1,7 @@
 """Isolation `cell` through the worker: a warm process per handler version, and nothing that runs share."""
 
 # Handlers stand here as users write them, with `ep` out of nowhere.
-# ruff: noqa: F821, PLW0603, PTH123
+# ruff: noqa: F821, PTH123
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs, no-check-untyped-defs
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def counts(db, **payload):
     sys.left = getattr(sys, "left", 0) + 1
     with open("left", "a") as file:
         file.write("x")
-    return [seen, sys.left, os.stat("left").st_size, os.getppid()]
+        file.flush()
+        return [seen, sys.left, file.tell(), os.getppid()]
 
 
 def misbehaves(db, what="", **payload):
@@ -106,7 +107,8 @@ def test_a_crash_or_an_overrun_costs_its_run_only(lab):
     assert [run.state for run in ended[1::2]] == [S.SUCCEEDED] * len(bad)
     assert {run.attempt for run in ended} == {1}
     assert [run.failure.kind for run in ended[:10:2]] == ["signal", "exit", "limit", "limit", "timeout"]
-    assert [word in run.failure.message for run, word in zip(ended[4:10:2], ("memory", "cpu", "timeout"))] == [True] * 3
+    for run, word in zip(ended[4:10:2], ("memory", "cpu", "timeout"), strict=True):
+        assert word in run.failure.message
     assert (ended[10].state, ended[10].result_json) == (S.COMMIT_FAILED, '"fine"')
 
 

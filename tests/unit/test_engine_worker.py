@@ -106,6 +106,19 @@ def test_many_runs_are_each_executed_once(lab, notes, isolation):
     assert sorted(map(int, written(notes))) == list(range(60))
 
 
+@pytest.mark.parametrize(("isolation", "counts"), [("run", "111"), ("batch", "123"), ("cell", "111")])
+def test_what_a_handler_keeps_in_its_globals_outlives_a_run_in_batches_only(lab, isolation, counts):
+    kept = []
+
+    def counting(db, **payload):
+        kept.append(1)
+        return len(kept)
+
+    lab.register(counting, isolation=isolation)
+    lab.start(batch_slots=1)
+    assert "".join(str(lab.result_of().result_json) for _ in range(3)) == counts
+
+
 def test_events_that_a_run_emits_are_written_with_its_success(lab):
     lab.register(emitting)
     lab.start()
