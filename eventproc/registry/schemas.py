@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
@@ -32,6 +33,8 @@ _MODERN = frozenset(
     }
 )
 _SEARCHING = frozenset({"pattern", "patternProperties", "format"})  # keywords that search with regular expressions
+SLOW_NODES = 2000  # members and elements of a payload that is worth a long look for the best words
+MAX_ERRORS = 100  # that are compared for the best words
 _MAX_TEXT = 300  # characters of an offending value in an error
 
 
@@ -168,18 +171,34 @@ class PayloadSchema:
         try:
             self._fast(payload)
         except fastjsonschema.JsonSchemaValueException as exc:
-            self._check_slowly(hook, payload)
+            if not _is_large(payload):
+                self._check_slowly(hook, payload)
             # The two disagree at most on formats: the fast one's word counts, so that the answer is always the same.
             path = json_path([int(part) if part.isdigit() else part for part in exc.path[1:]])
-            raise _refusal(hook, path, _shorten(exc.message)) from exc
+            raise _refusal(hook, path, _shorten(exc.message.removeprefix(exc.name).strip())) from exc
 
     def _check_slowly(self, hook: str, payload: Any) -> None:
         try:
-            error = best_match(self._slow.iter_errors(payload))
+            error = best_match(itertools.islice(self._slow.iter_errors(payload), MAX_ERRORS))
         except Unresolvable as exc:
             raise InvalidInput(f"hook {hook!r}: its schema refers to something that is not in it: {exc}") from exc
         if error is not None:
             raise _refusal(hook, json_path(error.absolute_path), _shorten(error.message))
+
+
+def _is_large(payload: Any) -> bool:
+    """Tell whether the slow check would hold everybody up: it needs seconds for a payload of a megabyte."""
+    return sum(len(node) for node in itertools.islice(_containers(payload), SLOW_NODES)) >= SLOW_NODES
+
+
+def _containers(value: Any) -> Iterator[Any]:
+    pending = [value]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, Mapping | list):
+            yield node
+            if len(node) < SLOW_NODES:
+                pending.extend(node.values() if isinstance(node, Mapping) else node)
 
 
 def _refusal(hook: str, path: str, message: str) -> InvalidPayload:

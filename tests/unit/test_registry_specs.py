@@ -350,3 +350,19 @@ def test_what_is_no_regular_expression_is_refused_with_the_schema():
     for schema in ({"properties": {"a": {"pattern": "(["}}}, {"dependentRequired": {}, "patternProperties": {"*": {}}}):
         with pytest.raises(InvalidInput, match=r"regular expression|regex"):
             check_schema({"type": "object", **schema})
+
+
+@pytest.mark.parametrize(
+    ("rule", "rows"),
+    [
+        ({"items": {"type": "integer"}}, [0] * 100_000 + [""]),
+        ({"items": {"enum": list(range(1000))}}, [""] * 50_000),
+        ({"uniqueItems": True}, [n if n % 2 else str(n) for n in range(20_000)] + [{"a": 1}, {"a": 1}]),
+    ],
+)
+def test_of_a_large_bad_payload_only_the_quick_check_is_made(monkeypatch, rule, rows):
+    """The one with the better words would hold up everybody's events for seconds, if not minutes."""
+    checked = PayloadSchema({"type": "object", "properties": {"rows": {"type": "array", **rule}}})
+    monkeypatch.setattr(checked, "_slow", None)
+    with pytest.raises(InvalidPayload, match=r"payload of 'h' at \$\.rows(\[\d+\])?: must "):
+        checked.check("h", {"rows": rows})
