@@ -421,3 +421,19 @@ def test_odd_file_names_and_sources_are_stored_as_far_as_they_can_be(api, regist
     assert made.status_code == 200, made.text
     version = api.client("viewer").get(f"/handlers/{made.json()['id']}/versions/0").json()
     assert (version["filename"], version["source"]) == ("/tmp/?.py", "x = '\N{REPLACEMENT CHARACTER}'")
+
+
+def test_the_page_of_a_run_is_what_its_mail_links_to(api, registration, service_context):
+    """With the API key as the password of a login it shows the run; without one it asks for it."""
+    client = api.client()
+    assert client.post("/handlers", json=registration(lambda db, **rest: "<b>x</b>", name="marked")).status_code == 200
+    (run_id,) = client.post("/events", json={"hook": "door.opened", "payload": {"door": "north"}}).json()["runs"]
+    url = str(client.base_url).removesuffix("/").removesuffix("/api/v1") + f"/runs/{run_id}"
+    assert httpx.get(url).status_code == 401
+    key = client.headers["authorization"].removeprefix("Bearer ")
+    page = httpx.get(url, auth=("anybody", key))
+    assert page.status_code == 200
+    assert f"Run {run_id}: queued" in page.text
+    assert "marked, version 0" in page.text
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert httpx.get(f"{url}99999", auth=("anybody", key)).status_code == 404
