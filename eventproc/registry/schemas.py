@@ -175,7 +175,7 @@ class PayloadSchema:
                 self._check_slowly(hook, payload)
             # The two disagree at most on formats: the fast one's word counts, so that the answer is always the same.
             path = json_path([int(part) if part.isdigit() else part for part in exc.path[1:]])
-            raise _refusal(hook, path, _shorten(exc.message.removeprefix(exc.name).strip())) from exc
+            raise _refusal(hook, path, _shorten(exc.message.removeprefix(exc.name or "").strip())) from exc
 
     def _check_slowly(self, hook: str, payload: Any) -> None:
         try:
