@@ -34,7 +34,6 @@ class Cell:
         self._channel = channel
         self._runner = runner
         self._cpu_s = cpu_s
-        self._no_more_forks = seccomp.build_no_more_forks()
         gc.collect()
         gc.freeze()  # the collector shall not touch, and so copy, what all forks share
 
@@ -44,6 +43,7 @@ class Cell:
         if pid == 0:
             self._be_a_fork(lambda: self._serve(header, bodies))
         _, status, usage = os.wait4(pid, 0)
+        self._channel.belongs_here()
         self._wipe()
         if status != 0:
             self._channel.send(
@@ -63,7 +63,7 @@ class Cell:
             self._channel.belongs_here()
             seconds = int(self._cpu_s) + 2  # behind the signal that ends the call with an exception
             resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-            seccomp.install(self._no_more_forks)
+            seccomp.install(seccomp.build_for_fork(os.getpid()))
             serve()
             code = 0
         except WorkerGone:
@@ -88,6 +88,9 @@ class Cell:
 
     @staticmethod
     def _wipe() -> None:
+        os.chmod(".", 0o700)  # noqa: PTH101  strings all along
+        for name in os.listxattr("."):
+            os.removexattr(".", name)
         for entry in os.scandir("."):
             if entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path, ignore_errors=True)

@@ -59,8 +59,9 @@ class Channel:
         self._pid = os.getpid()
 
     def belongs_here(self) -> None:
-        """Take over the channel in a fork of the process that opened it."""
+        """Take over the channel in a fork of the process that opened it, and again when the fork has ended."""
         self._pid = os.getpid()
+        self._sock.setblocking(True)  # the two share this setting
 
     @contextlib.contextmanager
     def _uninterrupted(self) -> Iterator[None]:

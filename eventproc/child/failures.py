@@ -66,7 +66,7 @@ def _classify(error: BaseException, limits: Dict[str, Any]) -> Tuple[str, str]:
         name = {errno.EFBIG: "file_size", errno.EMFILE: "files", errno.ENOSPC: "scratch"}.get(error.errno or 0)
         if name:
             return "limit", f"{over(name, limits)} ({safe_str(error)})"
-        if error.errno == errno.EPERM and error.filename is None:
+        if error.errno in (errno.EPERM, errno.EAFNOSUPPORT) and error.filename is None:
             return "exception", f"{safe_str(error)}: {CONFINED}"
     return "exception", safe_str(error)
 

@@ -1,7 +1,7 @@
 """Isolation `cell`: loaded once, forked for each call, nothing carried from one to the next."""
 
 # Handlers stand here as users write them: untyped, with `ep` out of nowhere.
-# ruff: noqa: F821
+# ruff: noqa: F821, PTH101, PTH116
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs, no-check-untyped-defs
 # mypy: no-warn-return-any, disable-error-code="name-defined"
 
@@ -168,6 +168,39 @@ def test_a_fork_can_not_fork_nor_start_programs(sandbox):
     child = cell(sandbox, handler)
     assert json.loads(run(child, 1).result_json) == [1, 1, 1]
     child.close()
+
+
+def test_a_call_can_not_spoil_the_next_one(sandbox):
+    """It marks its directory, and tries to take limits, the wire and life from the process behind it."""
+
+    def handler(db):
+        import os
+        import resource
+        import signal
+
+        found = [oct(os.stat(".").st_mode), os.listxattr("."), os.get_blocking(3), resource.getrlimit(7)]
+        os.chmod(".", 0o500)
+        os.set_blocking(3, False)
+        for act in (
+            lambda: os.setxattr(".", "user.left", b"x"),
+            lambda: resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE, (3, 3)),
+            lambda: os.kill(os.getppid(), signal.SIGSTOP),
+            lambda: os.kill(os.getppid(), signal.SIGKILL),
+            lambda: os.kill(-1, signal.SIGKILL),
+        ):
+            try:
+                act()
+            except OSError:
+                continue
+        return found
+
+    child = cell(sandbox, handler, Limits(timeout_s=10))
+    outcomes = [run(child, n) for n in range(3)]
+    child.close()
+    assert [outcome.failure for outcome in outcomes] == [None] * 3
+    results = [outcome.result_json for outcome in outcomes]
+    assert json.loads(results[0])[1:3] == [[], True]
+    assert results[1:] == results[:1] * 2
 
 
 def test_a_blob_that_can_not_be_loaded_fails_each_call(sandbox):

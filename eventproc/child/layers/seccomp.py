@@ -100,13 +100,17 @@ def build(pid: int, *, machine: str, forks: bool) -> bytes:
     return program.finish()
 
 
-def build_no_more_forks() -> bytes:
-    """Return what is added to a filter that allowed processes, for one that must not start any."""
+def build_for_fork(pid: int) -> bytes:
+    """Return what is added to a filter that allowed processes, for one that must not start any nor touch its parent."""
     table = TABLES[kernel.MACHINE]
     program = Program(table)
     program.rule(table.clone, _clone(subprocesses=False))
     for number in table.starting:
         program.answer(number, errno.EPERM)
+    for number in table.kill:
+        program.rule(number, _only_self(pid))
+    program.answer(table.tkill, errno.EPERM)
+    program.rule(table.prlimit, [_argument(0), _op(JEQ, 0, 2, 0), *_only_self(pid)[1:]])
     return program.finish()
 
 

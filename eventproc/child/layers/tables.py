@@ -62,6 +62,7 @@ class Table(NamedTuple):
     sendto: int
     kill: Tuple[int, ...]  # kill, tgkill: the process is their first argument
     tkill: int
+    prlimit: int
     mknod: Tuple[Tuple[int, int], ...]  # (number, position of the mode)
     ioctl: int
     personality: int
@@ -81,6 +82,7 @@ TABLES: Dict[str, Table] = {
         sendto=44,
         kill=(62, 234),
         tkill=200,
+        prlimit=302,
         mknod=((133, 1), (259, 2)),
         ioctl=16,
         personality=135,
@@ -98,6 +100,7 @@ TABLES: Dict[str, Table] = {
         sendto=206,
         kill=(129, 131),
         tkill=130,
+        prlimit=261,
         mknod=((33, 2),),
         ioctl=29,
         personality=92,
