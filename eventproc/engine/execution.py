@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -334,6 +334,10 @@ class Executor:
             failure = redacted_failure(child.settle(claim.run_id, "commit"), session)
             if failure is None or failure.kind in _DEAD_KINDS or self._leases.ending(claim) is Ending.LOST:
                 break
+        if failure is not None and failure.kind in _DEAD_KINDS:
+            # The effects stand; a requeue runs the callbacks alone.
+            message = f"its commit callbacks were interrupted: {failure.message}"
+            failure = replace(failure, kind="interrupted", message=message)
         logs = tuple(session.take_logs())
         if self._leases.ending(claim) is Ending.LOST:
             self._leases.release(claim)

@@ -66,7 +66,7 @@ def _ended(ending: Ending, limits: dict[str, Any]) -> tuple[str, str]:
         return _signalled(ending, limits)
     if ending.exit is not None:
         return "exit", (
-            f"its process ended with exit code {ending.exit} before the handler returned (os._exit?); "
+            f"its process ended with exit code {ending.exit} before the handler was done (os._exit?); "
             "let the handler return, or raise an exception"
         )
     return "sandbox", f"the handler's process was lost{': ' + ending.error if ending.error else ''}"

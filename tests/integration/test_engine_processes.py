@@ -95,6 +95,30 @@ def test_a_warm_process_that_died_while_it_was_idle_is_no_later_runs_fault(lab):
     assert (after.state, after.attempt) == (S.SUCCEEDED, 1)
 
 
+def dies_in_commit(db, **payload):
+    import os
+
+    ep.emit("test.result", {})
+    ep.on_commit(lambda: os._exit(3) if not db.events(hook="test.go") else print("committed"))
+    return "done"
+
+
+def test_a_process_that_dies_in_its_commit_callbacks_is_an_interruption_that_a_requeue_makes_good(lab):
+    lab.register(dies_in_commit)
+    lab.start()
+    run = lab.result_of()
+    assert (run.state, run.failure.kind, run.result_json) == (S.COMMIT_FAILED, "interrupted", '"done"')
+    assert "commit callbacks were interrupted" in run.failure.message
+    assert "exit code 3" in run.failure.message
+    lab.emit("test.go")
+    with lab.store.begin() as tx:
+        assert tx.runs.requeue([run.id], now_us=lab.now_us(), current=False) == {run.id}
+    lab.bus.wake("runs")
+    run = wait_until(lambda: (now := lab.run(run.id)).state is S.SUCCEEDED and now, what="the callbacks")
+    assert lab.logs(run.id).endswith("committed\n")
+    assert len(lab.events("test.result")) == 1
+
+
 def test_a_run_that_takes_its_process_down_fails_alone(lab):
     lab.register(calls, isolation="batch", failure="a@example.com")
     runs = [lab.emit(payload={"die": n in (3, 7)}).runs[0] for n in range(12)]
