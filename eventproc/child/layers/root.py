@@ -57,7 +57,8 @@ def build(mountpoint: str, extra: Iterable[str]) -> None:
     _devices(mountpoint)
     for name in ("proc", SCRATCH[1:], "old"):
         Path(mountpoint, name).mkdir(parents=True)
-    Path(mountpoint, "tmp").symlink_to(SCRATCH[1:])
+    if not Path(mountpoint, "tmp").exists():  # it is there where the interpreter lives below /tmp: then TMPDIR must do
+        Path(mountpoint, "tmp").symlink_to(SCRATCH[1:])
     kernel.mount("proc", f"{mountpoint}/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
     os.chdir(mountpoint)
     kernel.pivot_root(".", "old")
