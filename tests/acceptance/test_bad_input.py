@@ -246,6 +246,15 @@ def test_a_fork_is_refused_in_words_or_ends_with_its_run(conn, smtp, served):
         assert case.run["result"] == "parent"
 
 
+def test_opening_a_network_connection_is_refused_in_words(conn, smtp):
+    def handler(db, **kwargs):
+        import socket
+
+        socket.create_connection(("127.0.0.1", 80), timeout=2)
+
+    Case(conn, smtp, handler).failed("exception", "no network connections")
+
+
 def test_a_batch_child_that_dies_costs_one_event_of_many(conn, smtp):
     def handler(db, n, **kwargs):
         import os
