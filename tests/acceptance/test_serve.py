@@ -79,11 +79,11 @@ def test_it_says_ready_once_and_states_only_what_is_bound(serve):
 
 
 def test_the_commands_it_suggests_work_as_they_are_printed(serve):
-    served = serve()
+    elsewhere = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}  # a terminal that knows nothing of this installation
+    served = serve(PATH=elsewhere["PATH"])
     first = served.said.index("Try, in another terminal:") + 1
     suggested = [line.strip() for line in served.said[first:-1]]
     assert len(suggested) >= 4
-    elsewhere = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}  # a terminal that knows nothing of this installation
     done = subprocess.run(
         ["bash", "-ec", "\n".join(suggested)], env=elsewhere, cwd="/", capture_output=True, text=True, check=False
     )
