@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 
 # The revision of store/migrations that these tables correspond to.
-REVISION: Final = "0002"
+REVISION: Final = "0006"
 
 WAITING: Final = "state IN ('queued', 'retrying')"
 LEASED: Final = "state IN ('running', 'committing')"

@@ -1,0 +1,1 @@
+"""What people coming from other systems import or configure."""

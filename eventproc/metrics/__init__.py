@@ -1,0 +1,1 @@
+"""Metrics: listeners, what they take in, and queries."""

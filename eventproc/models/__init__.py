@@ -1,0 +1,1 @@
+"""The life of anomaly models: monitoring, scoring in worker processes, checkpoints."""
