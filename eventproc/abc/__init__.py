@@ -29,20 +29,24 @@ from eventproc.abc.rows import (
 )
 from eventproc.abc.sandbox import Call, Child, Outcome, Program, RunSession, Sandbox, SandboxReport, Services
 from eventproc.abc.store import Store, Tx
+from eventproc.abc.streams import Checks, Compile, Matcher
 
 __all__ = [
     "AuditRows",
     "Blobs",
     "Bus",
     "Call",
+    "Checks",
     "Child",
     "Clock",
+    "Compile",
     "EventRows",
     "FileRows",
     "HandlerRows",
     "HookRows",
     "Listener",
     "Mailer",
+    "Matcher",
     "NoticeRows",
     "Outcome",
     "Program",

@@ -44,11 +44,27 @@ from eventproc.model.runs import (
     RunState,
 )
 from eventproc.model.series import Chunk, Series
+from eventproc.model.streams import (
+    DATETIMES,
+    PIPELINE_HOOK,
+    STREAM_EXPIRED,
+    STREAM_FIRED,
+    Distinguishing,
+    Span,
+    Stream,
+    StreamFilter,
+    StreamState,
+    Trait,
+    TraitEvent,
+    TriggerDefinition,
+    TriggerRecord,
+)
 from eventproc.model.times import SECOND_US, from_datetime, isoformat, to_datetime
 from eventproc.model.users import ApiKey, AuditEntry, Role, SecretRecord, User
 
 __all__ = [
     "CLAIMABLE_STATES",
+    "DATETIMES",
     "DEAD_STATES",
     "DIGEST_HEADER",
     "FINAL_STATES",
@@ -58,7 +74,10 @@ __all__ = [
     "MAX_PAYLOAD_BYTES",
     "MAX_TAGS",
     "MAX_TAG_LENGTH",
+    "PIPELINE_HOOK",
     "SECOND_US",
+    "STREAM_EXPIRED",
+    "STREAM_FIRED",
     "Accepted",
     "AnnotationsEffect",
     "ApiKey",
@@ -66,6 +85,7 @@ __all__ = [
     "Chunk",
     "Claim",
     "Concurrency",
+    "Distinguishing",
     "Effects",
     "Event",
     "Failure",
@@ -97,6 +117,14 @@ __all__ = [
     "Schedule",
     "SecretRecord",
     "Series",
+    "Span",
+    "Stream",
+    "StreamFilter",
+    "StreamState",
+    "Trait",
+    "TraitEvent",
+    "TriggerDefinition",
+    "TriggerRecord",
     "User",
     "from_datetime",
     "isoformat",

@@ -1,0 +1,41 @@
+"""Traits: what triggers see of an event."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any
+
+from eventproc.model import DATETIMES, Trait, TraitEvent
+
+_SCALARS = (str, int, float, bool)
+
+
+def traits_of(payload: Mapping[str, Any]) -> dict[str, Trait]:
+    """
+    Return a payload's top-level scalars; members that it lists under `_datetimes` as aware UTC datetimes.
+
+    What is listed there and is no ISO 8601 text stays what it is; one without an offset is taken for UTC.
+    """
+    traits: dict[str, Trait] = {name: value for name, value in payload.items() if isinstance(value, _SCALARS)}
+    listed = payload.get(DATETIMES)
+    if isinstance(listed, list):
+        for name in listed:
+            text = traits.get(name) if isinstance(name, str) else None
+            moment = _moment(text) if isinstance(text, str) else None
+            if moment is not None:
+                traits[name] = moment
+    return traits
+
+
+def trait_event(hook: str, time_us: int, payload: Mapping[str, Any]) -> TraitEvent:
+    """Return an event as triggers see it."""
+    return TraitEvent(hook, time_us, traits_of(payload))
+
+
+def _moment(text: str) -> dt.datetime | None:
+    try:
+        found = dt.datetime.fromisoformat(text)
+        return found.replace(tzinfo=dt.UTC) if found.tzinfo is None else found.astimezone(dt.UTC)
+    except (ValueError, OverflowError):
+        return None
