@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import contextlib
 import json
+import math
 import os
 import select
 import socket
@@ -166,7 +167,8 @@ class ProcessLink(Link):
                 self._poll.unregister(self.channel.fileno())
         if self._gone_since is not None:
             timeout_s = 0.25
-        ready = dict(self._poll.poll(None if timeout_s is None else timeout_s * 1000 + 1))
+        # Rounded up, or the last part of a millisecond would be spun away; nothing stays nothing.
+        ready = dict(self._poll.poll(None if timeout_s is None else math.ceil(timeout_s * 1000)))
         if self._monitor.sock.fileno() in ready:
             self._read_monitor()
         return ready
