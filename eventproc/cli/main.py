@@ -27,6 +27,7 @@ COMMANDS = {
     "events": ("events", "Events: list, show, why, replay."),
     "runs": ("runs", "Runs: list, show, logs, cancel, requeue, dry-run."),
     "test": ("trial", "Try a handler file here, without a server."),
+    "score": ("score", "Anomaly scores of a CSV file, without a server."),
     "ingest": ("ingest", "Import recordings."),
     "schedules": ("schedules", "Schedules: list, set, delete."),
     "mail": ("mail", "Notices: list, show."),
