@@ -11,6 +11,8 @@ from eventproc.abc.blobs import Blobs
 from eventproc.abc.bus import Bus, Listener
 from eventproc.abc.clock import Clock
 from eventproc.abc.mail import Mailer, Renderer
+from eventproc.abc.metrics import BatchResult, MetricRows, RejectRows, SampleRows
+from eventproc.abc.outbox import Carrier, Delivery, OutboxRows
 from eventproc.abc.rows import (
     AuditRows,
     EventRows,
@@ -33,13 +35,16 @@ from eventproc.abc.streams import Checks, Compile, Matcher
 
 __all__ = [
     "AuditRows",
+    "BatchResult",
     "Blobs",
     "Bus",
     "Call",
+    "Carrier",
     "Checks",
     "Child",
     "Clock",
     "Compile",
+    "Delivery",
     "EventRows",
     "FileRows",
     "HandlerRows",
@@ -47,15 +52,19 @@ __all__ = [
     "Listener",
     "Mailer",
     "Matcher",
+    "MetricRows",
     "NoticeRows",
+    "OutboxRows",
     "Outcome",
     "Program",
     "Registration",
+    "RejectRows",
     "Renderer",
     "RetentionPolicy",
     "RetentionRows",
     "RunRows",
     "RunSession",
+    "SampleRows",
     "Sandbox",
     "SandboxReport",
     "ScheduleRows",

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+from eventproc.abc.metrics import MetricRows, RejectRows, SampleRows
+from eventproc.abc.outbox import OutboxRows
 from eventproc.abc.rows import (
     AuditRows,
     EventRows,
@@ -38,6 +40,10 @@ class Tx(ABC):
     audit: AuditRows
     schedules: ScheduleRows
     retention: RetentionRows
+    metrics: MetricRows
+    samples: SampleRows
+    rejects: RejectRows
+    outbox: OutboxRows
 
     @abstractmethod
     def after_commit(self, action: Callable[[], None]) -> None:

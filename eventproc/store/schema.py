@@ -13,6 +13,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Double,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
@@ -37,6 +38,10 @@ OPEN: Final = "state IN ('queued', 'retrying', 'running', 'committing')"
 
 # In a statement, this lets the partial index of runs that did not succeed be used.
 UNSUCCEEDED: Final = "state <> 'succeeded'"
+
+# Of metrics that are monitored in any way and have rows to be scored; of samples that are worth to be found by time.
+BEHIND: Final = "status > 0 AND scored_rowid < last_rowid"
+UNUSUAL: Final = "anomaly_score >= 0.9"
 
 metadata = MetaData(
     naming_convention={
@@ -389,5 +394,88 @@ schedules = Table(
     Column("paused", Boolean, nullable=False),
     Column("user_id", Big),
     UniqueConstraint("name"),
+    sqlite_autoincrement=True,
+)
+
+# Who a metric is. What changes with every batch of samples is in `metric_states`, so that a busy table has few indexes.
+metrics = Table(
+    "metrics",
+    metadata,
+    _serial(),
+    Column("uid", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("resource", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("tags_json", Text, nullable=False),
+    Column("unit", Text, nullable=False),
+    Column("created_us", Big, nullable=False),
+    Column("owner_id", Big),
+    UniqueConstraint("uid"),
+    UniqueConstraint("name"),
+    Index("ix_metrics_resource", "resource"),
+    sqlite_autoincrement=True,
+)
+
+# `id` is the metric's. A deleted metric has a state until all of its samples are deleted.
+metric_states = Table(
+    "metric_states",
+    metadata,
+    Column("id", Big, primary_key=True, autoincrement=False),
+    Column("status", Integer, nullable=False),
+    Column("last_rowid", Big, nullable=False),
+    Column("last_time_us", Big),
+    Column("scored_rowid", Big, nullable=False),
+    Column("rejected", Big, nullable=False),
+    _partial("ix_metric_states_behind", "status", "id", where=BEHIND),
+    _partial("ix_metric_states_deleted", "id", where="status = -1"),
+)
+
+# Rows of a metric have no gaps, and their times grow with `rowid`: a time is found by bisection, without an index.
+metric_samples = Table(
+    "metric_samples",
+    metadata,
+    Column("metric_id", Big, nullable=False),
+    Column("rowid", Big, nullable=False),
+    Column("time_us", Big, nullable=False),
+    Column("value", Double, nullable=False),
+    Column("raw_score", Double),
+    Column("anomaly_score", Double),
+    Column("display_value", Double),
+    Column("predictions_json", Text),
+    PrimaryKeyConstraint("metric_id", "rowid"),
+    _partial("ix_metric_samples_unusual", "time_us", where=UNUSUAL),
+    sqlite_with_rowid=False,
+)
+
+metric_rejects = Table(
+    "metric_rejects",
+    metadata,
+    Column("reason", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("metric", Text, nullable=False),
+    Column("rejected", Big, nullable=False),
+    Column("first_us", Big, nullable=False),
+    Column("last_us", Big, nullable=False, index=True),
+    Column("examples_json", Text, nullable=False),
+    PrimaryKeyConstraint("reason", "source", "metric"),
+)
+
+# A leased message is a pending one whose `due_us` lies at the end of the lease; a delivered one is deleted.
+outbox = Table(
+    "outbox",
+    metadata,
+    _serial(),
+    Column("kind", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("headers_json", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due_us", Big, nullable=False),
+    Column("created_us", Big, nullable=False),
+    Column("error", Text),
+    Column("token", Integer, nullable=False),
+    _partial("ix_outbox_due_us", "due_us", "id", where="state = 'pending'"),
+    _partial("ix_outbox_failed", "created_us", where="state = 'failed'"),
     sqlite_autoincrement=True,
 )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, Table, bindparam, event, insert, text, update
 from sqlalchemy.engine import ExceptionContext
 
@@ -78,6 +79,11 @@ class SqliteBulk(Bulk):
     def _build(spec: BulkUpdate) -> Any:
         values = spec.values(lambda name: bindparam(f"_{name}", type_=spec.params[name]))
         return update(spec.table).where(spec.table.c.id == bindparam("_id")).values(values)
+
+    def load(self, conn: Connection, table: Table, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Insert rows that are given as columns."""
+        statement = f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608 - our own names
+        conn.exec_driver_sql(statement, list(zip(*[column.tolist() for column in columns.values()], strict=True)))
 
     def serials(self, conn: Connection, table: Table, wanted: int) -> Sequence[int]:
         """Continue behind the highest number ever used; the insert that follows moves the counter."""

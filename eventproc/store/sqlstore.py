@@ -18,9 +18,13 @@ from eventproc.store.events import SqlEvents
 from eventproc.store.files import SqlFiles
 from eventproc.store.handlers import SqlHandlers
 from eventproc.store.hooks import SqlHooks
+from eventproc.store.metrics import SqlMetrics
 from eventproc.store.notices import SqlNotices
+from eventproc.store.outbox import SqlOutbox
+from eventproc.store.rejects import SqlRejects
 from eventproc.store.retention import SqlRetention
 from eventproc.store.runs import SqlRuns
+from eventproc.store.samples import SqlSamples
 from eventproc.store.schedules import SqlSchedules
 from eventproc.store.schema import REVISION, meta
 from eventproc.store.secrets import SqlSecrets
@@ -51,6 +55,10 @@ class SqlTx(Tx):
         self.audit = SqlAudit(work)
         self.schedules = SqlSchedules(work)
         self.retention = SqlRetention(work)
+        self.metrics = SqlMetrics(work)
+        self.samples = SqlSamples(work)
+        self.rejects = SqlRejects(work)
+        self.outbox = SqlOutbox(work)
 
     def after_commit(self, action: Callable[[], None]) -> None:
         """Call `action` once the transaction is committed; never after a rollback."""

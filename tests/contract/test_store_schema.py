@@ -92,7 +92,7 @@ def _row(table: sa.Table, number: int) -> dict[str, object]:
     for column in table.columns:
         if isinstance(column.type, sa.Boolean):
             row[column.name] = number == 1
-        elif isinstance(column.type, sa.Integer):
+        elif isinstance(column.type, sa.Integer | sa.Float):
             row[column.name] = number
         elif isinstance(column.type, sa.LargeBinary):
             row[column.name] = b"bytes"

@@ -1,0 +1,48 @@
+"""The outbox: messages to other systems, written in the transaction that they tell of, sent later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class OutgoingState(StrEnum):
+    PENDING = "pending"
+    FAILED = "failed"  # gave up, or refused for good; one that is delivered is deleted
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewOutgoing:
+    """
+    A message to be sent.
+
+    kind "amqp": `target` is `EXCHANGE/ROUTING-KEY` (both may be empty; what comes before the first slash is the
+    exchange), `headers` are its properties: `content_type`, `content_encoding`, `type`, `message_id`, `expiration`,
+    `app_id`, and as headers of the message all whose names start with `header.`. `declare` = `fanout`, `direct` or
+    `topic` declares the exchange (durable) before the first message; without it the exchange must exist.
+    kind "http": `target` is a URL, `headers` are its headers, POST unless `method` says otherwise.
+    """
+
+    kind: str
+    target: str
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+    due_us: int | None = None  # None: at once
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outgoing:
+    """A message that waits, or one that was given up."""
+
+    id: int
+    kind: str
+    target: str
+    headers: Mapping[str, str]
+    body: bytes
+    state: OutgoingState
+    attempts: int
+    due_us: int
+    created_us: int
+    error: str | None
+    token: int
