@@ -31,7 +31,16 @@ from eventproc.abc.rows import (
 )
 from eventproc.abc.sandbox import Call, Child, Outcome, Program, RunSession, Sandbox, SandboxReport, Services
 from eventproc.abc.store import Store, Tx
-from eventproc.abc.streams import Checks, Compile, Matcher
+from eventproc.abc.streams import (
+    Check,
+    Checks,
+    Compile,
+    Handover,
+    Joinable,
+    Matcher,
+    StreamRows,
+    TriggerRows,
+)
 
 __all__ = [
     "AuditRows",
@@ -40,6 +49,7 @@ __all__ = [
     "Bus",
     "Call",
     "Carrier",
+    "Check",
     "Checks",
     "Child",
     "Clock",
@@ -48,7 +58,9 @@ __all__ = [
     "EventRows",
     "FileRows",
     "HandlerRows",
+    "Handover",
     "HookRows",
+    "Joinable",
     "Listener",
     "Mailer",
     "Matcher",
@@ -72,6 +84,8 @@ __all__ = [
     "SeriesRows",
     "Services",
     "Store",
+    "StreamRows",
+    "TriggerRows",
     "Tx",
     "UserRows",
 ]

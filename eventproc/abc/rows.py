@@ -332,6 +332,7 @@ class RetentionPolicy:
     notices_s: int | None
     audit_s: int | None
     dedup_s: int  # ids of pruned events are remembered for so long after acceptance
+    streams_s: int | None = 7 * 86_400  # completed ones; all others stay until somebody deletes them
 
 
 class RetentionRows(Protocol):
@@ -339,7 +340,8 @@ class RetentionRows(Protocol):
         """
         Delete at most `limit` rows of each kind that are past their time; return how many of each.
 
-        Events with runs or notices that are not final stay; failed runs stay for `failed_runs_s`.
+        Events with runs or notices that are not final stay; failed runs stay for `failed_runs_s`. Events in streams
+        that are not completed stay whatever the hook says; those in completed ones leave them.
         """
 
     def expired_files(self, *, now_us: int, policy: RetentionPolicy, limit: int) -> list[str]:

@@ -23,6 +23,7 @@ from eventproc.abc.rows import (
     SeriesRows,
     UserRows,
 )
+from eventproc.abc.streams import StreamRows, TriggerRows
 
 
 class Tx(ABC):
@@ -44,6 +45,8 @@ class Tx(ABC):
     samples: SampleRows
     rejects: RejectRows
     outbox: OutboxRows
+    triggers: TriggerRows
+    streams: StreamRows
 
     @abstractmethod
     def after_commit(self, action: Callable[[], None]) -> None:

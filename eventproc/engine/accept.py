@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from eventproc.abc import Bus, Tx
 from eventproc.codec.events import content_digest, payload_json
+from eventproc.engine.joining import Item, join
 from eventproc.errors import EventConflict, EventprocError, InvalidInput
 from eventproc.model import MAX_HOPS, MAX_PAYLOAD_BYTES, Accepted, Event, HandlerRecord, NewEvent, NewRun
 from eventproc.registry.catalogue import Catalogue
@@ -77,17 +79,19 @@ def accept_events(
     events: Sequence[NewEvent],
     *,
     user_id: int | None,
-    now_us: int,
+    now_us: int | Sequence[int],
     source: str = "api",
     max_payload_bytes: int = MAX_PAYLOAD_BYTES,
     bus: Bus | None = None,
 ) -> list[Result]:
     """
-    Accept events and queue the runs they cause; return, in order, what became of each.
+    Accept events, queue the runs they cause and let them join streams; return, in order, what became of each.
 
     Each event is refused by itself: its place then holds the error. An id known with the same content is a
-    duplicate and changes nothing; with other content it is an EventConflict. `bus` is woken after the commit.
+    duplicate and changes nothing; with other content it is an EventConflict. `now_us` may give each event a present
+    time of its own. `bus` is woken after the commit.
     """
+    times = [now_us] * len(events) if isinstance(now_us, int) else now_us
     results: list[Result | None] = [None] * len(events)
     prepared: list[tuple[int, Event]] = []
     for index, new in enumerate(events):
@@ -96,7 +100,7 @@ def accept_events(
                 catalogue,
                 new,
                 user_id=user_id,
-                now_us=now_us,
+                now_us=times[index],
                 source=source,
                 max_payload_bytes=max_payload_bytes,
             )
@@ -105,15 +109,19 @@ def accept_events(
         else:
             prepared.append((index, ready))
     runs: list[tuple[int, NewRun]] = []
+    fresh: list[tuple[Event, Mapping[str, Any]]] = []
     stored = tx.events.add([event for _, event in prepared]) if prepared else []
     for (index, asked), (event, is_new) in zip(prepared, stored, strict=True):
         results[index] = _result(asked, event, is_new=is_new)
         if is_new:
             payload = events[index].payload
+            fresh.append((event, payload))
             handlers = catalogue.match(event, payload)
-            runs.extend((event.seq, new_run(handler, event, payload, now_us=now_us)) for handler in handlers)
+            runs.extend((event.seq, new_run(handler, event, payload, now_us=times[index])) for handler in handlers)
     if runs:
-        _queue(tx, runs, results, now_us=now_us, bus=bus)
+        _queue(tx, runs, results, now_us=max(times), bus=bus)
+    if fresh and catalogue.triggers:
+        _join(tx, catalogue, fresh, results, bus=bus)
     return [result for result in results if result is not None]
 
 
@@ -125,9 +133,23 @@ def _queue(
         queued.setdefault(seq, []).append(run_id)
     for index, result in enumerate(results):
         if isinstance(result, Accepted) and not result.duplicate and result.seq in queued:
-            results[index] = Accepted(id=result.id, seq=result.seq, duplicate=False, runs=tuple(queued[result.seq]))
+            results[index] = replace(result, runs=tuple(queued[result.seq]))
     if bus is not None:
         tx.after_commit(lambda: bus.wake("runs"))
+
+
+def _join(
+    tx: Tx, catalogue: Catalogue, fresh: Sequence[Item], results: list[Result | None], *, bus: Bus | None
+) -> None:
+    joined = join(tx, catalogue.triggers, fresh)
+    for index, result in enumerate(results):
+        if isinstance(result, Accepted) and not result.duplicate and result.seq in joined.streams:
+            results[index] = replace(result, streams=tuple(joined.streams[result.seq]), due_us=joined.next_us)
+    tally = catalogue.tally
+    if tally is not None and joined.counting.counts:
+        tx.after_commit(lambda: tally.add(joined.counting.counts))
+    if bus is not None and joined.next_us is not None:
+        tx.after_commit(lambda: bus.wake("streams"))
 
 
 def _result(asked: Event, stored: Event, *, is_new: bool) -> Result:

@@ -80,12 +80,18 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Accepted:
-    """What became of one reported event: `duplicate` says that it had been accepted before."""
+    """
+    What became of one reported event: `duplicate` says that it had been accepted before.
+
+    `streams` are those that it joined; `due_us` is when the first of all streams that the call changed is due.
+    """
 
     id: str
     seq: int
     duplicate: bool
     runs: tuple[int, ...] = ()
+    streams: tuple[int, ...] = ()
+    due_us: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

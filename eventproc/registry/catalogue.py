@@ -8,13 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eventproc.abc import Store, Tx
+from eventproc.abc import Compile, Store, Tx
 from eventproc.errors import UnknownHook
 from eventproc.model import Event, HandlerRecord, HookSpec
 from eventproc.registry import globs
 from eventproc.registry.checks import check_hook_name
 from eventproc.registry.filters import FilterError, compile_filter
 from eventproc.registry.schemas import PayloadSchema
+from eventproc.registry.tally import Tally
+from eventproc.registry.triggerset import TriggerSet
 
 _MAX_CACHED_HOOKS = 10_000  # names that events came with; hooks under globs may be invented without end
 
@@ -38,8 +40,18 @@ class _Candidate:
 class Catalogue:
     """An immutable snapshot; its caches fill up as it is used and are safe to share between threads."""
 
-    def __init__(self, *, revision: int, hooks: Sequence[HookSpec], handlers: Sequence[HandlerRecord]) -> None:
+    def __init__(
+        self,
+        *,
+        revision: int,
+        hooks: Sequence[HookSpec],
+        handlers: Sequence[HandlerRecord],
+        triggers: TriggerSet | None = None,
+        tally: Tally | None = None,
+    ) -> None:
         self.revision = revision
+        self.triggers = triggers or TriggerSet(())
+        self.tally = tally
         self.hooks: Mapping[str, HookSpec] = {spec.name: spec for spec in hooks}
         self.handlers: tuple[HandlerRecord, ...] = tuple(handlers)
         self._by_hook: dict[str, HookSpec] = {}
@@ -199,8 +211,10 @@ class CatalogueCache:
     Ask for it before changing hooks or handlers in the same transaction: what is read is shared with others.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, compile_trigger: Compile | None = None) -> None:
         self._store = store
+        self._compile = compile_trigger
+        self.tally = Tally(store)
         self._lock = threading.Lock()
         self._catalogue: Catalogue | None = None
 
@@ -209,7 +223,13 @@ class CatalogueCache:
         revision = tx.handlers.revision()
         catalogue = self._catalogue
         if catalogue is None or catalogue.revision != revision:
-            catalogue = Catalogue(revision=revision, hooks=tx.hooks.all(), handlers=tx.handlers.live())
+            catalogue = Catalogue(
+                revision=revision,
+                hooks=tx.hooks.all(),
+                handlers=tx.handlers.live(),
+                triggers=TriggerSet(tx.triggers.live(), self._compile),
+                tally=self.tally,
+            )
             with self._lock:
                 self._catalogue = catalogue
         return catalogue

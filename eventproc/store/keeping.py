@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, select
 
 from eventproc.abc import RetentionPolicy
-from eventproc.model import SECOND_US
+from eventproc.model import SECOND_US, StreamState
 from eventproc.store.schema import hooks
 
 DONE_STATES: Final = ("succeeded", "cancelled")
@@ -31,11 +31,15 @@ class Keep:
         times = [keep_s for keep_s in (self.longest_s, self.idle_s) if keep_s is not None]
         return any(accepted_us < now_us - keep_s * SECOND_US for keep_s in times)
 
-    def lets_go(self, accepted_us: int, now_us: int, runs: Sequence[Any]) -> bool:
-        """Tell whether an event with these runs may go."""
-        if not runs:
+    def lets_go(self, accepted_us: int, now_us: int, runs: Sequence[Any], *, streams: Sequence[int] = ()) -> bool:
+        """Tell whether an event with these runs, in streams of these states, may go."""
+        if any(state != StreamState.COMPLETED for state in streams):
+            return False
+        if not runs and not streams:
             return self.may_go(accepted_us, now_us)
         past = self.longest_s is not None and accepted_us < now_us - self.longest_s * SECOND_US
+        if not runs:
+            return past
         return self.own and past and all(run.state in DONE_STATES for run in runs)
 
 

@@ -3,7 +3,7 @@ Retention: what is past its time goes, a limited number of rows at a time.
 
 A run goes when it is final, past its time and has no notice to be sent; its log goes with it or before. An event goes
 when it is past its hook's time and no run of it is left. Where the hook itself says how long (`keep_s`), its done runs
-go with the event; failed ones keep it.
+go with the event; failed ones keep it. An event in a stream that is not completed stays.
 """
 
 from __future__ import annotations
@@ -17,7 +17,19 @@ from eventproc.abc import RetentionPolicy
 from eventproc.model import SECOND_US
 from eventproc.store.base import IntList, Rows, any_of
 from eventproc.store.keeping import Keep, keeps
-from eventproc.store.schema import DEAD, DONE, audit, event_tags, events, files, notices, pruned_events, runs
+from eventproc.store.schema import (
+    DEAD,
+    DONE,
+    audit,
+    event_tags,
+    events,
+    files,
+    notices,
+    pruned_events,
+    runs,
+    stream_events,
+    streams,
+)
 
 RATE_WINDOW_KEEP_US: Final = 86_400 * SECOND_US
 SEARCH_FACTOR: Final = 5  # events looked at in one call, as a multiple of those that may be deleted
@@ -96,6 +108,20 @@ _LOCK_SEQS = {
     ).bindparams(bindparam("seqs", type_=IntList()))
     for dialect in _LOCK_EVENTS
 }
+_JOINED = (
+    select(stream_events.c.event_seq, streams.c.state)
+    .join_from(stream_events, streams, streams.c.id == stream_events.c.stream_id)
+    .where(any_of(stream_events.c.event_seq, "seqs"))
+)
+_DELETE_JOINED = delete(stream_events).where(any_of(stream_events.c.event_seq, "seqs"))
+_PAST_STREAMS = text(
+    "SELECT s.id FROM streams s WHERE s.state = 6 AND s.updated_us < :before_us"
+    " AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.id = s.run_id AND r.state = 'committing')"
+    " ORDER BY s.updated_us LIMIT :wanted"
+)
+_DELETE_STREAM_EVENTS = delete(stream_events).where(any_of(stream_events.c.stream_id, "ids"))
+# Once more: somebody may have reset it meanwhile.
+_DELETE_STREAMS = delete(streams).where(any_of(streams.c.id, "ids"), text("state = 6"))
 _DELETE_TAGS = delete(event_tags).where(any_of(event_tags.c.event_seq, "seqs"))
 _DELETE_EVENTS = delete(events).where(any_of(events.c.seq, "seqs"))
 
@@ -112,6 +138,7 @@ class SqlRetention(Rows):
         gone = {
             "logs": self._delete(_DELETE_LOGS, before(policy.logs_s)),
             "runs": self._runs(DONE, before(policy.runs_s)) + self._runs(DEAD, before(policy.failed_runs_s)),
+            "streams": self._streams(before(policy.streams_s)),
             "events": self._events(policy, now_us, limit),
             "notices": self._delete(_DELETE_NOTICES, before(policy.notices_s)),
             "audit": self._delete(_DELETE_AUDIT, before(policy.audit_s)),
@@ -128,6 +155,13 @@ class SqlRetention(Rows):
             return 0
         ids = [row.id for row in self._all(_PAST_RUNS[(self.work.bulk.name, state)], params)]
         return self._changed(_DELETE_RUNS, {"ids": ids}) if ids else 0
+
+    def _streams(self, params: Mapping[str, Any] | None) -> int:
+        ids = [row.id for row in self._all(_PAST_STREAMS, params)] if params is not None else []
+        if not ids:
+            return 0
+        self._changed(_DELETE_STREAM_EVENTS, {"ids": ids})
+        return self._changed(_DELETE_STREAMS, {"ids": ids})
 
     def _events(self, policy: RetentionPolicy, now_us: int, limit: int) -> int:
         names = [row.hook for row in self._all(_HOOK_NAMES)]
@@ -167,7 +201,14 @@ class SqlRetention(Rows):
         runs_of: dict[int, list[Any]] = {}
         for row in self._all(_RUNS_OF, {"seqs": locked}):
             runs_of.setdefault(row.event_seq, []).append(row)
-        doomed = [seq for seq in locked if keep.lets_go(rows[seq].accepted_us, now_us, runs_of.get(seq, ()))]
+        joined: dict[int, list[int]] = {}
+        for row in self._all(_JOINED, {"seqs": locked}):
+            joined.setdefault(row.event_seq, []).append(row.state)
+        doomed = [
+            seq
+            for seq in locked
+            if keep.lets_go(rows[seq].accepted_us, now_us, runs_of.get(seq, ()), streams=joined.get(seq, ()))
+        ]
         run_ids = {run.id: seq for seq in doomed for run in runs_of.get(seq, ())}
         if run_ids:
             kept = {run_ids[row.run_id] for row in self._all(_NOTIFIED, {"ids": list(run_ids)})}
@@ -177,6 +218,8 @@ class SqlRetention(Rows):
             return 0
         self._remember([rows[seq] for seq in doomed], now_us - policy.dedup_s * SECOND_US)
         self._changed(_DELETE_TAGS, {"seqs": doomed})
+        if joined:
+            self._changed(_DELETE_JOINED, {"seqs": doomed})
         return self._changed(_DELETE_EVENTS, {"seqs": doomed})
 
     def _remember(self, rows: Sequence[Any], since_us: int) -> None:

@@ -29,6 +29,8 @@ from eventproc.store.schedules import SqlSchedules
 from eventproc.store.schema import REVISION, meta
 from eventproc.store.secrets import SqlSecrets
 from eventproc.store.series import SqlSeries
+from eventproc.store.streams import SqlStreams
+from eventproc.store.triggers import SqlTriggers
 from eventproc.store.users import SqlUsers
 
 _META = select(meta.c.value).where(meta.c.name == bindparam("name"))
@@ -59,6 +61,8 @@ class SqlTx(Tx):
         self.samples = SqlSamples(work)
         self.rejects = SqlRejects(work)
         self.outbox = SqlOutbox(work)
+        self.triggers = SqlTriggers(work)
+        self.streams = SqlStreams(work)
 
     def after_commit(self, action: Callable[[], None]) -> None:
         """Call `action` once the transaction is committed; never after a rollback."""

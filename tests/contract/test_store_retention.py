@@ -67,7 +67,7 @@ def test_failed_runs_keep_their_event_and_log_for_longer(world: World):
     with world.store.begin() as tx:
         tx.runs.add_logs([LogChunk(run_id=run_id, attempt=1, stream="log", at_us=world.now_us, text="x")])
     world.later(500)
-    assert prune(world) == {"logs": 0, "runs": 0, "events": 0, "notices": 0, "audit": 0}
+    assert prune(world) == {"logs": 0, "runs": 0, "streams": 0, "events": 0, "notices": 0, "audit": 0}
     with world.store.read() as tx:
         assert len(tx.runs.logs(run_id)) == 1
     world.later(501)
@@ -84,7 +84,7 @@ def test_what_is_not_final_stays(world: World):
     with world.store.begin() as tx:
         tx.notices.add([NewNotice(run_id=run_id, outcome="success", recipients=("a@x",), due_us=0)], now_us=1)
     world.later(5000)
-    assert prune(world) == {"logs": 0, "runs": 0, "events": 0, "notices": 0, "audit": 0}
+    assert prune(world) == {"logs": 0, "runs": 0, "streams": 0, "events": 0, "notices": 0, "audit": 0}
     with world.store.begin() as tx:
         [notice] = tx.notices.claim(limit=1, lease_us=1, now_us=world.now_us)
         tx.notices.sent(notice.id, notice.token, now_us=world.now_us)
