@@ -103,9 +103,9 @@ class _Batch:
         self._recount(moves)
         for move in moves:
             self._place(move)
+        tx.streams.change(list(self._changed.values()), now_us=now_us)  # first: it frees the keys of what has expired
         inserted = tx.streams.add(self._new, now_us=now_us)
         lost = {stream.key for stream in self._new if stream.key is not None and stream.key not in inserted}
-        tx.streams.change(list(self._changed.values()), now_us=now_us)
         kept = [(stream, move) for stream, move in self._members if stream.key is None or stream.key not in lost]
         tx.streams.link([(stream.id, move.event.seq) for stream, move in kept])
         self._note(kept)

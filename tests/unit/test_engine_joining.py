@@ -189,9 +189,14 @@ def test_the_longest_chain_of_causes_is_remembered() -> None:
 
 def test_what_is_rolled_back_joined_nothing() -> None:
     feed = Feed(make_trigger(debug_level=2))
-    with pytest.raises(RuntimeError), feed.store.begin() as tx:
-        accept_events(tx, feed.cache.current(tx), [feed.event("a")], user_id=None, now_us=NOW)
-        raise RuntimeError
+
+    def accept_and_fail() -> None:
+        with feed.store.begin() as tx:
+            accept_events(tx, feed.cache.current(tx), [feed.event("a")], user_id=None, now_us=NOW)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        accept_and_fail()
     assert feed.streams() == []
     feed.cache.tally.flush()
     with feed.store.read() as tx:
