@@ -9,6 +9,7 @@ Every error that eventproc raises on purpose.
     - InvalidHandler            a callable that can not be turned into a handler
       . HandlerTooLarge
       . VersionMismatch         the blob was made by a Python that no worker has
+      . RequirementsError       the packages that it needs can not be had
   + NotFound
     - UnknownHook
     - UnknownHandler
@@ -97,6 +98,12 @@ class VersionMismatch(InvalidHandler):
     """The handler was made by a Python that no worker has."""
 
     code = "version_mismatch"
+
+
+class RequirementsError(InvalidHandler):
+    """The packages that the handler needs can not be had."""
+
+    code = "requirements"
 
 
 class NotFound(EventprocError, LookupError):

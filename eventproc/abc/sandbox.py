@@ -10,6 +10,7 @@ from typing import Any
 from eventproc.model import (
     Claim,
     Effects,
+    Environment,
     Failure,
     Limits,
     LogChunk,
@@ -27,6 +28,8 @@ class Program:
     name: str  # of the handler, for messages
     source: str | None = None  # so that tracebacks show the handler's lines
     filename: str | None = None
+    environment: Environment | None = None  # the packages that it was registered with
+    interpreter: str = ""  # for a blob of unknown origin: the version to try it with; "" for our own
     isolation: str = "run"  # "cell": each call in a fork of the loaded process, one at a time; settle before the next
 
 
@@ -178,6 +181,26 @@ class Sandbox(ABC):
 
     @abstractmethod
     def report(self) -> SandboxReport: ...
+
+    @abstractmethod
+    def pythons(self, *, wait: bool = False) -> tuple[str, ...]:
+        """
+        Return the versions of Python that blobs may be made by, our own first.
+
+        The others are looked for in the background; with `wait` the answer comes when all were.
+        """
+
+    def unused(self) -> Mapping[str, str]:
+        """Return the interpreters that are there and not used, with the reason."""
+        return {}
+
+    @abstractmethod
+    def resolve(self, python: str, requirements: Sequence[str]) -> Environment:
+        """
+        Lock packages for that version of Python.
+
+        Raises RequirementsError with the installer's words, UnsupportedOption where there are no packages to be had.
+        """
 
     @abstractmethod
     def close(self) -> None: ...

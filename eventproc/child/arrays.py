@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import array
+import functools
 import struct
 import sys
 from typing import Any, List, NamedTuple, Sequence
-
-try:
-    import numpy as np
-except ImportError:
-    np = None  # type: ignore[assignment]
 
 WINDOW_FIELDS = ("time", "min", "mean", "max", "count", "stddev")
 _WINDOW_TYPES = ("q", "d", "d", "d", "q", "d")
@@ -27,8 +23,19 @@ class Windows(NamedTuple):
     stddev: Any
 
 
+@functools.lru_cache(maxsize=1)
+def _numpy() -> Any:
+    """Return numpy, None where there is none: when it is first needed, for a handler may bring its own."""
+    try:
+        import numpy as np
+    except ImportError:
+        return None
+    return np
+
+
 def column(data: bytes, code: str) -> Any:
     """Return little-endian int64 ("q") or float64 ("d") bytes as an array that can be written to."""
+    np = _numpy()
     if np is not None:
         return np.frombuffer(data, dtype="<i8" if code == "q" else "<f8").astype("i8" if code == "q" else "f8")
     numbers = array.array(code)
@@ -41,6 +48,7 @@ def column(data: bytes, code: str) -> Any:
 def windows(columns: Sequence[bytes]) -> Any:
     """Return the six columns of a windows query as one structured array (or `Windows` of columns)."""
     parts: List[Any] = [column(data, code) for data, code in zip(columns, _WINDOW_TYPES)]
+    np = _numpy()
     if np is None:
         return Windows(*parts)
     table = np.empty(
@@ -54,6 +62,7 @@ def windows(columns: Sequence[bytes]) -> Any:
 
 def encode(times: Sequence[int], values: Any) -> bytes:
     """Return n int64 times followed by n float64 values, little-endian."""
+    np = _numpy()
     if np is not None:
         stamps = np.ascontiguousarray(times, dtype="<i8").tobytes()
         return bytes(stamps + np.ascontiguousarray(values, dtype="<f8").tobytes())

@@ -21,6 +21,7 @@ from typing import Any, Dict, List, Optional
 from . import process
 from .layers import kernel
 from .layers.levels import Level
+from .packages import Packages
 from .wire import receive
 
 MESSAGE_BYTES = 4096
@@ -28,11 +29,11 @@ KILL_PAUSE_S = 0.002
 LOOK_MS = 250  # how often a directory without a cap of its own is looked at
 
 
-def main(level: Level, sock: socket.socket, request: Dict[str, Any]) -> None:
+def main(level: Level, packages: Packages, sock: socket.socket, request: Dict[str, Any]) -> None:
     """Serve the worker until it closes the socket; never returns."""
     code = 1
     try:
-        Monitor(level, sock, request).run()
+        Monitor(level, packages, sock, request).run()
         code = 0
     except BaseException as error:  # noqa: BLE001  the last words of a process that is about to end
         with contextlib.suppress(OSError):
@@ -44,8 +45,9 @@ def main(level: Level, sock: socket.socket, request: Dict[str, Any]) -> None:
 class Monitor:
     """Watches handler processes, one after another; no two ever meet, and nothing of one is there for the next."""
 
-    def __init__(self, level: Level, sock: socket.socket, request: Dict[str, Any]) -> None:
+    def __init__(self, level: Level, packages: Packages, sock: socket.socket, request: Dict[str, Any]) -> None:
         self._level = level
+        self._packages = packages
         self._sock = sock
         self._number: int = request["number"]
         self._base: str = request["scratch"]
@@ -91,7 +93,7 @@ class Monitor:
 
     def _child(self, me: int) -> None:
         try:
-            process.main(self._level, self._sock, self._fds, self._request, me)
+            process.main(self._level, self._packages, self._sock, self._fds, self._request, me)
         except BaseException as error:  # noqa: BLE001  nothing may unwind into the monitor's own code
             self._tell({"error": f"setting up the process: {type(error).__name__}: {error}"})
         finally:

@@ -18,13 +18,16 @@ from typing import Any, Dict, Iterable, List
 from .channel import Channel
 from .layers import kernel
 from .layers.levels import Level
+from .packages import Packages
 from .runner import Runner
 
 CHANNEL_FD = 3
 CPU_HARD_FACTOR = 1000  # the hard limit counts over all calls of a child; the worker watches each call
 
 
-def main(level: Level, monitor: socket.socket, fds: List[int], request: Dict[str, Any], parent: int) -> None:
+def main(  # noqa: PLR0917  private
+    level: Level, packages: Packages, monitor: socket.socket, fds: List[int], request: Dict[str, Any], parent: int
+) -> None:
     """Contain this process, then serve the worker; never returns. `fds`: channel, stdout, stderr."""
     os.setsid()
     kernel.die_with_parent()
@@ -35,6 +38,7 @@ def main(level: Level, monitor: socket.socket, fds: List[int], request: Dict[str
     _own_state()
     _own_limits(request["limits"], count_processes=level.counts_processes())
     layers = level.in_handler(request["number"], request["scratch"], cell=request["cell"])
+    packages.enter()
     monitor.send(json.dumps({"pid": os.getpid(), "layers": layers}).encode())  # the kernel adds who we really are
     monitor.close()
     _take_fds(fds)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import json
 import os
 import select
@@ -22,46 +21,35 @@ from typing import Any, Dict, List, Set
 from . import monitor
 from .layers import kernel
 from .layers.levels import Level, LevelError
+from .packages import Packages
 from .wire import receive
 from .world import parent_module
 
 REAP_MS = 1000
-PREIMPORT = (  # what handlers commonly use: an import in the child costs more than all else
-    "asyncio", "base64", "collections", "concurrent.futures", "contextlib", "csv", "dataclasses", "datetime", "decimal",
-    "enum", "fractions", "functools", "hashlib", "hmac", "inspect", "io", "itertools", "json", "logging", "math",
-    "operator", "pathlib", "pickle", "queue", "random", "re", "shutil", "statistics", "string", "struct", "subprocess",
-    "tempfile", "textwrap", "threading", "time", "traceback", "typing", "urllib.parse", "urllib.request", "uuid",
-    "warnings", "zipfile", "zlib", "dill", "numpy", "numpy.fft", "numpy.linalg", "numpy.random",
-)  # fmt: skip
 
 
 def serve(control_fd: int, config: Dict[str, Any]) -> None:
     """Serve the worker at the other end of `control_fd` until it goes away."""
     control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, control_fd)
-    sys.path += [path for path in config["packages"] if path not in sys.path]
+    packages = Packages(config)
     level = Level(config)
     try:
         level.enter()
     except (OSError, LevelError) as error:
         control.send(json.dumps({"refused": str(error)}).encode())
         return
-    missing = _prepare()
+    missing = _prepare(packages)
     gc.collect()
     gc.freeze()
     gc.disable()
     control.send(json.dumps({"ready": os.getpid(), "missing": missing}).encode())
-    Zygote(control, level).run()
+    Zygote(control, level, packages).run()
 
 
-def _prepare() -> List[str]:
+def _prepare(packages: Packages) -> List[str]:
     """Import and set up what every child shall find done; return the names of modules that are not installed."""
-    missing = []
     tempfile.tempdir = "/tmp"  # noqa: S108  dill asks for one when imported; children have their own
-    for name in PREIMPORT:
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            missing.append(name)
+    missing = packages.preimport()
     parent_module()
     kernel.few_arenas()
     kernel.adopt_orphans()
@@ -73,9 +61,10 @@ def _prepare() -> List[str]:
 class Zygote:
     """Forks monitors, and buries what dead ones leave."""
 
-    def __init__(self, control: socket.socket, level: Level) -> None:
+    def __init__(self, control: socket.socket, level: Level, packages: Packages) -> None:
         self._control = control
         self._level = level
+        self._packages = packages
         self._monitors: Dict[int, str] = {}  # process id → its private directory
         self._cleaners: Set[int] = set()
         self._count = 0
@@ -98,7 +87,7 @@ class Zygote:
         request["scratch"] = f"{request['scratch']}/eventproc-run-{os.getpid()}-{self._count}"
         pid = self._fork(sock)
         if pid == 0:
-            monitor.main(self._level, sock, request)
+            monitor.main(self._level, self._packages, sock, request)
         if pid > 0:
             self._monitors[pid] = request["scratch"]
         sock.close()

@@ -1,5 +1,6 @@
 """Frozen values and states; everything that crosses a boundary inside the platform."""
 
+from eventproc.model.environments import Environment, WorkerState
 from eventproc.model.events import (
     MAX_HOPS,
     MAX_ID_LENGTH,
@@ -104,6 +105,7 @@ __all__ = [
     "Concurrency",
     "Distinguishing",
     "Effects",
+    "Environment",
     "Event",
     "Failure",
     "FileEffect",
@@ -158,6 +160,7 @@ __all__ = [
     "TriggerDefinition",
     "TriggerRecord",
     "User",
+    "WorkerState",
     "from_datetime",
     "isoformat",
     "to_datetime",

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from eventproc.abc import Call, Child, Outcome, Program, RunSession, Sandbox, SandboxReport
-from eventproc.errors import ConfigError
-from eventproc.model import Failure, Limits
+from eventproc.errors import ConfigError, UnsupportedOption
+from eventproc.model import Environment, Failure, Limits
 from eventproc.sandbox.child import ConnectedChild
-from eventproc.sandbox.launcher import Launcher
+from eventproc.sandbox.interpreters import RUNNING
+from eventproc.sandbox.launcher import Launcher, Modules
 from eventproc.sandbox.layers import SAFE_LEVELS, UNSAFE_LEVELS, missing_layers
-
-RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
+from eventproc.sandbox.provider import Provider
+from eventproc.sandbox.zygotes import Key, Zygotes
 
 
 class Unloadable(Child):
@@ -85,11 +88,12 @@ def wrong_python(program: Program, served: Sequence[str]) -> Failure | None:
 
 class ForkServerSandbox(Sandbox):
     """
-    Children are forked from one zygote and confined by the kernel as far as that is to be had.
+    Children are forked from zygotes and confined by the kernel as far as that is to be had.
 
     The strongest level that can be put up is taken. `levels` are those to try; levels without Landlock (C) or
     without anything ("none") are tried with `allow_unsafe` only. `scratch` is where private directories are made,
-    `spares` how many children are started ahead of their need.
+    `spares` how many children are started ahead of their need. Blobs of other versions of Python, and those with
+    requirements, need a `provider` of interpreters and packages.
     """
 
     def __init__(
@@ -101,6 +105,7 @@ class ForkServerSandbox(Sandbox):
         allow_unsafe: bool = False,
         spares: int = 1,
         environ: Mapping[str, str] | None = None,
+        provider: Provider | None = None,
     ) -> None:
         unsafe = sorted(set(levels) - set(SAFE_LEVELS))
         if unsafe and not allow_unsafe:
@@ -109,40 +114,94 @@ class ForkServerSandbox(Sandbox):
             )
         if allow_unsafe and not unsafe:
             levels = [*levels, *UNSAFE_LEVELS]
-        self._launcher = Launcher(python, scratch, levels, spares)
-        self._launcher.environ.update(environ or {})
+        self._levels = tuple(levels)
+        self._environ = dict(environ or {})
+        self._launcher = self._make_launcher(python, scratch, spares, None)
         self._layers: tuple[str, ...] | None = None
+        self._provider = provider
+        self._zygotes = Zygotes(self._make_zygote)
+
+    def _make_launcher(self, python: str, scratch: Path | None, spares: int, modules: Modules | None) -> Launcher:
+        launcher = Launcher(python, scratch, self._levels, spares, modules)
+        launcher.environ.update(self._environ)
+        return launcher
+
+    # ------------------------------------------------------------------------------------------- children
 
     def spawn(self, program: Program, limits: Limits) -> Child:
-        refusal = wrong_python(program, (RUNNING,))
+        refusal = wrong_python(program, self._served(program))
         if refusal is not None:
             return Unloadable(refusal)
-        if program.isolation == "cell":
-            return self._cell(program, limits)
-        return self._start(program, limits)
+        with self._using(program) as launcher:
+            if program.isolation == "cell":
+                return self._cell(launcher, program, limits)
+            return self._start(launcher, program, limits)
 
-    def _cell(self, program: Program, limits: Limits) -> Child:
+    def _served(self, program: Program) -> tuple[str, ...]:
+        if program.python in {"", RUNNING}:  # nobody need look for others
+            return (RUNNING,)
+        return self.pythons(wait=True)
+
+    @contextlib.contextmanager
+    def _using(self, program: Program) -> Iterator[Launcher]:
+        """Give the launcher that the program needs."""
+        python = program.python or program.interpreter or RUNNING
+        if program.environment is None and python == RUNNING:
+            yield self._launcher
+            return
+        self._needed().remember(program.environment)
+        with self._zygotes.using((python, program.environment.digest if program.environment else "")) as launcher:
+            yield launcher
+
+    def _make_zygote(self, key: Key) -> tuple[Launcher, Callable[[], None]]:
+        """Install what is missing, and make the launcher. Raises RequirementsError or SandboxError."""
+        python, digest = key
+        path, modules, let_go = self._needed().modules(python, digest)
+        try:
+            return self._make_launcher(path, None, 1, modules), let_go
+        except BaseException:
+            let_go()
+            raise
+
+    def _needed(self) -> Provider:
+        if self._provider is None:
+            raise UnsupportedOption("this sandbox has no other Pythons and no packages than its own")
+        return self._provider
+
+    def _cell(self, launcher: Launcher, program: Program, limits: Limits) -> Child:
         """Start a cell; where processes have no namespace of their own, a fresh child for each call does instead."""
-        self._launcher.start()
-        if self._launcher.level != "A":
-            return ChildPerCall(lambda: self._start(program, limits))
-        return ConnectedChild(self._launcher.launch(limits, cell=True), program, limits, cell=True)
+        launcher.start()
+        if launcher.level != "A":
+            return ChildPerCall(lambda: self.spawn(replace(program, isolation="run"), limits))
+        return ConnectedChild(launcher.launch(limits, cell=True), program, limits, cell=True)
 
-    def _start(self, program: Program, limits: Limits) -> ConnectedChild:
-        link = self._launcher.launch(limits)
-        if self._layers is None:
+    def _start(self, launcher: Launcher, program: Program, limits: Limits) -> ConnectedChild:
+        link = launcher.launch(limits)
+        if self._layers is None and launcher is self._launcher:
             self._layers = link.layers
         return ConnectedChild(link, program, limits)
 
     def check(self, program: Program, limits: Limits) -> Failure | None:
-        refusal = wrong_python(program, (RUNNING,))
+        refusal = wrong_python(program, self._served(program))
         if refusal is not None:
             return refusal
-        child = self._start(program, limits)
+        with self._using(program) as launcher:
+            child = self._start(launcher, program, limits)
         try:
             return child.wait_loaded()
         finally:
             child.close()
+
+    # ------------------------------------------------------------------------------------------- about it
+
+    def pythons(self, *, wait: bool = False) -> tuple[str, ...]:
+        return self._provider.pythons(wait=wait) if self._provider else (RUNNING,)
+
+    def unused(self) -> Mapping[str, str]:
+        return self._provider.unused() if self._provider else {}
+
+    def resolve(self, python: str, requirements: Sequence[str]) -> Environment:
+        return self._needed().resolve(python, requirements)
 
     def report(self) -> SandboxReport:
         """Say what stands around handlers; found by starting one."""
@@ -154,7 +213,7 @@ class ForkServerSandbox(Sandbox):
             level=self._launcher.level or "none",
             layers=self._layers,
             missing=missing_layers(self._layers, self._launcher.refused),
-            pythons=(RUNNING,),
+            pythons=self.pythons(),
         )
 
     def zygote_pid(self) -> int:
@@ -162,4 +221,7 @@ class ForkServerSandbox(Sandbox):
         return self._launcher.start()
 
     def close(self) -> None:
+        if self._provider is not None:
+            self._provider.stop()
+        self._zygotes.close()
         self._launcher.close()

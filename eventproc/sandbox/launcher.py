@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -50,10 +51,23 @@ def package_paths() -> list[str]:
     return [path for path in sys.path if Path(path).name in {"site-packages", "dist-packages"} and Path(path).is_dir()]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Modules:
+    """Where a zygote and its children find modules beyond the interpreter's own."""
+
+    packages: Sequence[str] = field(default_factory=package_paths)  # the platform's: the zygote imports from there
+    environment: str | None = None  # the handler's, of which the zygote imports nothing
+    left_out: tuple[str, ...] = ()  # that the environment has, so that the zygote must not import another one
+
+
 class Launcher:
     """Starts children of one interpreter through its zygote."""
 
-    def __init__(self, python: str, scratch: Path | None, levels: Sequence[str], spares: int) -> None:
+    def __init__(
+        self, python: str, scratch: Path | None, levels: Sequence[str], spares: int, modules: Modules | None = None
+    ) -> None:
+        self._modules = modules or Modules()
+        self._links = 0  # to children, waiting ones too
         self._spares = spares
         self._waiting: list[tuple[Limits, ProcessLink]] = []  # children started ahead of need
         self._monitors: list[MonitorHandle] = []  # that end their last child
@@ -111,6 +125,8 @@ class Launcher:
         err, their_err = os.pipe()
         theirs = [their_channel.detach(), their_out, their_err]
         link = ProcessLink(channel, monitor, {"stdout": out, "stderr": err}, self._release)
+        with self._lock:
+            self._links += 1
         try:
             monitor.start(limits, theirs, cell=cell)
         except OSError:
@@ -150,6 +166,7 @@ class Launcher:
     def _release(self, monitor: MonitorHandle, ended: bool | None) -> None:  # noqa: FBT001  a callback
         """Take back a monitor: `ended` says whether its child has ended, None that the monitor is of no use."""
         with self._lock:
+            self._links -= 1
             if ended is None or self._closed or len(self._monitors) + len(self._ready) >= MAX_IDLE_MONITORS:
                 monitor.close()
             else:
@@ -189,6 +206,12 @@ class Launcher:
                     self._waiting.append((limits, link))
                     return
             link.close()
+
+    @property
+    def busy(self) -> bool:
+        """Whether it has children beyond those that wait to be needed."""
+        with self._lock:
+            return self._links > len(self._waiting)
 
     def close(self) -> None:
         """End the zygote; children that still run are ended by their own monitors."""
@@ -239,7 +262,14 @@ class Launcher:
     def _try(self, level: str) -> str | None:
         """Start a zygote at that level; return why not when that can not be had."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        config = {"level": level, "mountpoint": str(self._directory("root")), "packages": package_paths()}
+        config = {
+            "level": level,
+            "mountpoint": str(self._directory("root")),
+            "packages": list(self._modules.packages),
+            "environment": self._modules.environment,
+            "paths": [self._modules.environment] if self._modules.environment else [],
+            "left_out": self._modules.left_out,
+        }
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603  our own file, by our own or a configured interpreter
                 [self._python, "-I", "-X", "utf8", str(ZYGOTE), str(theirs.fileno()), json.dumps(config)],

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import select
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+
+from packaging.requirements import Requirement
 
 from eventproc.abc import Child, Program, Sandbox, SandboxReport
 from eventproc.child.channel import Channel
 from eventproc.child.runner import Runner
-from eventproc.model import Failure, Limits
+from eventproc.errors import RequirementsError
+from eventproc.model import Environment, Failure, Limits
 from eventproc.sandbox.child import ConnectedChild
 from eventproc.sandbox.endings import Ending
-from eventproc.sandbox.forkserver import RUNNING, ChildPerCall, Unloadable, wrong_python
+from eventproc.sandbox.forkserver import ChildPerCall, Unloadable, wrong_python
+from eventproc.sandbox.interpreters import RUNNING
 from eventproc.sandbox.link import Link
 
 PARTING_S = 2.0  # for a handler that still runs when nobody waits for it any more
@@ -99,5 +104,33 @@ class InProcessSandbox(Sandbox):
             pythons=(RUNNING,),
         )
 
+    def pythons(self, *, wait: bool = False) -> tuple[str, ...]:
+        del wait
+        return (RUNNING,)
+
+    def resolve(self, python: str, requirements: Sequence[str]) -> Environment:
+        """See that this very interpreter has what is required; nothing is installed."""
+        del python
+        missing = [text for text in map(_missing, requirements) if text]
+        if missing:
+            raise RequirementsError(
+                f"handlers run inside this process here, with its packages, and {'; '.join(missing)}; install what is "
+                "missing, or give a sandbox that has environments of its own"
+            )
+        return Environment.of(RUNNING, tuple(requirements), "")
+
     def close(self) -> None:
         """Nothing is kept open between children."""
+
+
+def _missing(line: str) -> str | None:
+    wanted = Requirement(line)
+    if wanted.marker is not None and not wanted.marker.evaluate():
+        return None
+    try:
+        version = importlib.metadata.version(wanted.name)
+    except importlib.metadata.PackageNotFoundError:
+        return f"{wanted.name} is not installed"
+    if not wanted.specifier.contains(version, prereleases=True):
+        return f"{wanted.name} is {version}, not {wanted.specifier}"
+    return None

@@ -62,7 +62,7 @@ class Level:
             self._enter_namespaces()
             root.build(self._mountpoint, self._extra)
             self._pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        self._interpreter = root.interpreter_paths()
+        self._interpreter = [*root.interpreter_paths(), *self._extra]
         if self._is_root:
             self._first_uid = identity.usable_uid()
             if self._has_landlock():
@@ -163,7 +163,7 @@ class Level:
     def _rules(self, scratch: str) -> int:
         if self._ruleset >= 0:
             return self._ruleset
-        readable = [*root.SYSTEM, *root.CONFIGURATION, *self._interpreter, *VISIBLE_PROC, *self._extra]
+        readable = [*root.SYSTEM, *root.CONFIGURATION, *self._interpreter, *VISIBLE_PROC]
         return landlock.prepare(readable, [scratch], root.DEVICES, self._landlock)
 
     def _filter(self, pid: int) -> bytes:
