@@ -270,7 +270,7 @@ def load_triggers(
     warnings: list[str] = []
     root = Place(document=document, lenient=lenient, warnings=warnings)
     triggers: list[CompiledTrigger] = []
-    for index, entry in enumerate(root.items(document.value or [], "triggers")):
+    for index, entry in enumerate(root.items([] if document.value is None else document.value, "triggers")):
         here = root.at(index)
         name = entry.get("name") if isinstance(entry, Mapping) else None
         here = here.called(f"trigger {name!r}" if isinstance(name, str) else f"trigger {index + 1}")
