@@ -94,14 +94,13 @@ def score(  # one argument for each option
     threshold: float | None,
     **options: Any,
 ) -> int:
-    r"""
+    """
     Score the series in FILE, a CSV with times and values (`-`: stdin; .gz is unpacked).
 
     Each row is scored before it is learnt, as a live sample would be; labels are never shown to the detector. Columns,
     date format and delimiter are found by looking at all rows. Rows without a value are left out and counted; rows that
     can not be read are reported one by one.
 
-    \b
     Example: eventproc score cpu.csv --out scores.csv --plot cpu.png
     """
     from eventproc.htm.records import zone_named

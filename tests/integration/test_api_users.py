@@ -204,7 +204,7 @@ def test_each_role_may_do_exactly_what_it_should(api, registration):
 
 
 def test_every_route_is_in_the_matrix(api):
-    described = httpx.get(f"{api.url}/openapi.json").json()["paths"]
+    described = httpx.get(f"{api.url}/openapi.json", timeout=60).json()["paths"]
     stated = {(method, path.partition("?")[0].strip("/").split("/")[0]) for method, path, _, _ in ROUTES}
     stated |= {("POST", "handlers"), ("GET", "health"), ("GET", "users"), ("POST", "users"), ("DELETE", "keys")}
     routes = {
