@@ -27,7 +27,7 @@ def _below(rng: NDArray[Any], n: int) -> int:
     return (_mixed(z) >> 33) % int(n)
 
 
-@jit(instead=_below)
+@jit(instead=_below, bare=True)
 def below(rng: NDArray[Any], n: int) -> Any:
     """Draw a number from 0 to n - 1."""
     rng[0] += _GOLDEN

@@ -42,13 +42,18 @@ def stamp() -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:7], "little") | 1
 
 
-def jit(*, instead: Callable[..., Any] | None = None) -> Callable[[F], F]:
-    """Compile a kernel that kernels call; without numba run `instead` or the plain function."""
+def jit(*, instead: Callable[..., Any] | None = None, bare: bool = False) -> Callable[[F], F]:
+    """
+    Compile a kernel that kernels call; without numba run `instead` or the plain function.
+
+    A `bare` kernel makes no arrays and counts no references to those it is given: counting a memory's seventeen arrays
+    at each call costs more than a small kernel's work. Its callers hold them.
+    """
 
     def decorate(function: F) -> F:
         if not COMPILED:
             return cast("F", instead or function)
-        return cast("F", _njit(**_OPTIONS)(function))
+        return cast("F", _njit(_nrt=not bare, **_OPTIONS)(function))
 
     return decorate
 

@@ -2,7 +2,8 @@
 The temporal memory: cells in columns, segments on cells, synapses on segments.
 
 Semantics of Hawkins & Ahmad 2016 and the BAMI chapter on temporal memory. Segments are rows of fixed width; their
-number is bounded and the one not used for longest gives way. Permanences are thousandths.
+number is bounded and the one not used for longest gives way. Permanences are thousandths. Nothing depends on the order
+of a segment's synapses: they are saved in the order of their cells, where equal sets look alike and compress well.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def _depolarise(m: Memory, rules: Array) -> None:
     m.tally[MATCHING] = found.size
 
 
-@jit(instead=_depolarise)
+@jit(instead=_depolarise, bare=True)
 def depolarise(m: Memory, rules: Array) -> None:
     """Count each segment's active synapses: those that match and those that predict."""
     found = 0
@@ -84,7 +85,7 @@ def depolarise(m: Memory, rules: Array) -> None:
     m.tally[MATCHING] = found
 
 
-@jit()
+@jit(bare=True)
 def unpredicted(m: Memory, columns: Array, rules: Array) -> Any:
     """The raw anomaly score: the share of these columns that no segment predicts."""
     for c in columns:
@@ -101,7 +102,7 @@ def unpredicted(m: Memory, columns: Array, rules: Array) -> Any:
     return 1.0 - hits / columns.shape[0]
 
 
-@jit()
+@jit(bare=True)
 def advance(m: Memory, columns: Array, rules: Array, learning: int) -> None:
     """Take one step with these active columns; learn unless `learning` is 0."""
     m.tally[STEP] += 1
@@ -109,8 +110,9 @@ def advance(m: Memory, columns: Array, rules: Array, learning: int) -> None:
     for i in range(m.tally[EARLIER]):
         m.earlier[i] = m.winners[i]
     m.tally[WINNERS] = 0
-    m.before[:] = m.active
-    m.active[:] = 0
+    for cell in range(m.active.shape[0]):
+        m.before[cell] = m.active[cell]
+        m.active[cell] = 0
     _find(m, columns, rules)
     _answer(m, rules, learning)
     _surprise(m, columns, rules, learning)
@@ -119,7 +121,7 @@ def advance(m: Memory, columns: Array, rules: Array, learning: int) -> None:
     depolarise(m, rules)
 
 
-@jit()
+@jit(bare=True)
 def _answer(m: Memory, rules: Array, learning: int) -> None:
     """Activate the cells that were predicted in active columns, and punish matching segments elsewhere."""
     for i in range(m.tally[MATCHING]):
@@ -135,7 +137,7 @@ def _answer(m: Memory, rules: Array, learning: int) -> None:
             _punish(m, g, rules[PUNISH])
 
 
-@jit()
+@jit(bare=True)
 def _surprise(m: Memory, columns: Array, rules: Array, learning: int) -> None:
     """Burst the columns that nobody predicted, and teach one cell of each to predict them next time."""
     # Matching segments first: they count as used now, so that no new segment takes their place.
@@ -154,7 +156,7 @@ def _surprise(m: Memory, columns: Array, rules: Array, learning: int) -> None:
                 _grow(m, _new_segment(m, cell), rules[GROW], rules[INITIAL])
 
 
-@jit()
+@jit(bare=True)
 def _find(m: Memory, columns: Array, rules: Array) -> None:
     """Mark active columns, those among them that are predicted, and each one's best matching segment."""
     for c in columns:
@@ -170,20 +172,20 @@ def _find(m: Memory, columns: Array, rules: Array) -> None:
                 m.best[c] = g
 
 
-@jit()
+@jit(bare=True)
 def _win(m: Memory, cell: int) -> None:
     m.winners[m.tally[WINNERS]] = cell
     m.tally[WINNERS] += 1
 
 
-@jit()
+@jit(bare=True)
 def _burst(m: Memory, column: int, rules: Array) -> None:
     start = column * rules[CELLS]
     for cell in range(start, start + rules[CELLS]):
         m.active[cell] = 1
 
 
-@jit()
+@jit(bare=True)
 def _reinforce(m: Memory, g: int, rules: Array) -> None:
     m.used[g] = m.tally[STEP]
     i = 0
@@ -198,7 +200,7 @@ def _reinforce(m: Memory, g: int, rules: Array) -> None:
     _grow(m, g, rules[GROW] - m.potential[g], rules[INITIAL])
 
 
-@jit()
+@jit(bare=True)
 def _punish(m: Memory, g: int, amount: int) -> None:
     i = 0
     while i < m.size[g]:
@@ -210,7 +212,7 @@ def _punish(m: Memory, g: int, amount: int) -> None:
             i += 1
 
 
-@jit()
+@jit(bare=True)
 def _drop(m: Memory, g: int, i: int) -> None:
     last = m.size[g] - 1
     m.source[g, i] = m.source[g, last]
@@ -220,7 +222,7 @@ def _drop(m: Memory, g: int, i: int) -> None:
     m.size[g] = last
 
 
-@jit()
+@jit(bare=True)
 def _grow(m: Memory, g: int, wanted: int, initial: int) -> None:
     """Add synapses to randomly chosen winners of the last step that the segment does not have; the weakest give way."""
     left = m.tally[EARLIER]
@@ -242,20 +244,29 @@ def _grow(m: Memory, g: int, wanted: int, initial: int) -> None:
             wanted -= 1
 
 
-@jit()
+@jit(bare=True)
 def _room(m: Memory, g: int) -> Any:
     """Find a place for one more synapse, in a full row that of the weakest one whose cell was silent; -1: none."""
     if m.size[g] < m.source.shape[1]:
         m.size[g] += 1
         return m.size[g] - 1
-    weakest = -1
-    for i in range(m.source.shape[1]):
-        if not m.before[m.source[g, i]] and (weakest < 0 or m.permanence[g, i] < m.permanence[g, weakest]):
-            weakest = i
+    return _weakest(m.source, m.permanence, m.before, g, m.tally[STEP])
+
+
+@jit(bare=True)
+def _weakest(source: Array, permanence: Array, before: Array, g: int, step: int) -> Any:
+    """Find the weakest synapse whose cell was silent; of several as weak it is another one at each step."""
+    weakest, least, first = -1, 1001, 0
+    for i in range(source.shape[1]):
+        held = permanence[g, i]
+        if held <= least and not before[source[g, i]]:
+            place = (int(source[g, i]) * 40503 + step * 25173) & 0xFFFF
+            if held < least or place < first:
+                weakest, least, first = i, int(held), place
     return weakest
 
 
-@jit()
+@jit(bare=True)
 def _least_used(m: Memory, column: int, cells: int) -> Any:
     """Pick the cell of the column with the fewest segments, ties at random."""
     chosen, least, ties = 0, 65536, 0
@@ -270,7 +281,7 @@ def _least_used(m: Memory, column: int, cells: int) -> Any:
     return chosen
 
 
-@jit()
+@jit(bare=True)
 def _new_segment(m: Memory, cell: int) -> Any:
     """Open a segment; when all are taken the one not used for longest gives way."""
     if m.tally[SEGMENTS] < m.owner.shape[0]:
@@ -282,8 +293,9 @@ def _new_segment(m: Memory, cell: int) -> Any:
             if m.used[i] < m.used[g]:
                 g = i
         m.segments[m.owner[g]] -= 1
-        m.source[g, :] = 0
-        m.permanence[g, :] = 0
+        for i in range(m.source.shape[1]):
+            m.source[g, i] = 0
+            m.permanence[g, i] = 0
     m.owner[g] = cell
     m.size[g] = 0
     m.used[g] = m.tally[STEP]

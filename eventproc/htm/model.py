@@ -39,6 +39,7 @@ _SAVED_MIND = (*_BY_SEGMENT, "active", "winners", "tally", "rng", "frame", "raws
 _SAVED_WATCH = ("recent", "bounds", "season", "coded", "unit", "reported", "clock", "pending")
 _COPIED_MIND = ("frame", "raws", "averages", "moments")  # what asking changes
 _RING = 64
+_EMPTY = np.uint32(0xFFFFFFFF)
 _SPARE = 8  # room behind an encoder's bits, the last place holds their number
 
 
@@ -151,6 +152,7 @@ class AnomalyModel:
         taken = int(mind["tally"][:, memory.SEGMENTS].max(initial=0))
         state: Arrays = {name: mind[name] for name in _SAVED_MIND}
         state |= {name: mind[name][:, :taken] for name in _BY_SEGMENT}
+        state["source"], state["permanence"] = _in_order(state["source"], state["permanence"])
         state["active"] = np.packbits(mind["active"], axis=1)
         state["used"] = (mind["tally"][:, memory.STEP, None] - state["used"]).astype(np.int32)
         if self.parameters.pooler_learns:
@@ -233,6 +235,15 @@ def process_models(
         return [one() for one in work]
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(lambda one: one(), work))
+
+
+def _in_order(source: NDArray[Any], permanence: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Sort each segment's synapses by their cells; empty places stay behind."""
+    keys = (source.astype(np.uint32) << 16) | permanence.view(np.uint16)
+    keys[permanence == 0] = _EMPTY
+    keys.sort(axis=-1)
+    keys[keys == _EMPTY] = 0
+    return (keys >> 16).astype(np.uint16), keys.astype(np.uint16).view(np.int16)
 
 
 def _tables(p: Parameters) -> kernels.Tables:

@@ -139,14 +139,14 @@ def _measure(w: Watch, t: int, span: int) -> None:
 @jit(instead=_measure)
 def measure(w: Watch, t: int, span: int) -> None:
     """Find the distances again from the ring (integers: the same sums as kept step by step)."""
-    ring = w.coded.shape[0] // 2
-    for lag in range(w.near.shape[0]):
-        total = 0
-        for i in range(span):
-            if lag >= span and t - i - lag >= 0:
-                off = int(w.coded[(t - i) % ring]) - int(w.coded[(t - i - lag) % ring])
-                total += off * off
-        w.near[lag] = total
+    ring, lags = w.coded.shape[0] // 2, w.near.shape[0] - 1
+    w.near[:] = 0
+    for i in range(min(span, t + 1)):
+        last = (t - i) % ring + ring
+        here = int(w.coded[last])
+        for lag in range(span, min(t - i, lags) + 1):
+            off = here - int(w.coded[last - lag])
+            w.near[lag] += off * off
 
 
 def _discord(w: Watch, t: int, span: int) -> float:
