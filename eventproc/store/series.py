@@ -27,19 +27,16 @@ _OVERLAPPING = text(
     " AND start_ns >= COALESCE((SELECT max(start_ns) FROM series_chunks WHERE series = :uuid"
     " AND start_ns <= :start_ns), :start_ns) AND end_ns >= :start_ns ORDER BY start_ns"
 )
-_DELETE = delete(series_chunks).where(
-    series_chunks.c.series == bindparam("uuid"), any_of(series_chunks.c.start_ns, "old")
-)
+_OLD = (series_chunks.c.series == bindparam("uuid")) & any_of(series_chunks.c.start_ns, "old")
+_POINTS = select(func.coalesce(func.sum(series_chunks.c.points), 0)).where(_OLD)
+_DELETE = delete(series_chunks).where(_OLD)
 _INSERT = insert(series_chunks)
-_EXTENT = select(
-    func.coalesce(func.sum(series_chunks.c.points), 0),
-    func.min(series_chunks.c.start_ns),
-    func.max(series_chunks.c.end_ns),
-).where(series_chunks.c.series == bindparam("uuid"))
-_SET_EXTENT = (
-    update(series)
-    .where(series.c.uuid == bindparam("_uuid"))
-    .values(points=bindparam("_points"), earliest_ns=bindparam("_earliest"), latest_ns=bindparam("_latest"))
+# The ends come from the key's index and the number from the difference: a long series costs no more than a short one.
+_SET_EXTENT = text(
+    "UPDATE series SET points = points + :more,"
+    " earliest_ns = (SELECT min(start_ns) FROM series_chunks WHERE series = :uuid),"
+    " latest_ns = (SELECT end_ns FROM series_chunks WHERE series = :uuid ORDER BY start_ns DESC LIMIT 1)"
+    " WHERE uuid = :uuid"
 )
 
 
@@ -135,8 +132,11 @@ class SqlSeries(Rows):
     def replace_chunks(self, uuid: str, old: Sequence[int], new: Sequence[Chunk]) -> None:
         """Delete the chunks that start at `old`, insert `new`, and bring count, earliest and latest up to date."""
         conn = self.work.conn
+        more = sum(chunk.count for chunk in new)
         if old:
-            conn.execute(_DELETE, {"uuid": uuid, "old": list(old)})
+            gone = {"uuid": uuid, "old": list(old)}
+            more -= int(conn.execute(_POINTS, gone).scalar_one())
+            conn.execute(_DELETE, gone)
         if new:
             rows = [
                 {
@@ -149,9 +149,7 @@ class SqlSeries(Rows):
                 for chunk in new
             ]
             conn.execute(_INSERT, rows)
-        points, earliest, latest = conn.execute(_EXTENT, {"uuid": uuid}).one()
-        values = {"_uuid": uuid, "_points": int(points), "_earliest": earliest, "_latest": latest}
-        conn.execute(_SET_EXTENT, values)
+        conn.execute(_SET_EXTENT, {"uuid": uuid, "more": more})
 
     def lock(self, uuid: str) -> None:
         """Keep other writers of this series out until the end of the transaction."""
