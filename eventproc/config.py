@@ -167,6 +167,31 @@ class Maxima(Section):
     file_size: Bytes = "4GiB"  # type: ignore[assignment]
     open_files: int = Field(default=4096, gt=0)
     uploads: Bytes = "4GiB"  # type: ignore[assignment]
+    processes: int = Field(default=1024, gt=0)
+    scratch: Bytes = "8GiB"  # type: ignore[assignment]
+    scratch_files: int = Field(default=1_000_000, gt=0)
+    output: Bytes = "64MiB"  # type: ignore[assignment]
+    result: Annotated[int, BeforeValidator(parse_size), Field(gt=0, le=48 << 20)] = "16MiB"  # type: ignore[assignment]
+
+
+def _places(value: object) -> object:
+    """Read a list of `host:port` written with commas."""
+    texts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple):
+        return value
+    found = tuple(str(text).strip().lower() for text in texts if str(text).strip())
+    for text in found:
+        if not re.fullmatch(r"(\[[0-9a-f:.]+\]|[^\s:/\[\]]+):(\d{1,5}|\*)", text):
+            raise ValueError(f"{text!r} is no HOST:PORT; the port may be *, and the host begin with *.")
+    return found
+
+
+class PolicySection(Section):
+    """What registrations may ask for beyond limits."""
+
+    allow_subprocess: bool = True
+    network: Literal["none", "public", "any", "full"] = "public"
+    network_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_places)] = ()
 
 
 class WorkerSection(Section):
@@ -222,6 +247,7 @@ class Settings(BaseSettings):
     worker: WorkerSection = WorkerSection()
     retention: Retention = Retention()
     limits: Maxima = Maxima()
+    policy: PolicySection = PolicySection()
 
     @classmethod
     def settings_customise_sources(

@@ -27,6 +27,7 @@ from eventproc.model import Accepted, HookSpec, NewEvent, Role
 
 if TYPE_CHECKING:
     from eventproc.engine.group import GroupCommit
+    from eventproc.model import Policy
     from eventproc.registry import CatalogueCache, MaxLimits
     from eventproc.service.context import ServiceContext
     from eventproc.service.vault import Vault
@@ -80,7 +81,9 @@ class Platform:
 
         downloads = self.base_url.partition("://")[2]
         environ = {"DOWNLOADS_ENDPOINT": downloads}  # handlers written for btrdbextras may name links themselves
-        return self._keep(ForkServerSandbox(allow_unsafe=self.settings.unsafe_sandbox, environ=environ))
+        return self._keep(
+            ForkServerSandbox(allow_unsafe=self.settings.unsafe_sandbox, environ=environ, policy=self.policy)
+        )
 
     @cached_property
     def mailer(self) -> Mailer:
@@ -140,6 +143,7 @@ class Platform:
                 max_body_bytes=max(32 << 20, self.settings.max_blob // 3 * 4 + (4 << 20)),  # a blob as base64 fits
                 max_blob_bytes=self.settings.max_blob,
                 max_limits=self.max_limits,
+                policy=self.policy,
                 work_dir=self.settings.data / "tmp",
             ),
         )
@@ -183,6 +187,15 @@ class Platform:
         )
 
     @property
+    def policy(self) -> Policy:
+        """What the operator lets registrations ask for."""
+        from eventproc.model import NetworkGrant, NetworkPolicy, Policy
+
+        said = self.settings.policy
+        network = NetworkPolicy(grant=NetworkGrant(said.network), hosts=said.network_hosts)
+        return Policy(allow_subprocess=said.allow_subprocess, network=network)
+
+    @property
     def max_limits(self) -> MaxLimits:
         """What the operator grants at most."""
         from eventproc.registry import MaxLimits
@@ -195,6 +208,11 @@ class Platform:
             file_bytes=most.file_size,
             open_files=most.open_files,
             upload_bytes=most.uploads,
+            processes=most.processes,
+            scratch_bytes=most.scratch,
+            scratch_files=most.scratch_files,
+            output_bytes=most.output,
+            result_bytes=most.result,
         )
 
     def _keep(self, part: P) -> P:

@@ -7,6 +7,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dill
@@ -81,10 +82,11 @@ def run_one(
     limits: Limits | None = None,
     session: Session | None = None,
     with_source: bool = False,
+    **asked: Any,
 ) -> tuple[Outcome, Session]:
-    """Run a handler once in a fresh child, and let go of it."""
+    """Run a handler once in a fresh child, and let go of it; `asked` are further members of its program."""
     session = session or Session()
-    child = sandbox.spawn(program(handler, with_source=with_source), limits or Limits())
+    child = sandbox.spawn(replace(program(handler, with_source=with_source), **asked), limits or Limits())
     try:
         (outcome,) = child.execute([(call(1, payload), session)])
     finally:

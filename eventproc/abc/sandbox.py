@@ -31,6 +31,8 @@ class Program:
     environment: Environment | None = None  # the packages that it was registered with
     interpreter: str = ""  # for a blob of unknown origin: the version to try it with; "" for our own
     isolation: str = "run"  # "cell": each call in a fork of the loaded process, one at a time; settle before the next
+    allow_subprocess: bool = False
+    network: tuple[str, ...] = ()  # as in Options
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,6 +163,7 @@ class SandboxReport:
     layers: tuple[str, ...]
     missing: Mapping[str, str]  # layer → what its absence means
     pythons: tuple[str, ...]
+    groups: str = ""  # whether control groups bound handlers that may start processes
 
 
 class Sandbox(ABC):

@@ -13,8 +13,8 @@ HERE = str(Path(__file__).resolve().parent)
 MAX_MESSAGE = 10_000  # characters
 MAX_TRACEBACK = 60_000  # characters
 CONFINED = (
-    "the sandbox lets a handler start no processes, open no network connections and change nothing of its host; "
-    "work in threads, or send an event to a program outside"
+    "the sandbox lets a handler start processes with register(..., allow_subprocess=True) only, opens no network "
+    "connections but TCP to what register(..., network=['HOST:PORT']) names, and lets it change nothing of its host"
 )
 
 Failure = Dict[str, Any]
@@ -63,12 +63,23 @@ def _classify(error: BaseException, limits: Dict[str, Any]) -> Tuple[str, str]:
     if isinstance(error, SystemExit):
         return "exit", f"the handler called sys.exit({shorten(repr(error.code), 200)})"
     if isinstance(error, OSError):
-        name = {errno.EFBIG: "file_size", errno.EMFILE: "files", errno.ENOSPC: "scratch"}.get(error.errno or 0)
-        if name:
-            return "limit", f"{over(name, limits)} ({safe_str(error)})"
-        if error.errno in (errno.EPERM, errno.EAFNOSUPPORT) and error.filename is None:
-            return "exception", f"{safe_str(error)}: {CONFINED}"
+        return _classify_os(error, limits)
+    if isinstance(error, RuntimeError) and "can't start new thread" in safe_str(error):
+        return "limit", f"{over('processes', limits)} ({safe_str(error)})"
     return "exception", safe_str(error)
+
+
+def _classify_os(error: OSError, limits: Dict[str, Any]) -> Tuple[str, str]:
+    """Say which limit is behind an error of the system, or what the sandbox refuses."""
+    text = safe_str(error)
+    name = {errno.EFBIG: "file_size", errno.EMFILE: "files", errno.ENOSPC: "scratch"}.get(error.errno or 0)
+    if name:
+        return "limit", f"{over(name, limits)} ({text})"
+    if error.errno in (errno.EPERM, errno.EAFNOSUPPORT) and error.filename is None:
+        return "exception", f"{text}: {CONFINED}"
+    if error.errno == errno.EAGAIN:
+        return "exception", f"{text}; if it was starting a process: {over('processes', limits)}"
+    return "exception", text
 
 
 def _scratch(limits: Dict[str, Any]) -> str:
@@ -84,6 +95,9 @@ _OWN_KINDS: Tuple[Tuple[type, str, str], ...] = (
 )
 
 
+_INSTEAD = {"result": ", or keep large data as a file: ep.upload_file(path)"}
+
+
 def over(name: str, limits: Dict[str, Any], *, found: str = "") -> str:
     """Return the text for an overrun: the limit, its value, what was found, how to raise it."""
     what, value, option = {
@@ -92,17 +106,17 @@ def over(name: str, limits: Dict[str, Any], *, found: str = "") -> str:
         "memory": ("needed more than its memory limit of", size(limits["memory_bytes"]), "memory=..."),
         "files": ("had more files open than its limit of", str(limits["open_files"]), "files={'open': ...}"),
         "file_size": ("wrote a file larger than its limit of", size(limits["file_bytes"]), "files={'size': ...}"),
-        "result": ("returned more than its result limit of", size(limits["result_bytes"]), ""),
-        "scratch": ("filled its private directory, which holds", _scratch(limits), ""),
-        "output": ("wrote more than its output limit of", size(limits["output_bytes"]), ""),
+        "processes": ("had more processes and threads than its limit of", str(limits["processes"]), "processes=..."),
+        "result": ("returned more than its result limit of", size(limits["result_bytes"]), "result=..."),
+        "scratch": (
+            "filled its private directory, which holds",
+            _scratch(limits),
+            "scratch={'size': ..., 'files': ...}",
+        ),
+        "output": ("wrote more than its output limit of", size(limits["output_bytes"]), "output=..."),
     }[name]
     has = f" (it has {found})" if found else ""
-    if not option:
-        return (
-            f"the handler {what} {value}{has}, which is the operator's setting; "
-            "ep.upload_file keeps large data as a file"
-        )
-    return f"the handler {what} {value}{has}; raise it with register(..., {option})"
+    return f"the handler {what} {value}{has}; raise it with register(..., {option}){_INSTEAD.get(name, '')}"
 
 
 def size(count: int) -> str:

@@ -22,6 +22,8 @@ from . import process
 from .layers import kernel
 from .layers.levels import Level
 from .packages import Packages
+from .tree import LOOK_MS as LOOK_AT_TREE_MS
+from .tree import Tree
 from .wire import receive
 
 MESSAGE_BYTES = 4096
@@ -67,16 +69,17 @@ class Monitor:
                 continue
             if order is None:
                 return
-            self._serve(order["limits"], order["cell"], fds)
+            self._serve(order, fds)
 
-    def _serve(self, limits: Dict[str, Any], cell: bool, fds: List[int]) -> None:  # noqa: FBT001  private
+    def _serve(self, order: Dict[str, Any], fds: List[int]) -> None:
         """Start one handler process, watch it, and tell how it ended."""
         me = os.getpid()
         self._status: Optional[int] = None
         self._usage: Optional[resource.struct_rusage] = None
         self._overrun: Optional[str] = None
-        scratch = self._level.in_monitor(self._number, self._base, limits)
-        self._request: Dict[str, Any] = {"limits": limits, "scratch": scratch, "number": self._number, "cell": cell}
+        scratch = self._level.in_monitor(self._number, self._base, order)
+        self._request: Dict[str, Any] = {**order, "scratch": scratch, "number": self._number}
+        self._tree = Tree(os.getpid(), order["limits"]) if order.get("programs") else None
         self._fds = fds
         self._pid = os.fork()
         if self._pid == 0:
@@ -109,15 +112,32 @@ class Monitor:
         poll.register(self._sock, select.POLLIN)
         poll.register(self._wake_read, select.POLLIN)
         while self._status is None:
-            timeout_ms: Optional[float] = None if self._level.private else LOOK_MS
-            ready = {fd for fd, _ in poll.poll(timeout_ms)}
+            ready = {fd for fd, _ in poll.poll(self._pause_ms())}
             if self._sock.fileno() in ready and not self._obey():
                 return
             self._drain_wakes()
             self._reap()
-            if not self._level.private and self._scratch_is_full():
-                self._overrun = "scratch"
+            self._overrun = self._find_overrun()
+            if self._overrun:
                 return
+
+    def _pause_ms(self) -> Optional[int]:
+        if self._tree is not None:
+            return LOOK_AT_TREE_MS
+        return None if self._level.private else LOOK_MS
+
+    def _find_overrun(self) -> Optional[str]:
+        """Look at what the kernel does not bound; return the name of a limit that is overrun."""
+        if not self._level.private and self._scratch_is_full():
+            return "scratch"
+        if self._tree is None or self._status is not None:
+            return None
+        overrun = self._tree.look()
+        news = self._tree.news()
+        if news:
+            with contextlib.suppress(OSError):  # a worker that has not read the last ones does without
+                self._sock.send(json.dumps(news).encode(), socket.MSG_DONTWAIT)
+        return overrun
 
     def _scratch_is_full(self) -> bool:
         """Look at the private directory where no file system of its own keeps it small."""
@@ -182,6 +202,9 @@ class Monitor:
         if self._usage is not None:
             report["cpu_us"] = int((self._usage.ru_utime + self._usage.ru_stime) * 1e6)
             report["memory_bytes"] = self._usage.ru_maxrss * 1024
+        if self._tree is not None:
+            for name, used in (("cpu_us", self._tree.cpu_us), ("memory_bytes", self._tree.memory_bytes)):
+                report[name] = max(report.get(name, 0), used)
         if self._overrun:
             report["limit"] = self._overrun
         status = self._status

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import faulthandler
 import gc
@@ -15,6 +16,7 @@ import sys
 import tempfile
 from typing import Any, Dict, Iterable, List
 
+from . import naming
 from .channel import Channel
 from .layers import kernel
 from .layers.levels import Level
@@ -37,16 +39,27 @@ def main(  # noqa: PLR0917  private
     _own_signals()
     _own_state()
     _own_limits(request["limits"], count_processes=level.counts_processes())
-    layers = level.in_handler(request["number"], request["scratch"], cell=request["cell"])
+    layers, asking = level.in_handler(request["number"], request["scratch"], request)
     packages.enter()
-    monitor.send(json.dumps({"pid": os.getpid(), "layers": layers}).encode())  # the kernel adds who we really are
+    _tell(monitor, {"pid": os.getpid(), "layers": layers}, asking)  # the kernel adds who we really are
     monitor.close()
+    naming.allow(request.get("hosts") or {}, request.get("network") or (), everywhere=level.host_network)
     _take_fds(fds)
     with contextlib.suppress(RuntimeError, ValueError):  # a closed stderr only costs the crash's traceback
         faulthandler.enable(file=2, all_threads=False)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, CHANNEL_FD)
     Runner(Channel(sock), own_process=True).serve()
     os._exit(0)
+
+
+def _tell(monitor: socket.socket, message: Dict[str, Any], asking: int) -> None:
+    """Say that all stands; the worker is given the descriptor at which our connections wait for its word."""
+    data = json.dumps(message).encode()
+    if asking < 0:
+        monitor.send(data)
+        return
+    monitor.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [asking]))])
+    os.close(asking)
 
 
 def _take_fds(fds: List[int]) -> None:

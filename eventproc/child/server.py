@@ -18,7 +18,7 @@ import sys
 import tempfile
 from typing import Any, Dict, List, Set
 
-from . import monitor
+from . import monitor, naming
 from .layers import kernel
 from .layers.levels import Level, LevelError
 from .packages import Packages
@@ -50,6 +50,7 @@ def _prepare(packages: Packages) -> List[str]:
     """Import and set up what every child shall find done; return the names of modules that are not installed."""
     tempfile.tempdir = "/tmp"  # noqa: S108  dill asks for one when imported; children have their own
     missing = packages.preimport()
+    naming.install()
     parent_module()
     kernel.few_arenas()
     kernel.adopt_orphans()

@@ -213,7 +213,22 @@ def _sandbox(settings: Settings, platform: Platform) -> Iterator[Finding]:
         yield Finding(
             "sandbox", "info" if settings.unsafe_sandbox else "warning", f"{layer} is not enforced: {meaning}"
         )
+    yield Finding("sandbox", "info", _granted(settings, report.level))
+    if report.groups and settings.policy.allow_subprocess:
+        yield Finding("sandbox", "info", report.groups)
     yield Finding("sandbox", "ok", f"handlers may be made by Python {', '.join(report.pythons)}")
+
+
+def _granted(settings: Settings, level: str) -> str:
+    """Say what registrations may ask for."""
+    policy = settings.policy
+    places = {"none": "no network", "public": "places on the public internet", "any": "any place they name"}
+    network = places.get(policy.network, "the whole network")
+    besides = f" and {', '.join(policy.network_hosts)}" if policy.network_hosts else ""
+    programs = "no processes"
+    if policy.allow_subprocess:
+        programs = "processes" if level == "A" else "processes (refused at this level)"
+    return f"handlers may ask for {programs} and {network}{besides} (settings policy.*)"
 
 
 def _hooks(settings: Settings, _platform: Platform) -> Iterator[Finding]:

@@ -31,12 +31,16 @@ class HandlerOptions(TypedDict, total=False):
     cpu: Duration
     memory: Size
     files: Size | Mapping[str, Any]
+    processes: int
+    scratch: Size | Mapping[str, Any]
+    output: Size
+    result: Size
     retries: int | Mapping[str, Any]
     filter: Mapping[str, Any]
     order_by: str | None
     concurrency: int | Mapping[str, Any]
     rate: str | Mapping[str, Any]
-    network: bool | Sequence[str]
+    network: str | Sequence[str] | Literal[False]
     allow_subprocess: bool
     requirements: Sequence[str]
     secrets: Sequence[str]

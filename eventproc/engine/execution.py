@@ -21,7 +21,7 @@ from eventproc.engine.leases import Ending, Leases
 from eventproc.engine.outcomes import Conclusion
 from eventproc.engine.redaction import redacted, redacted_failure
 from eventproc.errors import ConfigError, DamagedData, EventprocError, MissingSecret, SandboxError, Unavailable
-from eventproc.model import Claim, Effects, Failure, Finish, Isolation, RunState
+from eventproc.model import FULL_NETWORK, Claim, Effects, Failure, Finish, Isolation, Options, RunState
 
 log = logging.getLogger(__name__)
 
@@ -226,7 +226,7 @@ class Executor:
     # ---------------------------------------------------------------------------------------- conclusions
 
     def _conclude(self, child: Child, claim: Claim, session: RunSession, outcome: Outcome) -> None:
-        figures = self._figures(outcome)
+        figures = self._figures(outcome, claim)
         ending = self._leases.ending(claim)
         if ending is Ending.LOST:
             session.discard()
@@ -349,12 +349,20 @@ class Executor:
     def _submit(self, conclusion: Conclusion) -> None:
         self._finisher.submit(conclusion, lambda _: self._leases.release(conclusion.claim))
 
-    def _figures(self, outcome: Outcome) -> dict[str, Any]:
+    def _figures(self, outcome: Outcome, claim: Claim) -> dict[str, Any]:
         return {
-            "sandbox": self._settings.sandbox_label,
+            "sandbox": self._settings.sandbox_label + _granted(claim.handler.options),
             "cpu_us": outcome.cpu_us,
             "memory_bytes": outcome.memory_bytes,
         }
+
+
+def _granted(options: Options) -> str:
+    """Say what was let through the layers, as the registration asked for."""
+    granted = ["processes"] if options.allow_subprocess else []
+    if options.network:
+        granted.append("network" if options.network == FULL_NETWORK else f"{len(options.network)} places by TCP")
+    return f", granted: {', '.join(granted)}" if granted else ""
 
 
 def _in_turn(

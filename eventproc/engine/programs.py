@@ -30,4 +30,6 @@ def program_of(version: HandlerVersion, blob: bytes, *, name: str) -> Program:
         source=version.source,
         filename=version.filename,
         isolation=version.options.isolation.value,
+        allow_subprocess=version.options.allow_subprocess,
+        network=version.options.network,
     )

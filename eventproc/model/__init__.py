@@ -39,6 +39,7 @@ from eventproc.model.metrics import (
     SampleWindow,
     StoredRange,
 )
+from eventproc.model.network import FULL_NETWORK, NetworkGrant, NetworkPolicy, Place, Policy
 from eventproc.model.notices import DIGEST_HEADER, NewNotice, Notice, NoticeFacts, NoticeState, Rendered
 from eventproc.model.outbox import NewOutgoing, Outgoing, OutgoingState
 from eventproc.model.runs import (
@@ -85,6 +86,7 @@ __all__ = [
     "DEAD_STATES",
     "DIGEST_HEADER",
     "FINAL_STATES",
+    "FULL_NETWORK",
     "LEASED_STATES",
     "MAX_HOPS",
     "MAX_ID_LENGTH",
@@ -122,6 +124,8 @@ __all__ = [
     "Metric",
     "MetricBacklog",
     "MetricStatus",
+    "NetworkGrant",
+    "NetworkPolicy",
     "NewEvent",
     "NewMetric",
     "NewNotice",
@@ -134,6 +138,8 @@ __all__ = [
     "Options",
     "Outgoing",
     "OutgoingState",
+    "Place",
+    "Policy",
     "Rate",
     "Reject",
     "RejectReason",

@@ -52,7 +52,7 @@ class Limits:
     memory_bytes: int = 1 << 30  # address space
     file_bytes: int = 64 << 20  # largest file it may write
     open_files: int = 256
-    processes: int = 64  # threads count
+    processes: int = 64  # with their threads
     output_bytes: int = 1 << 20  # of captured stdout, stderr and logging
     result_bytes: int = 1 << 20  # of JSON
     upload_bytes: int = 64 << 20  # of all files it uploads
@@ -73,6 +73,8 @@ class Options:
     concurrency: Concurrency | None = None
     rate: Rate | None = None
     secrets: tuple[str, ...] = ()  # names of the owner's secrets that the handler is given
+    allow_subprocess: bool = False
+    network: tuple[str, ...] = ()  # "host:port", each a place it may connect to; ("full",): everywhere
     throttle_s: float | None = None  # at most one mail per handler, outcome and so many seconds; the rest are digested
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from eventproc.errors import InvalidInput, UnsupportedOption
-from eventproc.model import Concurrency, Isolation, Limits, Options, Rate, Retries
+from eventproc.model import FULL_NETWORK, Concurrency, Isolation, Limits, Options, Policy, Rate, Retries
 from eventproc.registry.checks import check_secret_name
 from eventproc.registry.durations import parse_duration, parse_rate, parse_size
 from eventproc.registry.filters import check_filter
+from eventproc.registry.powers import check_powers, parse_allow_subprocess, parse_network
 
 MAX_RETRIES = 100
 MAX_CONCURRENCY = 10_000
@@ -19,8 +20,6 @@ MAX_SECRETS = 50  # of one handler
 
 # What is known but not honoured yet. A later part of the platform moves its name to `_PARSERS` and it is accepted.
 NOT_YET: dict[str, str] = {
-    "network": "handlers have no network; give what they need in the event, or send results by notice",
-    "allow_subprocess": "handlers can not start other programs",
     "requirements": "handlers use the packages that the worker's interpreter has",
 }
 
@@ -35,6 +34,11 @@ class MaxLimits:
     file_bytes: int = 4 << 30
     open_files: int = 4096
     upload_bytes: int = 4 << 30
+    processes: int = 1024
+    scratch_bytes: int = 8 << 30
+    scratch_files: int = 1_000_000
+    output_bytes: int = 64 << 20
+    result_bytes: int = 16 << 20
 
 
 _OPTION_OF_LIMIT = {
@@ -44,11 +48,20 @@ _OPTION_OF_LIMIT = {
     "file_bytes": "files",
     "open_files": "files.open",
     "upload_bytes": "files.uploads",
+    "processes": "processes",
+    "scratch_bytes": "scratch",
+    "scratch_files": "scratch.files",
+    "output_bytes": "output",
+    "result_bytes": "result",
 }
 
 
 def parse_options(
-    mapping: Mapping[str, Any] | None, *, maxima: MaxLimits | None = None, defaults: Limits | None = None
+    mapping: Mapping[str, Any] | None,
+    *,
+    maxima: MaxLimits | None = None,
+    defaults: Limits | None = None,
+    policy: Policy | None = None,
 ) -> Options:
     """
     Read what a registration says; members that are None count as not given.
@@ -72,6 +85,7 @@ def parse_options(
         # Who asks for more time means to use it.
         options = _limit(options, cpu_s=max(options.limits.cpu_s, options.limits.timeout_s))
     _check_maxima(options.limits, maxima or MaxLimits())
+    check_powers(options, policy or Policy())
     return options
 
 
@@ -82,11 +96,15 @@ def _check_maxima(limits: Limits, maxima: MaxLimits) -> None:
             option = _OPTION_OF_LIMIT[field.name]
             raise InvalidInput(
                 f"option {option!r}: {asked:,} is more than the operator's maximum of {maximum:,} "
-                f"({'seconds' if field.name.endswith('_s') else 'bytes' if 'bytes' in field.name else 'files'})",
+                f"({_unit(field.name)})",
                 option=option,
                 limit=field.name,
                 maximum=maximum,
             )
+
+
+def _unit(limit: str) -> str:
+    return {"s": "seconds", "bytes": "bytes"}.get(limit.rpartition("_")[2], limit.partition("_")[2] or limit)
 
 
 def _limit(options: Options, **changes: Any) -> Options:
@@ -147,6 +165,28 @@ def _files(options: Options, value: Any) -> Options:
     if "open" in given:
         changes["open_files"] = _count(given["open"], "files.open", lowest=16, highest=1 << 20)
     return _limit(options, **changes)
+
+
+def _processes(options: Options, value: Any) -> Options:
+    return _limit(options, processes=_count(value, "processes", lowest=1, highest=1 << 20))
+
+
+def _scratch(options: Options, value: Any) -> Options:
+    """Take the size of the private directory, or a dict of size and files."""
+    given = _members(value, "scratch", ("size", "files")) if isinstance(value, Mapping) else {"size": value}
+    if "size" in given:
+        options = _limit(options, scratch_bytes=parse_size(given["size"], "option 'scratch'"))
+    if "files" in given:
+        options = _limit(options, scratch_files=_count(given["files"], "scratch.files", lowest=16, highest=1 << 30))
+    return options
+
+
+def _output(options: Options, value: Any) -> Options:
+    return _limit(options, output_bytes=parse_size(value, "option 'output'"))
+
+
+def _result(options: Options, value: Any) -> Options:
+    return _limit(options, result_bytes=parse_size(value, "option 'result'"))
 
 
 def _retries(options: Options, value: Any) -> Options:
@@ -237,6 +277,12 @@ _PARSERS: dict[str, Callable[[Options, Any], Options]] = {
     "isolation": _isolation,
     "secrets": _secrets,
     "throttle": _throttle,
+    "processes": _processes,
+    "scratch": _scratch,
+    "output": _output,
+    "result": _result,
+    "allow_subprocess": parse_allow_subprocess,
+    "network": parse_network,
 }
 
 
@@ -248,6 +294,10 @@ def options_to_json(options: Options) -> dict[str, Any]:
         "cpu": limits.cpu_s,
         "memory": limits.memory_bytes,
         "files": {"size": limits.file_bytes, "open": limits.open_files, "uploads": limits.upload_bytes},
+        "processes": limits.processes,
+        "scratch": {"size": limits.scratch_bytes, "files": limits.scratch_files},
+        "output": limits.output_bytes,
+        "result": limits.result_bytes,
         "retries": {
             "max": retries.max,
             "backoff": retries.backoff_s,
@@ -267,4 +317,8 @@ def options_to_json(options: Options) -> dict[str, Any]:
         out["secrets"] = list(options.secrets)
     if options.throttle_s:
         out["throttle"] = options.throttle_s
+    if options.allow_subprocess:
+        out["allow_subprocess"] = True
+    if options.network:
+        out["network"] = "full" if options.network == FULL_NETWORK else list(options.network)
     return out

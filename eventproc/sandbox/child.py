@@ -286,7 +286,9 @@ class ConnectedChild(Child):
         now = time.monotonic()
         if now >= self._deadline():
             self._end("timeout")
-        elif now - self._head.since > self._limits.cpu_s and self._cpu_used() > self._limits.cpu_s + GRACE_S:
+        elif (
+            self._link.many or now - self._head.since > self._limits.cpu_s
+        ) and self._cpu_used() > self._limits.cpu_s + GRACE_S:
             self._end("cpu")
 
     def _cpu_used(self) -> float:

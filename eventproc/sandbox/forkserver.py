@@ -10,11 +10,14 @@ from pathlib import Path
 
 from eventproc.abc import Call, Child, Outcome, Program, RunSession, Sandbox, SandboxReport
 from eventproc.errors import ConfigError, UnsupportedOption
-from eventproc.model import Environment, Failure, Limits
+from eventproc.model import FULL_NETWORK, Environment, Failure, Limits, Policy
+from eventproc.sandbox import powers
 from eventproc.sandbox.child import ConnectedChild
 from eventproc.sandbox.interpreters import RUNNING
 from eventproc.sandbox.launcher import Launcher, Modules
 from eventproc.sandbox.layers import SAFE_LEVELS, UNSAFE_LEVELS, missing_layers
+from eventproc.sandbox.orders import Order
+from eventproc.sandbox.powers import Equipment
 from eventproc.sandbox.provider import Provider
 from eventproc.sandbox.zygotes import Key, Zygotes
 
@@ -106,6 +109,7 @@ class ForkServerSandbox(Sandbox):
         spares: int = 1,
         environ: Mapping[str, str] | None = None,
         provider: Provider | None = None,
+        policy: Policy | None = None,
     ) -> None:
         unsafe = sorted(set(levels) - set(SAFE_LEVELS))
         if unsafe and not allow_unsafe:
@@ -116,26 +120,44 @@ class ForkServerSandbox(Sandbox):
             levels = [*levels, *UNSAFE_LEVELS]
         self._levels = tuple(levels)
         self._environ = dict(environ or {})
+        self._python = python
         self._launcher = self._make_launcher(python, scratch, spares, None)
         self._layers: tuple[str, ...] | None = None
         self._provider = provider
         self._zygotes = Zygotes(self._make_zygote)
+        self._policy = policy or Policy()
+        self._equipment = Equipment(self._policy)
 
-    def _make_launcher(self, python: str, scratch: Path | None, spares: int, modules: Modules | None) -> Launcher:
-        launcher = Launcher(python, scratch, self._levels, spares, modules)
+    def _make_launcher(
+        self,
+        python: str,
+        scratch: Path | None,
+        spares: int,
+        modules: Modules | None,
+        *,
+        full_network: bool = False,
+    ) -> Launcher:
+        launcher = Launcher(python, scratch, self._levels, spares, modules, full_network=full_network)
         launcher.environ.update(self._environ)
         return launcher
 
     # ------------------------------------------------------------------------------------------- children
 
     def spawn(self, program: Program, limits: Limits) -> Child:
-        refusal = wrong_python(program, self._served(program))
+        refusal = self._refusal(program)
         if refusal is not None:
             return Unloadable(refusal)
         with self._using(program) as launcher:
             if program.isolation == "cell":
                 return self._cell(launcher, program, limits)
             return self._start(launcher, program, limits)
+
+    def _refusal(self, program: Program) -> Failure | None:
+        wrong = wrong_python(program, self._served(program))
+        if wrong is not None or not (program.allow_subprocess or program.network):
+            return wrong
+        self._launcher.start()
+        return powers.refusal(program, self._launcher.level, self._policy)
 
     def _served(self, program: Program) -> tuple[str, ...]:
         if program.python in {"", RUNNING}:  # nobody need look for others
@@ -146,19 +168,24 @@ class ForkServerSandbox(Sandbox):
     def _using(self, program: Program) -> Iterator[Launcher]:
         """Give the launcher that the program needs."""
         python = program.python or program.interpreter or RUNNING
-        if program.environment is None and python == RUNNING:
+        full = program.network == FULL_NETWORK
+        if program.environment is None and python == RUNNING and not full:
             yield self._launcher
             return
-        self._needed().remember(program.environment)
-        with self._zygotes.using((python, program.environment.digest if program.environment else "")) as launcher:
+        if program.environment is not None or python != RUNNING:
+            self._needed().remember(program.environment)
+        digest = program.environment.digest if program.environment else ""
+        with self._zygotes.using((python, digest, full)) as launcher:
             yield launcher
 
     def _make_zygote(self, key: Key) -> tuple[Launcher, Callable[[], None]]:
         """Install what is missing, and make the launcher. Raises RequirementsError or SandboxError."""
-        python, digest = key
+        python, digest, full = key
+        if python == RUNNING and not digest:
+            return self._make_launcher(self._python, None, 0, None, full_network=full), lambda: None
         path, modules, let_go = self._needed().modules(python, digest)
         try:
-            return self._make_launcher(path, None, 1, modules), let_go
+            return self._make_launcher(path, None, 1, modules, full_network=full), let_go
         except BaseException:
             let_go()
             raise
@@ -173,16 +200,18 @@ class ForkServerSandbox(Sandbox):
         launcher.start()
         if launcher.level != "A":
             return ChildPerCall(lambda: self.spawn(replace(program, isolation="run"), limits))
-        return ConnectedChild(launcher.launch(limits, cell=True), program, limits, cell=True)
+        return self._start(launcher, program, limits, cell=True)
 
-    def _start(self, launcher: Launcher, program: Program, limits: Limits) -> ConnectedChild:
-        link = launcher.launch(limits)
+    def _start(self, launcher: Launcher, program: Program, limits: Limits, *, cell: bool = False) -> ConnectedChild:
+        order = Order.of(program, limits, cell=cell)
+        link = launcher.launch(order)
         if self._layers is None and launcher is self._launcher:
             self._layers = link.layers
-        return ConnectedChild(link, program, limits)
+        self._equipment.give(link, order)
+        return ConnectedChild(link, program, limits, cell=cell)
 
     def check(self, program: Program, limits: Limits) -> Failure | None:
-        refusal = wrong_python(program, self._served(program))
+        refusal = self._refusal(program)
         if refusal is not None:
             return refusal
         with self._using(program) as launcher:
@@ -206,7 +235,7 @@ class ForkServerSandbox(Sandbox):
     def report(self) -> SandboxReport:
         """Say what stands around handlers; found by starting one."""
         if self._layers is None:
-            link = self._launcher.launch(Limits())
+            link = self._launcher.launch(Order(Limits()))
             self._layers = link.layers
             link.close()
         return SandboxReport(
@@ -214,6 +243,7 @@ class ForkServerSandbox(Sandbox):
             layers=self._layers,
             missing=missing_layers(self._layers, self._launcher.refused),
             pythons=self.pythons(),
+            groups=powers.groups_found(),
         )
 
     def zygote_pid(self) -> int:

@@ -19,8 +19,8 @@ import structlog
 
 import eventproc.child
 from eventproc.errors import SandboxError
-from eventproc.model import Limits
 from eventproc.sandbox.link import MonitorHandle, ProcessLink
+from eventproc.sandbox.orders import Order
 
 log = structlog.get_logger(__name__)
 
@@ -64,12 +64,20 @@ class Launcher:
     """Starts children of one interpreter through its zygote."""
 
     def __init__(
-        self, python: str, scratch: Path | None, levels: Sequence[str], spares: int, modules: Modules | None = None
+        self,
+        python: str,
+        scratch: Path | None,
+        levels: Sequence[str],
+        spares: int,
+        modules: Modules | None = None,
+        *,
+        full_network: bool = False,
     ) -> None:
         self._modules = modules or Modules()
+        self._full_network = full_network
         self._links = 0  # to children, waiting ones too
         self._spares = spares
-        self._waiting: list[tuple[Limits, ProcessLink]] = []  # children started ahead of need
+        self._waiting: list[tuple[Order, ProcessLink]] = []  # children started ahead of need
         self._monitors: list[MonitorHandle] = []  # that end their last child
         self._ready: list[MonitorHandle] = []  # that wait for the next
         self._closed = False
@@ -92,21 +100,21 @@ class Launcher:
             assert self._process is not None
             return self._process.pid
 
-    def launch(self, limits: Limits, *, cell: bool = False) -> ProcessLink:
+    def launch(self, order: Order) -> ProcessLink:
         """Return a started child. Raises SandboxError when that can not be had, also not from a fresh zygote."""
-        spare = None if cell else self._take_spare(limits)
+        spare = None if order.cell else self._take_spare(order)
         if spare is not None:
             if spare.await_start(FORK_S):
-                self._prepare_spare(limits)
+                self._prepare_spare(order)
                 return spare
             spare.close()
         error = "the fork server ended"
         for attempt in range(ATTEMPTS):
             try:
-                link = self._begin(limits, fresh=attempt > 0, cell=cell)
+                link = self._begin(order, fresh=attempt > 0)
                 if link.await_start(FORK_S):
-                    if not cell:
-                        self._prepare_spare(limits)
+                    if not order.cell:
+                        self._prepare_spare(order)
                     return link
                 error = link.start_error() or error
                 link.close()
@@ -117,18 +125,18 @@ class Launcher:
                 self._discard()
         raise SandboxError(f"no process for the handler could be started: {error}")
 
-    def _begin(self, limits: Limits, *, fresh: bool, cell: bool = False) -> ProcessLink:
+    def _begin(self, order: Order, *, fresh: bool) -> ProcessLink:
         """Have a monitor start a child, without waiting for it."""
         monitor = (None if fresh else self._idle_monitor()) or self._new_monitor()
         channel, their_channel = socket.socketpair()
         out, their_out = os.pipe()
         err, their_err = os.pipe()
         theirs = [their_channel.detach(), their_out, their_err]
-        link = ProcessLink(channel, monitor, {"stdout": out, "stderr": err}, self._release)
+        link = ProcessLink(channel, monitor, {"stdout": out, "stderr": err}, self._release, many=order.programs)
         with self._lock:
             self._links += 1
         try:
-            monitor.start(limits, theirs, cell=cell)
+            monitor.start(order, theirs)
         except OSError:
             link.close()
             raise
@@ -172,11 +180,11 @@ class Launcher:
             else:
                 (self._ready if ended else self._monitors).append(monitor)
 
-    def _take_spare(self, limits: Limits) -> ProcessLink | None:
+    def _take_spare(self, order: Order) -> ProcessLink | None:
         self._drop_homeless()
         with self._lock:
             for index, (made_for, link) in enumerate(self._waiting):
-                if made_for == limits:
+                if made_for == order:
                     del self._waiting[index]
                     return link
         return None
@@ -190,20 +198,20 @@ class Launcher:
         for _, link in homeless:
             link.close()
 
-    def _prepare_spare(self, limits: Limits) -> None:
-        """Start a child ahead of its need, so that the next launch with these limits finds it ready."""
+    def _prepare_spare(self, order: Order) -> None:
+        """Start a child ahead of its need, so that the next launch of this order finds it ready."""
         with self._lock:
             full = len(self._waiting) >= self._spares
-            old = self._waiting.pop(0)[1] if full and self._waiting and self._waiting[0][0] != limits else None
+            old = self._waiting.pop(0)[1] if full and self._waiting and self._waiting[0][0] != order else None
             if full and old is None:
                 return
         if old is not None:
             old.close()
         with contextlib.suppress(OSError, SandboxError):  # what is wrong will show when a child is really wanted
-            link = self._begin(limits, fresh=False)
+            link = self._begin(order, fresh=False)
             with self._lock:
                 if not self._closed:
-                    self._waiting.append((limits, link))
+                    self._waiting.append((order, link))
                     return
             link.close()
 
@@ -269,6 +277,7 @@ class Launcher:
             "environment": self._modules.environment,
             "paths": [self._modules.environment] if self._modules.environment else [],
             "left_out": self._modules.left_out,
+            "network": "full" if self._full_network else "",
         }
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603  our own file, by our own or a configured interpreter

@@ -7,6 +7,7 @@ import contextlib
 import json
 import math
 import os
+import queue
 import select
 import socket
 import struct
@@ -14,10 +15,9 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 
-from eventproc.model import Limits
 from eventproc.sandbox.endings import Ending
+from eventproc.sandbox.orders import Order
 from eventproc.sandbox.output import Decoding
 
 OUTPUT_BYTES = 1 << 16  # in one read
@@ -26,6 +26,8 @@ REPORT_S = 10.0  # how long a dead child's monitor may take to end the tree and 
 MEMORY_EVERY_S = 0.05
 CPUCLOCK_SCHED = 2
 CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
+DESCRIPTOR = struct.Struct("i")
+ANCILLARY = socket.CMSG_SPACE(CREDENTIALS.size) + socket.CMSG_SPACE(DESCRIPTOR.size)
 
 
 class Link(ABC):
@@ -33,6 +35,8 @@ class Link(ABC):
 
     channel: socket.socket
     enforced: bool  # limits are
+    many = False  # it may start processes, and others' CPU time counts too
+    asking = -1  # where its connections wait for an answer
 
     @abstractmethod
     def poll(self, *, read: bool, write: bool, timeout_s: float | None) -> dict[int, int]:
@@ -72,35 +76,41 @@ class MonitorHandle:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self.sock = sock
 
-    def start(self, limits: Limits, fds: Sequence[int], *, cell: bool) -> None:
+    def start(self, order: Order, fds: Sequence[int]) -> None:
         """Have it start a handler process with these file descriptors. Raises OSError when it is gone."""
-        order = json.dumps({"limits": asdict(limits), "cell": cell}).encode()
-        self.sock.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
+        self.sock.sendmsg([order.encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
 
-    def receive(self) -> tuple[bytes, int]:
+    def receive(self) -> tuple[bytes, int, int]:
         """
         Receive one message, with the process id of its sender by the kernel's word, in our own pid namespace.
+
+        The third value is a file descriptor that came along, or -1.
 
         Raises BlockingIOError while there is none; the message is empty at the end.
         """
         try:
-            data, ancillary, _, _ = self.sock.recvmsg(OUTPUT_BYTES, socket.CMSG_SPACE(CREDENTIALS.size))
+            data, ancillary, _, _ = self.sock.recvmsg(OUTPUT_BYTES, ANCILLARY, socket.MSG_CMSG_CLOEXEC)
         except (BlockingIOError, InterruptedError):
             raise BlockingIOError from None
         except OSError:
-            return b"", 0
+            return b"", 0, -1
+        sender, descriptor = 0, -1
         for level, kind, content in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
-                return data, CREDENTIALS.unpack(content)[0]
-        return data, 0
+                sender = CREDENTIALS.unpack(content)[0]
+            elif level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                descriptor = DESCRIPTOR.unpack(content[: DESCRIPTOR.size])[0]
+        return data, sender, descriptor
 
     def finished(self) -> bool | None:
         """Say whether its last child has ended and it waits for another; None when it is gone."""
         while True:
             try:
-                data, _ = self.receive()
+                data, _, descriptor = self.receive()
             except BlockingIOError:
                 return False
+            if descriptor >= 0:  # of a child that nobody waited for
+                os.close(descriptor)
             if not data:
                 return None
             if "ended" in json.loads(data):
@@ -121,7 +131,15 @@ class ProcessLink(Link):
         monitor: MonitorHandle,
         outputs: dict[str, int],
         release: Callable[[MonitorHandle, bool | None], None],
+        *,
+        many: bool = False,
     ) -> None:
+        self.many = many
+        self.asking = -1
+        self._used: dict[str, int] = {}  # by the whole tree, as its monitor says
+        self._at_end: list[Callable[[], None]] = []
+        self._notes: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.judge: Callable[[Ending], Ending] = lambda ending: ending
         self.channel = channel
         self._monitor = monitor
         self._release = release
@@ -176,7 +194,7 @@ class ProcessLink(Link):
     def _read_monitor(self) -> None:
         while self._ending is None:
             try:
-                message, sender = self._monitor.receive()
+                message, sender, descriptor = self._monitor.receive()
             except BlockingIOError:
                 return
             if not message:
@@ -185,12 +203,26 @@ class ProcessLink(Link):
             report = json.loads(message)
             if "layers" in report:
                 self._pid = sender
+                self.asking = descriptor
                 self.layers = tuple(report["layers"])
                 self._started = True
+            elif "used" in report:
+                self._used = report["used"]
             else:
-                self._ending = Ending.from_report(report)
+                self._ending = self.judge(Ending.from_report(report))
+
+    def note(self, text: str) -> None:
+        """Put a word of the platform into the run's log; from any thread."""
+        self._notes.put(text)
+
+    def take_asking(self) -> int:
+        """Hand over the descriptor at which connections wait, which the taker closes."""
+        taken, self.asking = self.asking, -1
+        return taken
 
     def read_output(self) -> Iterator[tuple[str, str]]:
+        while not self._notes.empty():
+            yield "log", self._notes.get()
         for fd, decoding in list(self._outputs.items()):
             for _ in range(OUTPUT_READS):
                 try:
@@ -218,15 +250,26 @@ class ProcessLink(Link):
         if not self._pid:
             return 0
         try:
-            return time.clock_gettime_ns((~self._pid << 3) | CPUCLOCK_SCHED) // 1000
+            alone = time.clock_gettime_ns((~self._pid << 3) | CPUCLOCK_SCHED) // 1000
         except OSError:  # it is dead
-            return 0
+            alone = 0
+        return max(alone, self._used.get("cpu_us", 0))
 
     def memory_bytes(self) -> int | None:
         now = time.monotonic()
         if now - self._memory[0] > MEMORY_EVERY_S:
-            self._memory = (now, peak_memory(self._pid))
+            found = peak_memory(self._pid)
+            self._memory = (now, None if found is None else max(found, self._used.get("memory_bytes", 0)))
         return self._memory[1]
+
+    @property
+    def pid(self) -> int:
+        """The handler's process, as this host counts."""
+        return self._pid
+
+    def at_end(self, action: Callable[[], None]) -> None:
+        """Have something done when the link is closed, and the child's tree is being ended."""
+        self._at_end.append(action)
 
     def kill(self) -> None:
         self._say(b"kill")
@@ -251,6 +294,11 @@ class ProcessLink(Link):
         for fd in self._outputs:
             os.close(fd)
         self._outputs.clear()
+        if self.asking >= 0:
+            os.close(self.asking)
+            self.asking = -1
+        for action in self._at_end:
+            action()
 
     def _is_lost(self) -> bool:
         """Whether the monitor itself is gone, or never got as far as to start a child."""

@@ -18,7 +18,7 @@ IDLE_S = 300.0  # a zygote that forked nothing for so long is ended
 MAX_IDLE = 4  # more of them are ended at once, the one that was used least lately first
 LOOK_S = 5.0
 
-Key = tuple[str, str]  # version of Python, digest of the environment ("" for none)
+Key = tuple[str, str, bool]  # version of Python, digest of the environment ("" for none), whether on the full network
 
 
 @dataclass(slots=True)

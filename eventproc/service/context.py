@@ -8,7 +8,7 @@ from pathlib import Path
 
 from eventproc.abc import Blobs, Bus, Clock, Sandbox, Store, Tx
 from eventproc.engine.group import GroupCommit
-from eventproc.model import MAX_PAYLOAD_BYTES, User
+from eventproc.model import MAX_PAYLOAD_BYTES, Policy, User
 from eventproc.registry.catalogue import Catalogue, CatalogueCache
 from eventproc.registry.options import MaxLimits
 from eventproc.service.vault import Vault
@@ -31,6 +31,7 @@ class ServiceSettings:
     check_timeout_s: float = 30.0  # for loading a handler at registration
     auth_cache_s: float = 2.0  # how long another process may go on accepting a revoked key
     max_limits: MaxLimits = field(default_factory=MaxLimits)  # what a handler may ask for
+    policy: Policy = field(default_factory=Policy)  # likewise
     work_dir: Path | None = None  # for uploads on their way; None for the system's own
 
 

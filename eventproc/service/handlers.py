@@ -74,7 +74,9 @@ class Handlers:
             tags=check_tags(tags),
             notify_on_success=check_mails(notify_on_success, "notify_on_success"),
             notify_on_failure=check_mails(notify_on_failure, "notify_on_failure"),
-            options=parse_options(options, maxima=self._context.settings.max_limits),
+            options=parse_options(
+                options, maxima=self._context.settings.max_limits, policy=self._context.settings.policy
+            ),
         )
         self._check_bundle(bundle)
         with self._context.store.read() as tx:
@@ -150,6 +152,8 @@ class Handlers:
             name=registration.name,
             source=bundle.source,
             filename=bundle.filename,
+            allow_subprocess=registration.options.allow_subprocess,
+            network=registration.options.network,
         )
         limits = _check_limits(registration.options.limits, self._context.settings.check_timeout_s)
         failure = self._context.sandbox.check(program, limits)

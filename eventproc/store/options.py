@@ -29,8 +29,9 @@ def options_from_json(text: str) -> Options:
     for name, maker in makers.items():
         if data.get(name) is not None:
             data[name] = maker(**data[name])
-    if "secrets" in data:
-        data["secrets"] = tuple(data["secrets"])
+    for name in ("secrets", "network"):
+        if name in data:
+            data[name] = tuple(data[name])
     if "isolation" in data:
         data["isolation"] = Isolation(data["isolation"])
     return Options(**data)

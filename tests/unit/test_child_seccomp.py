@@ -55,7 +55,7 @@ def decide(program: bytes, arch: int, number: int, *arguments: int) -> int:
 
 @pytest.fixture(params=MACHINES)
 def table(request):
-    return request.param, TABLES[request.param], seccomp.build(PID, machine=request.param, forks=False)
+    return request.param, TABLES[request.param], seccomp.build(PID, machine=request.param)
 
 
 def answer(error: int) -> int:
@@ -94,7 +94,7 @@ def test_threads_start_but_processes_and_programs_do_not(table):
 
 def test_a_cell_forks_but_starts_no_programs_and_its_forks_do_neither(table):
     machine, known, _ = table
-    cell = seccomp.build(0, machine=machine, forks=True)
+    cell = seccomp.build(0, machine=machine, powers=seccomp.Powers(forks=True))
     assert decide(cell, known.audit_arch, known.clone, 17) == seccomp.ALLOW
     assert decide(cell, known.audit_arch, known.clone, 17 | 0x20000000) == answer(errno.EPERM)
     for number in known.executing:
@@ -132,6 +132,6 @@ def test_nodes_are_files_or_pipes(table):
 @pytest.mark.parametrize("machine", MACHINES)
 @given(number=st.integers(0, LAST_KNOWN), arguments=st.lists(st.integers(0, (1 << 64) - 1), max_size=6))
 def test_every_call_gets_one_of_our_answers(machine, number, arguments):
-    program = seccomp.build(PID, machine=machine, forks=False)
+    program = seccomp.build(PID, machine=machine)
     found = decide(program, TABLES[machine].audit_arch, number, *arguments)
     assert found in {seccomp.ALLOW, *(answer(error) for error in (errno.EPERM, errno.ENOSYS, errno.EAFNOSUPPORT))}

@@ -76,6 +76,7 @@ def test_every_option_of_the_handbook_is_known():
     assert set(OPTION_NAMES) == {
         *("timeout", "cpu", "memory", "files", "retries", "filter", "order_by", "concurrency", "rate", "network"),
         *("allow_subprocess", "requirements", "secrets", "isolation", "throttle"),
+        *("processes", "scratch", "output", "result"),
     }
 
 

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from eventproc.errors import InvalidInput, UnsupportedOption
-from eventproc.model import Concurrency, Isolation, Limits, Options, Rate, Retries
+from eventproc.model import (
+    Concurrency,
+    Isolation,
+    Limits,
+    NetworkGrant,
+    NetworkPolicy,
+    Options,
+    Place,
+    Policy,
+    Rate,
+    Retries,
+)
 from eventproc.registry.durations import format_duration, format_size, parse_duration, parse_size
 from eventproc.registry.options import MaxLimits, options_to_json, parse_options
 
@@ -65,12 +78,98 @@ def test_more_time_brings_as_much_processor_time():
     assert parse_options({"timeout": 5}).limits.cpu_s == Limits().cpu_s
 
 
-@pytest.mark.parametrize("name", ["network", "allow_subprocess", "requirements"])
+@pytest.mark.parametrize("name", ["requirements"])
 def test_what_can_not_be_honoured_is_refused_by_name(name):
     with pytest.raises(UnsupportedOption, match=repr(name)) as caught:
         parse_options({name: True})
     assert caught.value.details["option"] == name
     assert parse_options({name: False}) == Options()
+
+
+def test_more_than_the_sandbox_gives_is_read_and_written_alike():
+    options = parse_options(
+        {
+            "processes": 100,
+            "scratch": {"size": "1GiB", "files": 50},
+            "output": "2MiB",
+            "result": "3MiB",
+            "allow_subprocess": True,
+            "network": ["API.Example.com.:443", "[2001:4860:4860::8888]:53", "api.example.com:443"],
+        }
+    )
+    assert options.limits == Limits(
+        processes=100, scratch_bytes=1 << 30, scratch_files=50, output_bytes=2 << 20, result_bytes=3 << 20
+    )
+    assert options.allow_subprocess
+    assert options.network == ("api.example.com:443", "[2001:4860:4860::8888]:53")
+    assert parse_options(options_to_json(options)) == options
+    assert parse_options({"scratch": "1GiB"}).limits.scratch_bytes == 1 << 30
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("example.com", "https://example.com:443", "example.com:0", "example.com:70000", "a b:1", ":80", "-x.com:80"),
+        *("1.2.3:80", "user@example.com:80", "::1:80", "*:80", "exa_mple..com:80", "x" * 300 + ":1", "full:x", 5, None),
+    ],
+)
+def test_a_place_that_is_none_is_refused_with_an_example(text):
+    with pytest.raises(InvalidInput, match=r"example\.com|neither"):
+        parse_options({"network": [text]})
+
+
+@pytest.mark.parametrize("value", [True, 7, {"a": 1}])
+def test_a_network_that_names_no_places_is_refused(value):
+    with pytest.raises(InvalidInput, match=r"api\.example\.com:443"):
+        parse_options({"network": value})
+
+
+@pytest.mark.parametrize(
+    ("given", "policy", "says"),
+    [
+        ({"network": ["example.com:80"]}, Policy(network=NetworkPolicy(grant=NetworkGrant.NONE)), "policy.network"),
+        ({"network": ["10.0.0.1:80"]}, Policy(), "not on the public internet"),
+        ({"network": ["127.0.0.1:80"]}, Policy(), "not on the public internet"),
+        ({"network": ["169.254.169.254:80"]}, Policy(), "not on the public internet"),
+        ({"network": ["[::ffff:10.0.0.1]:80"]}, Policy(), "not on the public internet"),
+        ({"network": ["224.0.0.1:80"]}, Policy(network=NetworkPolicy(grant=NetworkGrant.ANY)), "no host's address"),
+        ({"network": "full"}, Policy(network=NetworkPolicy(grant=NetworkGrant.ANY)), '"full"'),
+        ({"allow_subprocess": True}, Policy(allow_subprocess=False), "policy.allow_subprocess"),
+        ({"allow_subprocess": True, "isolation": "cell"}, Policy(), 'isolation="run"'),
+    ],
+)
+def test_what_the_operator_does_not_grant_is_refused_and_says_so(given, policy, says):
+    with pytest.raises(UnsupportedOption, match=re.escape(says)):
+        parse_options(given, policy=policy)
+
+
+def test_the_operator_can_grant_single_places():
+    policy = Policy(network=NetworkPolicy(grant=NetworkGrant.NONE, hosts=("10.0.0.1:5432", "*.corp.example:*")))
+    granted = parse_options({"network": ["10.0.0.1:5432", "db.corp.example:80"]}, policy=policy)
+    assert granted.network == ("10.0.0.1:5432", "db.corp.example:80")
+    for other in ("10.0.0.1:80", "corp.example:80", "dbcorp.example:80"):
+        with pytest.raises(UnsupportedOption):
+            parse_options({"network": [other]}, policy=policy)
+
+
+@pytest.mark.parametrize("grant", [NetworkGrant.PUBLIC, NetworkGrant.ANY])
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("169.254.169.254", "fe80::1", "fd00:ec2::254", "100.100.100.200", "::ffff:169.254.169.254", "0.0.0.0"),
+        *("2002:a9fe:a9fe::1", "64:ff9b::a9fe:a9fe", "255.255.255.255", "ff02::1"),
+    ],
+)
+def test_a_name_never_leads_to_where_only_the_host_may_look(grant, address):
+    policy = NetworkPolicy(grant=grant)
+    assert policy.refusal(Place("evil.example", 80), ipaddress.ip_address(address))
+    assert policy.refusal(Place("evil.example", 80), ipaddress.ip_address("8.8.8.8")) is None
+
+
+def test_an_address_of_the_link_is_reached_where_both_say_so():
+    policy = NetworkPolicy(grant=NetworkGrant.ANY)
+    assert policy.refusal(Place("169.254.169.254", 80)) is None
+    assert NetworkPolicy().refusal(Place("169.254.169.254", 80))
 
 
 @pytest.mark.parametrize("isolation", Isolation)

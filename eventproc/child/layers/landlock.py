@@ -50,13 +50,26 @@ def _handled(version: int) -> Tuple[int, int, int, int]:
     return fs, net, scoped, 24 if version >= 6 else 16 if version >= 4 else 8
 
 
-def prepare(readable: Iterable[str], writable: Iterable[str], devices: Iterable[str], version: int) -> int:
-    """Return a rule set that allows these paths and what is below them, and nothing else."""
+def prepare(
+    readable: Iterable[str],
+    writable: Iterable[str],
+    devices: Iterable[str],
+    version: int,
+    *,
+    programs: bool = False,
+    network: bool = False,
+) -> int:
+    """
+    Return a rule set that allows these paths and what is below them, and nothing else.
+
+    With `programs` what is readable can be started too, and sockets can be named; with `network` it has no say on TCP.
+    """
     fs, net, scoped, size = _handled(version)
-    attributes = _Attributes(fs, net, scoped)
+    attributes = _Attributes(fs, 0 if network else net, scoped)
     ruleset = kernel.syscall("landlock_create_ruleset", ctypes.byref(attributes), size, 0)
-    everything = fs & ~(EXECUTE | MAKE_CHAR | MAKE_BLOCK | MAKE_SOCK | IOCTL_DEV)
-    for paths, rights in ((readable, READ), (writable, everything), (devices, READ_FILE | WRITE_FILE)):
+    everything = fs & ~(EXECUTE | MAKE_CHAR | MAKE_BLOCK | IOCTL_DEV | (0 if programs else MAKE_SOCK))
+    reading = READ | EXECUTE if programs else READ
+    for paths, rights in ((readable, reading), (writable, everything), (devices, READ_FILE | WRITE_FILE)):
         for path in paths:
             _allow(ruleset, path, rights & fs)
     return ruleset

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 from . import identity, kernel, landlock, root, seccomp
 from .tables import TABLES
@@ -32,6 +32,7 @@ class Level:
         self.name: str = config["level"]
         self._mountpoint: str = config["mountpoint"]
         self._extra: List[str] = list(config.get("paths", ()))
+        self.host_network: bool = config.get("network") == "full"  # for handlers that are trusted with it
         self._is_root = os.geteuid() == 0
         self._own_users = False  # whether we live in a user namespace of our own
         self._landlock = landlock.abi()
@@ -39,9 +40,11 @@ class Level:
         self._reads_past_permissions = False
         self._pid_namespace = -1
         self._mounted = False  # in a monitor: whether it has its own mounts
-        self._ruleset = -1  # prepared once where it is the same for all children
+        self._own_network = False  # in a monitor: whether it shares no network namespace with others
+        self._names = root.Names()
+        self._rulesets: Dict[bool, int] = {}  # prepared once where they are the same for all children
         self._interpreter: List[str] = []
-        self._filters: Dict[int, bytes] = {}
+        self._filters: Dict[Tuple[int, seccomp.Powers], bytes] = {}
 
     # ------------------------------------------------------------------ zygote
 
@@ -60,7 +63,7 @@ class Level:
             raise LevelError("this kernel has no Landlock")
         if self.name == "A":
             self._enter_namespaces()
-            root.build(self._mountpoint, self._extra)
+            root.build(self._mountpoint, self._extra, host_network=self.host_network)
             self._pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._interpreter = [*root.interpreter_paths(), *self._extra]
         if self._is_root:
@@ -68,15 +71,16 @@ class Level:
             if self._has_landlock():
                 self._reads_past_permissions = not identity.reaches(self._first_uid, self._interpreter)
         if self.name == "A" and self._has_landlock():
-            self._ruleset = landlock.prepare(["/"], [root.OWN], root.DEVICES, self._landlock)
-        self._filter(FIRST_PID)
+            for programs in (False, True):
+                self._rulesets[programs] = self._prepare(["/"], root.OWN, programs=programs)
+        self._filter(FIRST_PID, self._powers({}))
         kernel.drop_bounding_set()
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # nothing of the same user may look into us
 
     def _enter_namespaces(self) -> None:
         uid, gid = os.geteuid(), os.getegid()
-        if not (self._is_root and _unshared()):
-            kernel.unshare(kernel.CLONE_NEWUSER | NAMESPACES)
+        if not (self._is_root and _unshared(self._namespaces())):
+            kernel.unshare(kernel.CLONE_NEWUSER | self._namespaces())
             identity.write_maps(identity.INSIDE, uid, gid)
             self._own_users, self._is_root = True, False
         pid = os.fork()
@@ -84,6 +88,9 @@ class Level:
             _wait_for(pid)
         kernel.die_with_parent()
         kernel.sethostname("eventproc")
+
+    def _namespaces(self) -> int:
+        return NAMESPACES & ~kernel.CLONE_NEWNET if self.host_network else NAMESPACES
 
     def own_namespace(self) -> None:
         """Have the next fork open a pid namespace."""
@@ -103,14 +110,19 @@ class Level:
             return os.geteuid()
         return self._first_uid if self._first_uid == identity.NOBODY else self._first_uid + number % identity.UIDS
 
-    def in_monitor(self, number: int, scratch: str, limits: Dict[str, Any]) -> str:
+    def in_monitor(self, number: int, scratch: str, order: Dict[str, Any]) -> str:
         """Prepare one child's directory; return its path as the child sees it."""
         uid = self.uid_of(number)
         if self.name == "A":
             if not self._mounted:
                 root.own_mounts()
                 self._mounted = True
+            limits = order["limits"]
             root.own_scratch(uid, limits["scratch_bytes"], limits["scratch_files"])
+            self._names.show(order.get("hosts") or {})
+            if self._powers(order).local_sockets and not self._own_network:
+                kernel.unshare(kernel.CLONE_NEWNET)  # abstract names are known throughout a network namespace
+                self._own_network = True
             return root.SCRATCH
         Path(scratch).mkdir(0o700)
         if uid != os.geteuid():
@@ -124,23 +136,39 @@ class Level:
 
     # ------------------------------------------------------------------ handler
 
-    def in_handler(self, number: int, scratch: str, *, cell: bool) -> List[str]:
-        """Give up all rights but those a handler needs; returns the layers that stand. Rlimits come before."""
+    def in_handler(self, number: int, scratch: str, order: Dict[str, Any]) -> Tuple[List[str], int]:
+        """
+        Give up all rights but those that the order grants. Rlimits come before.
+
+        Returns the layers that stand, and where its connections are asked for (-1 if it may make none).
+        """
         if self.name == "none":
-            return ["rlimits"]
+            return ["rlimits"], -1
+        powers = self._powers(order)
         done = ["rlimits", "no_new_privs", "no capabilities", "seccomp"]
         if self.name == "A":
-            done += ["pid namespace", "mount namespace", "network namespace", "ipc namespace", "private root"]
-            done += ["capped scratch"]
+            done += ["pid namespace", "mount namespace", "ipc namespace", "private root", "capped scratch"]
+            done += [] if self.host_network else ["network namespace"]
         if self._become_somebody(number):
             done.append("own user" if self._is_root else "user namespace")
         kernel.die_with_parent()  # a change of user clears it
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
         if self._has_landlock():
-            landlock.enforce(self._rules(scratch))
+            landlock.enforce(self._rules(scratch, programs=powers.programs))
             done.append("landlock")
-        seccomp.install(seccomp.build(0, machine=kernel.MACHINE, forks=True) if cell else self._filter(os.getpid()))
-        return sorted(done)
+        # The first process of a cell is told apart from its forks by their own filters.
+        program = self._filter(0 if powers.forks else os.getpid(), powers)
+        return sorted(done), seccomp.install(program, listen=powers.network == "listed")
+
+    def _powers(self, order: Dict[str, Any]) -> seccomp.Powers:
+        programs = bool(order.get("programs"))
+        network = "full" if self.host_network else "listed" if order.get("network") else ""
+        return seccomp.Powers(
+            forks=bool(order.get("cell")),
+            programs=programs,
+            local_sockets=programs and self.name == "A" and not network,
+            network=network,
+        )
 
     def _become_somebody(self, number: int) -> bool:
         if self._is_root:
@@ -160,27 +188,33 @@ class Level:
         """Whether RLIMIT_NPROC counts this child's processes alone."""
         return self.name != "none" and (self._own_users or (self._is_root and self._first_uid != identity.NOBODY))
 
-    def _rules(self, scratch: str) -> int:
-        if self._ruleset >= 0:
-            return self._ruleset
+    def _rules(self, scratch: str, *, programs: bool) -> int:
+        if programs in self._rulesets:
+            return self._rulesets[programs]
         readable = [*root.SYSTEM, *root.CONFIGURATION, *self._interpreter, *VISIBLE_PROC]
-        return landlock.prepare(readable, [scratch], root.DEVICES, self._landlock)
+        readable += root.RESOLVING if self.host_network else []
+        return self._prepare(readable, scratch, programs=programs)
 
-    def _filter(self, pid: int) -> bytes:
+    def _prepare(self, readable: List[str], writable: str, *, programs: bool) -> int:
+        return landlock.prepare(
+            readable, [writable], root.DEVICES, self._landlock, programs=programs, network=self.host_network
+        )
+
+    def _filter(self, pid: int, powers: seccomp.Powers) -> bytes:
         """Return the filter on system calls, which knows the process's id."""
-        if pid not in self._filters:
-            self._filters[pid] = seccomp.build(pid, machine=kernel.MACHINE, forks=False)
-        return self._filters[pid]
+        if (pid, powers) not in self._filters:
+            self._filters[pid, powers] = seccomp.build(pid, machine=kernel.MACHINE, powers=powers)
+        return self._filters[pid, powers]
 
     def descriptors(self) -> List[int]:
         """Return the file descriptors that a child still needs for its layers."""
-        return [self._ruleset] if self._ruleset >= 0 else []
+        return list(self._rulesets.values())
 
 
-def _unshared() -> bool:
+def _unshared(namespaces: int) -> bool:
     """Take namespaces as root; False in a container whose root may not."""
     try:
-        kernel.unshare(NAMESPACES)
+        kernel.unshare(namespaces)
     except PermissionError:
         return False
     return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Iterable, List
+from typing import Dict, Iterable, List
 
 from . import kernel
 
@@ -17,11 +17,15 @@ CONFIGURATION = (
     "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/localtime", "/etc/ssl/certs",
     "/etc/ssl/openssl.cnf", "/etc/ca-certificates", "/etc/fonts", "/etc/mime.types", "/etc/pki/tls/certs",
 )  # fmt: skip
+RESOLVING = ("/etc/resolv.conf", "/etc/hosts", "/etc/services", "/etc/gai.conf", "/etc/host.conf")  # with a network
+HOSTS = "/etc/hosts"
+LOCAL_NAMES = "127.0.0.1 localhost\n"
+NAMES = "/names"  # in a monitor: holds the hosts file of its present child
 WRITTEN = {
     "/etc/passwd": "root:x:0:0:root:/:/bin/false\nhandler:x:1000:1000:handler:/own/scratch:/bin/false\n",
     "/etc/group": "root:x:0:\nhandler:x:1000:\n",
-    "/etc/hosts": "127.0.0.1 localhost\n",
-    "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+    HOSTS: LOCAL_NAMES,
+    "/etc/nsswitch.conf": "hosts: files\npasswd: files\ngroup: files\n",
 }
 NO_TRICKS = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
 READ_ONLY = kernel.MOUNT_ATTR_RDONLY | kernel.MOUNT_ATTR_NOSUID | kernel.MOUNT_ATTR_NODEV
@@ -44,18 +48,24 @@ def outermost(paths: Iterable[str]) -> List[str]:
     return kept
 
 
-def build(mountpoint: str, extra: Iterable[str]) -> None:
+def build(mountpoint: str, extra: Iterable[str], *, host_network: bool = False) -> None:
     """Make the root at `mountpoint` (an empty directory) and move into it. Needs an own mount namespace."""
     kernel.mount("none", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
     kernel.mount("tmpfs", mountpoint, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=4m,mode=755")
-    for path in outermost([*SYSTEM, *CONFIGURATION, *interpreter_paths(), *extra]):
+    written = dict(WRITTEN)
+    resolving: Iterable[str] = ()
+    if host_network:
+        resolving = RESOLVING
+        del written[HOSTS]
+        written["/etc/nsswitch.conf"] = written["/etc/nsswitch.conf"].replace("hosts: files", "hosts: files dns")
+    for path in outermost([*SYSTEM, *CONFIGURATION, *resolving, *interpreter_paths(), *extra]):
         _show(path, mountpoint)
-    for path, text in WRITTEN.items():
+    for path, text in written.items():
         target = Path(mountpoint + path)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
     _devices(mountpoint)
-    for name in ("proc", SCRATCH[1:], "old"):
+    for name in ("proc", SCRATCH[1:], NAMES[1:], "old"):
         Path(mountpoint, name).mkdir(parents=True)
     if not Path(mountpoint, "tmp").exists():  # it is there where the interpreter lives below /tmp: then TMPDIR must do
         Path(mountpoint, "tmp").symlink_to(SCRATCH[1:])
@@ -109,3 +119,24 @@ def own_scratch(uid: int, size: int, inodes: int) -> None:
     """Give one child an empty scratch, in the place of the last one's."""
     kernel.detach(SCRATCH)
     kernel.mount("tmpfs", SCRATCH, "tmpfs", NO_TRICKS, f"size={size},nr_inodes={inodes},mode=700,uid={uid},gid={uid}")
+
+
+class Names:
+    """In a monitor: the hosts file of its present child, so that programs written in C find the hosts it may reach."""
+
+    def __init__(self) -> None:
+        self._mounted = False
+        self._shown: Dict[str, str] = {}
+
+    def show(self, hosts: Dict[str, str]) -> None:
+        """Have /etc/hosts say these names' addresses, and nothing but `localhost` besides."""
+        if hosts == self._shown:
+            return
+        if not self._mounted:
+            kernel.mount("tmpfs", NAMES, "tmpfs", NO_TRICKS, "size=256k,nr_inodes=16,mode=755")
+            Path(NAMES, "hosts").touch(0o644)
+            kernel.mount(f"{NAMES}/hosts", HOSTS, "", kernel.MS_BIND)
+            self._mounted = True
+        lines = [f"{address} {name}\n" for name, address in hosts.items()]
+        Path(NAMES, "hosts").write_text("".join(lines if "localhost" in hosts else [LOCAL_NAMES, *lines]))
+        self._shown = hosts

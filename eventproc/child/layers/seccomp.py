@@ -5,14 +5,15 @@ from __future__ import annotations
 import ctypes
 import errno
 import struct
-from typing import List
+from typing import List, NamedTuple, Set, Tuple
 
 from . import kernel
 from .tables import LAST_KNOWN, TABLES, X32_BIT, Table
 
 SECCOMP_SET_MODE_FILTER = 1
-SECCOMP_GET_ACTION_AVAIL = 2
+NEW_LISTENER = 1 << 3  # flag: return a file descriptor on which calls can be answered
 ALLOW = 0x7FFF0000
+ASK = 0x7FC00000  # SECCOMP_RET_USER_NOTIF: whoever holds the listener answers in the kernel's place
 KILL_PROCESS = 0x80000000
 ERRNO = 0x00050000
 
@@ -27,9 +28,13 @@ NUMBER, ARCH, ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 
 CLONE_THREAD = 0x00010000
 CLONE_NEW = 0x7E020000  # all namespaces that fit into clone's flags
-AF_UNIX = 1
-SOCK_STREAM = 1
+AF_UNIX, AF_INET, AF_INET6 = 1, 2, 10
+SOCK_STREAM, SOCK_DGRAM = 1, 2
 SOCK_TYPE_MASK = 0xF
+IPPROTO_TCP, IPPROTO_UDP = 6, 17
+MSG_FASTOPEN = 0x20000000  # connects while it sends
+TCP_TRICKS = (14, 19, 23, 30, 31)  # MD5SIG, REPAIR, FASTOPEN, FASTOPEN_CONNECT, ULP
+SOCKET_IOCTLS = (0x8900, 0x89FF)  # tell of the host's network
 S_IFMT, S_IFREG, S_IFIFO = 0o170000, 0o100000, 0o010000
 TERMINAL_IOCTLS = (0x5412, 0x541C, 0x5423)  # TIOCSTI, TIOCLINUX, TIOCSETD
 QUERY_PERSONALITY = 0xFFFFFFFF
@@ -48,6 +53,18 @@ def _deny(error: int) -> bytes:
 
 
 _PERMIT = _op(RET, ALLOW)
+
+
+class Powers(NamedTuple):
+    """What a process may do beyond the default."""
+
+    forks: bool = False  # a cell: forks, but starts no programs
+    programs: bool = False  # forks and starts programs
+    local_sockets: bool = False  # named sockets between its own processes
+    network: str = ""  # "listed": each connection is asked for; "full": TCP and UDP
+
+
+_NONE = Powers()
 
 
 class Program:
@@ -76,28 +93,55 @@ class Program:
         return b"".join([*self._code, _PERMIT])
 
 
-def build(pid: int, *, machine: str, forks: bool) -> bytes:
-    """Return the filter for a process of that id (as it sees itself); one that `forks` still starts no programs."""
+def build(pid: int, *, machine: str, powers: Powers = _NONE) -> bytes:
+    """Return the filter for a process of that id (as it sees itself)."""
     table = TABLES[machine]
     program = Program(table)
+    allowed = _socket_calls(program, table, powers)
     for number in table.denied:
-        program.answer(number, errno.EPERM)
+        if number not in allowed:
+            program.answer(number, errno.EPERM)
     program.answer(table.clone3, errno.ENOSYS)  # its flags are behind a pointer; the C library then takes clone
-    program.answer(table.socket, errno.EAFNOSUPPORT)
     program.rule(table.socketpair, _only_stream_pairs())
-    program.rule(table.sendto, _only_without_address())
-    program.rule(table.ioctl, _no_terminal_tricks())
+    program.rule(table.ioctl, _no_tricks(network=bool(powers.network)))
     program.rule(table.personality, _only_asking())
     for number, position in table.mknod:
         program.rule(number, _only_files_and_pipes(position))
+    _processes(program, table, powers, pid)
+    return program.finish()
+
+
+def _processes(program: Program, table: Table, powers: Powers, pid: int) -> None:
+    forks = powers.forks or powers.programs
     program.rule(table.clone, _clone(subprocesses=forks))
-    for number in table.executing if forks else table.starting:
-        program.answer(number, errno.EPERM)
+    if not powers.programs:
+        for number in table.executing if forks else table.starting:
+            program.answer(number, errno.EPERM)
     if not forks:
         for number in table.kill:
             program.rule(number, _only_self(pid))
         program.answer(table.tkill, errno.EPERM)
-    return program.finish()
+
+
+def _socket_calls(program: Program, table: Table, powers: Powers) -> Set[int]:
+    """Add the rules for sockets; return the calls that the deny list must leave out."""
+    if not powers.network:
+        allowed = [(AF_UNIX, SOCK_STREAM, 0)] if powers.local_sockets else []
+        program.rule(table.socket, _only_sockets(allowed))
+        program.rule(table.sendto, _only_without_address())
+        return {table.connect, *table.serving} if powers.local_sockets else set()
+    program.rule(table.setsockopt, _no_tcp_tricks())
+    streams = [(family, SOCK_STREAM, protocol) for family in (AF_INET, AF_INET6) for protocol in (0, IPPROTO_TCP)]
+    if powers.network == "full":
+        packets = [(family, SOCK_DGRAM, protocol) for family in (AF_INET, AF_INET6) for protocol in (0, IPPROTO_UDP)]
+        program.rule(table.socket, _only_sockets(streams + packets))
+        return {table.connect, *table.serving}
+    program.rule(table.socket, _only_sockets(streams))
+    program.rule(table.connect, [_op(RET, ASK)])
+    for number, position in table.sending:
+        more = _only_without_address() if number == table.sendto else [_PERMIT]
+        program.rule(number, [_argument(position), _op(JSET, MSG_FASTOPEN, 0, 1), _deny(errno.EPERM), *more])
+    return {table.connect}
 
 
 def build_for_fork(pid: int) -> bytes:
@@ -137,10 +181,31 @@ def _only_without_address() -> List[bytes]:
     ]
 
 
-def _no_terminal_tricks() -> List[bytes]:
+def _only_sockets(allowed: List[Tuple[int, int, int]]) -> List[bytes]:
+    """Permit sockets of these families, types and protocols."""
+    body: List[bytes] = []
+    for family, kind, protocol in allowed:
+        body += [_argument(0), _op(JEQ, family, 0, 6)]
+        body += [_argument(1), _op(AND, SOCK_TYPE_MASK), _op(JEQ, kind, 0, 3)]
+        body += [_argument(2), _op(JEQ, protocol, 0, 1), _PERMIT]
+    return [*body, _deny(errno.EAFNOSUPPORT)]
+
+
+def _no_tcp_tricks() -> List[bytes]:
+    body = [_argument(1), _op(JEQ, IPPROTO_TCP, 1, 0), _PERMIT, _argument(2)]
+    for option in TCP_TRICKS:
+        body += [_op(JEQ, option, 0, 1), _deny(errno.EPERM)]
+    return [*body, _PERMIT]
+
+
+def _no_tricks(*, network: bool) -> List[bytes]:
+    """Refuse what would type into a terminal, or ask a socket about the host it is on."""
     body = [_argument(1)]
     for command in TERMINAL_IOCTLS:
         body += [_op(JEQ, command, 0, 1), _deny(errno.EPERM)]
+    if network:
+        first, last = SOCKET_IOCTLS
+        body += [_op(JGE, first, 0, 2), _op(JGT, last, 1, 0), _deny(errno.EPERM)]
     return [*body, _PERMIT]
 
 
@@ -175,8 +240,14 @@ class _FilterProgram(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
 
 
-def install(program: bytes) -> None:
-    """Put the filter on this process for good; needs no_new_privs."""
+def install(program: bytes, *, listen: bool = False) -> int:
+    """
+    Put the filter on this process for good; needs no_new_privs.
+
+    Returns the file descriptor that calls with the answer ASK wait at if `listen`, else -1.
+    """
     buffer = ctypes.create_string_buffer(program, len(program))
     described = _FilterProgram(len(program) // 8, ctypes.addressof(buffer))
-    kernel.syscall("seccomp", SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(described))
+    flags = NEW_LISTENER if listen else 0
+    result = kernel.syscall("seccomp", SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(described))
+    return result if listen else -1

@@ -66,6 +66,10 @@ class Table(NamedTuple):
     mknod: Tuple[Tuple[int, int], ...]  # (number, position of the mode)
     ioctl: int
     personality: int
+    connect: int
+    serving: Tuple[int, ...]  # bind, listen, accept, accept4
+    sending: Tuple[Tuple[int, int], ...]  # calls that send, with the position of their flags
+    setsockopt: int
 
 
 TABLES: Dict[str, Table] = {
@@ -86,6 +90,10 @@ TABLES: Dict[str, Table] = {
         mknod=((133, 1), (259, 2)),
         ioctl=16,
         personality=135,
+        connect=42,
+        serving=(49, 50, 43, 288),
+        sending=((44, 3), (46, 2), (307, 3)),
+        setsockopt=54,
     ),
     "aarch64": Table(
         audit_arch=0xC00000B7,
@@ -104,5 +112,9 @@ TABLES: Dict[str, Table] = {
         mknod=((33, 2),),
         ioctl=29,
         personality=92,
+        connect=203,
+        serving=(200, 201, 202, 242),
+        sending=((206, 3), (211, 2), (269, 3)),
+        setsockopt=208,
     ),
 }
