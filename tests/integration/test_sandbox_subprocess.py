@@ -231,12 +231,12 @@ def test_nothing_outlives_the_run(sandbox, way):
         import subprocess
         import time
 
-        for _ in range(2):
-            subprocess.Popen(["/bin/sh", "-c", f"sleep 3599; : {mark}"], start_new_session=True)
+        for number in range(2):
+            subprocess.Popen(["/bin/sh", "-c", f"sleep 3599; : {mark}-{number}"], start_new_session=True)
         if os.fork() == 0:  # a daemon with all that belongs to one
             os.setsid()
             if os.fork() == 0:
-                subprocess.run(["/bin/sh", "-c", f"trap '' TERM HUP INT; sleep 3599; : {mark}"], check=False)
+                subprocess.run(["/bin/sh", "-c", f"trap '' TERM HUP INT; sleep 3599; : {mark}-2"], check=False)
             os._exit(0)
         ep.emit("ready", {})  # noqa: F821
         if way == "crashes":
@@ -246,18 +246,17 @@ def test_nothing_outlives_the_run(sandbox, way):
 
     mark = f"outlive-{way.replace(' ', '-')}-{time.monotonic_ns()}"
     child = sandbox.spawn(replace(program(handler), allow_subprocess=True), SMALL)
-    there: list[int] = []
 
     def ready(args, body):
-        wait_until(lambda: len(named(mark)) >= 3, what="the daemons")
-        there.extend(named(mark))
+        wait_until(lambda: all(named(f"{mark}-{number}") for number in range(3)), what="the daemons")
         if way == "is killed":
             child.kill()
         return {"id": "x"}, ()
 
-    list(child.execute([(call(1, {"mark": mark, "way": way}), Session({"emit": ready}))]))
+    session = Session({"emit": ready})
+    list(child.execute([(call(1, {"mark": mark, "way": way}), session)]))
     child.close()
-    assert len(there) >= 3
+    assert [op for op, _, _ in session.asked] == ["emit"]
     wait_until(lambda: not named(mark), what="the end of all that the handler started")
 
 
