@@ -113,6 +113,11 @@ class _Recent:
         self._rows[self._end] = score, value
         self._end += 1
 
+    def extend(self, rows: NDArray[np.float64]) -> None:
+        """Take over at most `size` rows into an empty history."""
+        self._rows[: len(rows)] = rows
+        self._end = len(rows)
+
     def rows(self) -> NDArray[np.float64]:
         return self._rows[max(0, self._end - self.size) : self._end]
 
@@ -202,8 +207,7 @@ class AnomalyLikelihood:
         self._seen, self._before = int(seen), before
         self._known = Distribution(mean=mean, variance=variance) if fitted else None
         self._recent = _Recent(self._recent.size)
-        for score, value in arrays["history"]:
-            self._recent.append(float(score), float(value))
+        self._recent.extend(arrays["history"])
 
 
 class EngineLikelihood:
@@ -323,3 +327,43 @@ class EngineLikelihood:
             self._stored.append(score, value)
         self._seen += len(rows)
         return results
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Give the state."""
+        known = self._known
+        numbers = [float(self._seen), float(self._fitted_to), self._before, 0.0 if known is None else 1.0]
+        numbers += [0.0, 0.0] if known is None else [known.mean, known.variance]
+        return {
+            "likelihood": np.array(numbers, np.float64),
+            "last": np.array(self._last, np.float64),
+            "history": self._stored.rows(),
+        }
+
+    def fill(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """Take a state over."""
+        seen, fitted_to, before, fitted, mean, variance = arrays["likelihood"].tolist()
+        self._seen, self._fitted_to, self._before = int(seen), int(fitted_to), before
+        self._known = Distribution(mean=mean, variance=variance) if fitted else None
+        self._last = arrays["last"].tolist()
+        self._stored = _Recent(self.sample)
+        self._stored.extend(arrays["history"])
+
+    def summary(self) -> dict[str, Any]:
+        """Give the parameters as htmengine kept them with a metric; empty before the first fit."""
+        known = self._known
+        if known is None:
+            return {}
+        last = self._last[-AVERAGED:]
+        return {
+            "last_rowid_for_stats": self._fitted_to,
+            "params": {
+                "distribution": {
+                    "name": "normal",
+                    "mean": known.mean,
+                    "variance": known.variance,
+                    "stdev": known.deviation,
+                },
+                "movingAverage": {"historicalValues": last, "total": sum(last), "windowSize": AVERAGED},
+                "historicalLikelihoods": [self._before],
+            },
+        }

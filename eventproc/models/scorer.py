@@ -1,0 +1,148 @@
+"""A model at work: a detector and, where one is wanted, a historical likelihood; values in, scores out."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eventproc.errors import DamagedData
+from eventproc.htm import AnomalyModel, Detector, Parameters, StateError, blob, find_detector, load_detector, streams
+from eventproc.htm.likelihood import EngineLikelihood
+from eventproc.htm.parameters import NAMED
+from eventproc.models.display import likelihood_of
+from eventproc.models.specs import DEFAULT_LIKELIHOOD
+
+MAGIC: Final = b"EPMODEL\x01"
+_HEAD: Final = struct.Struct("<8s16sqII")  # magic with version, checksum of the rest, rowid, lengths of the two parts
+_CHECKED_FROM: Final = 24
+_GUESSED_BYTES: Final = 400_000  # what a detector of somebody else is taken to need
+_OWN_SCALE: Final = ("default", "statistics", "htm")  # detectors whose scores are put on the scale of likelihoods
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The scores of a batch: three columns as long as the batch; `predictions` is empty where none are wanted."""
+
+    raw: NDArray[np.float64]
+    anomaly: NDArray[np.float64]
+    predictions: list[dict[str, float] | None]
+
+
+class Scorer:
+    """
+    One metric's model.
+
+    The same samples give the same scores, whatever the batches, also after a save and load between any two of them.
+    Not to be used by two threads at a time; `score` lets other threads run.
+    """
+
+    def __init__(self, detector: Detector, params: Mapping[str, Any]) -> None:
+        self.detector = detector
+        self._predicts = bool(params.get("predictions"))
+        self.likelihood: EngineLikelihood | None = None
+        if params["likelihood"] != DEFAULT_LIKELIHOOD:
+            self.likelihood = EngineLikelihood(params["likelihood"])
+        self._rescaled = self.likelihood is None and detector.kind in _OWN_SCALE
+
+    @classmethod
+    def new(cls, params: Mapping[str, Any]) -> Scorer:
+        """Make an untrained model of what `parameters.model_params` gives as `detector`."""
+        name, zone = params["name"], params["timezone"]
+        if name in NAMED:
+            kind = name if name in _OWN_SCALE else "default"
+            detector: Any = find_detector(kind)
+            return cls(detector(Parameters.from_json(params["parameters"]), timezone=zone), params)
+        other: Any = find_detector(name)
+        try:
+            return cls(other(timezone=zone), params)
+        except TypeError:  # one that knows nothing of time
+            return cls(other(), params)
+
+    # Scores.
+
+    def score(self, values: NDArray[np.float64], times_us: NDArray[np.int64]) -> Scores:
+        """Score and learn a batch of samples in their order."""
+        times = times_us / 1e6
+        if isinstance(self.detector, AnomalyModel):
+            raw, anomaly, expected = self._own(values, times)
+        else:
+            raw, anomaly, expected = self._others(values, times)
+        if self.likelihood is not None:
+            anomaly = np.array(self.likelihood.update(raw.tolist(), values.tolist()), np.float64)
+        elif self._rescaled:
+            anomaly = likelihood_of(anomaly)
+        return Scores(raw, anomaly, self._predictions(expected))
+
+    def _own(self, values: NDArray[np.float64], times: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any], Any]:
+        assert isinstance(self.detector, AnomalyModel)
+        table = self.detector.process_many(values, times)
+        raw = table[:, streams.RAW]
+        raw = np.where(np.isnan(raw), table[:, streams.STRENGTH], raw)  # without a memory, or before it speaks
+        return raw, table[:, streams.SCORE], table[:, streams.EXPECTED]
+
+    def _others(self, values: NDArray[np.float64], times: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any], Any]:
+        readings = [self.detector.process_one(x, t) for x, t in zip(values.tolist(), times.tolist(), strict=True)]
+        raw = [reading.strength if math.isnan(reading.raw) else reading.raw for reading in readings]
+        expected = [reading.expected for reading in readings]
+        return np.array(raw, np.float64), np.array([r.score for r in readings], np.float64), np.array(expected)
+
+    def _predictions(self, expected: NDArray[np.float64]) -> list[dict[str, float] | None]:
+        if not self._predicts:
+            return []
+        return [{"1": value} if math.isfinite(value) else None for value in expected.tolist()]
+
+    def summary(self) -> dict[str, Any]:
+        """Give the likelihood's parameters as htmengine stored them; empty without one."""
+        return {} if self.likelihood is None else self.likelihood.summary()
+
+    def live_bytes(self) -> int:
+        """Estimate the memory that this model takes for itself."""
+        size = self.detector.live_bytes() if isinstance(self.detector, AnomalyModel) else _GUESSED_BYTES
+        return size + (0 if self.likelihood is None else 32 * self.likelihood.sample)
+
+    # Checkpoints.
+
+    def save(self, rowid: int, *, base: bytes | None = None) -> bytes:
+        """Save the state as of row `rowid`; with `base`, an earlier whole checkpoint, only what differs from it."""
+        parts = [b"", b""]
+        parts[0] = self.detector.save(base=None if base is None else _parts(base)[1])
+        if self.likelihood is not None:
+            earlier = None if base is None else _parts(base)[2]
+            parts[1] = blob.pack("likelihood", {}, self.likelihood.arrays(), base=earlier)
+        rest = struct.pack("<qII", rowid, len(parts[0]), len(parts[1])) + parts[0] + parts[1]
+        return MAGIC + hashlib.blake2b(rest, digest_size=16).digest() + rest
+
+    @classmethod
+    def load(cls, params: Mapping[str, Any], saved: bytes, *, base: bytes | None = None) -> tuple[Scorer, int]:
+        """Load a checkpoint: the model and the row it stands at. Raises DamagedData."""
+        rowid, state, likelihood = _parts(saved)
+        earlier = (0, None, None) if base is None else _parts(base)
+        try:
+            scorer = cls(load_detector(state, base=earlier[1]), params)
+            if scorer.likelihood is not None:
+                scorer.likelihood.fill(blob.unpack(likelihood, base=earlier[2])[2])
+        except (StateError, ValueError, KeyError) as error:
+            raise DamagedData(f"a model's checkpoint can not be used: {error}") from error
+        return scorer, rowid
+
+
+def _parts(saved: bytes) -> tuple[int, bytes, bytes]:
+    """Take a checkpoint apart, after a look at its version and checksum."""
+    if len(saved) < _HEAD.size or saved[:7] != MAGIC[:7]:
+        raise DamagedData("a model's checkpoint is damaged: it does not begin like one")
+    magic, digest, rowid, first, second = _HEAD.unpack_from(saved)
+    if magic != MAGIC:
+        raise DamagedData(f"a model's checkpoint has version {magic[7]}, this program reads version {MAGIC[7]}")
+    if hashlib.blake2b(saved[_CHECKED_FROM:], digest_size=16).digest() != digest:
+        raise DamagedData("a model's checkpoint is damaged: its checksum is wrong")
+    at = _HEAD.size
+    if len(saved) != at + first + second:
+        raise DamagedData("a model's checkpoint is damaged: it is too short")
+    return rowid, saved[at : at + first], saved[at + first :]
