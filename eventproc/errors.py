@@ -16,6 +16,9 @@ Every error that eventproc raises on purpose.
   + Conflict                    the state of things does not allow it
     - EventConflict             an event id used twice with different content
     - StaleLease                a run is no longer ours to finish
+    - MetricAlreadyMonitored    the metric has a model
+    - MetricNotMonitored        the metric has none
+    - StatisticsNotReady        nothing is known of a metric's values yet
   + Unauthorized                no key, or a key that is unknown, revoked or malformed
   + Forbidden                   the key is good, its owner's role is not enough
   + TooLarge                    a body, blob or file over its limit
@@ -155,6 +158,29 @@ class StaleLease(Conflict):
     """The run's lease was lost to somebody else."""
 
     code = "stale_lease"
+
+
+class MetricAlreadyMonitored(Conflict):
+    """The metric has a model already."""
+
+    code = "metric_already_monitored"
+
+    @property
+    def uid(self) -> str:
+        """The metric, and its model."""
+        return str(self.details.get("uid", ""))
+
+
+class MetricNotMonitored(Conflict):
+    """The metric has no model."""
+
+    code = "metric_not_monitored"
+
+
+class StatisticsNotReady(Conflict):
+    """The metric has no samples yet, so that nothing is known of its values."""
+
+    code = "statistics_not_ready"
 
 
 class Unauthorized(EventprocError):

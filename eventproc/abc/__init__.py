@@ -12,6 +12,7 @@ from eventproc.abc.bus import Bus, Listener
 from eventproc.abc.clock import Clock
 from eventproc.abc.mail import Mailer, Renderer
 from eventproc.abc.metrics import BatchResult, MetricRows, RejectRows, SampleRows
+from eventproc.abc.models import ModelRows
 from eventproc.abc.outbox import Carrier, Delivery, OutboxRows
 from eventproc.abc.rows import (
     AuditRows,
@@ -65,6 +66,7 @@ __all__ = [
     "Mailer",
     "Matcher",
     "MetricRows",
+    "ModelRows",
     "NoticeRows",
     "OutboxRows",
     "Outcome",

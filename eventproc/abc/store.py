@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from eventproc.abc.metrics import MetricRows, RejectRows, SampleRows
+from eventproc.abc.models import ModelRows
 from eventproc.abc.outbox import OutboxRows
 from eventproc.abc.rows import (
     AuditRows,
@@ -45,6 +46,7 @@ class Tx(ABC):
     samples: SampleRows
     rejects: RejectRows
     outbox: OutboxRows
+    models: ModelRows
     triggers: TriggerRows
     streams: StreamRows
 

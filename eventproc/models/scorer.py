@@ -109,25 +109,21 @@ class Scorer:
 
     # Checkpoints.
 
-    def save(self, rowid: int, *, base: bytes | None = None) -> bytes:
-        """Save the state as of row `rowid`; with `base`, an earlier whole checkpoint, only what differs from it."""
-        parts = [b"", b""]
-        parts[0] = self.detector.save(base=None if base is None else _parts(base)[1])
-        if self.likelihood is not None:
-            earlier = None if base is None else _parts(base)[2]
-            parts[1] = blob.pack("likelihood", {}, self.likelihood.arrays(), base=earlier)
-        rest = struct.pack("<qII", rowid, len(parts[0]), len(parts[1])) + parts[0] + parts[1]
+    def save(self, rowid: int) -> bytes:
+        """Save the state as of row `rowid`."""
+        state = self.detector.save()
+        likelihood = b"" if self.likelihood is None else blob.pack("likelihood", {}, self.likelihood.arrays())
+        rest = struct.pack("<qII", rowid, len(state), len(likelihood)) + state + likelihood
         return MAGIC + hashlib.blake2b(rest, digest_size=16).digest() + rest
 
     @classmethod
-    def load(cls, params: Mapping[str, Any], saved: bytes, *, base: bytes | None = None) -> tuple[Scorer, int]:
+    def load(cls, params: Mapping[str, Any], saved: bytes) -> tuple[Scorer, int]:
         """Load a checkpoint: the model and the row it stands at. Raises DamagedData."""
         rowid, state, likelihood = _parts(saved)
-        earlier = (0, None, None) if base is None else _parts(base)
         try:
-            scorer = cls(load_detector(state, base=earlier[1]), params)
+            scorer = cls(load_detector(state), params)
             if scorer.likelihood is not None:
-                scorer.likelihood.fill(blob.unpack(likelihood, base=earlier[2])[2])
+                scorer.likelihood.fill(blob.unpack(likelihood)[2])
         except (StateError, ValueError, KeyError) as error:
             raise DamagedData(f"a model's checkpoint can not be used: {error}") from error
         return scorer, rowid

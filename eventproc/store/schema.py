@@ -47,6 +47,9 @@ FIRES: Final = "state IN (1, 7) AND fire_us IS NOT NULL"
 EXPIRES: Final = "(state = 8 OR (state = 1 AND fire_us IS NULL))"
 UNCOMPLETED: Final = "state <> 6"
 
+# Of models that have their parameters and wait to be made.
+UNDEFINED: Final = "defined_us IS NULL AND params_json IS NOT NULL"
+
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -568,4 +571,52 @@ stream_events = Table(
     Column("event_seq", Big, ForeignKey("events.seq"), nullable=False, index=True),
     PrimaryKeyConstraint("stream_id", "event_seq"),
     sqlite_with_rowid=False,
+
+# `metric_id` is the metric's; `id` is another one whenever the metric is monitored anew.
+models = Table(
+    "models",
+    metadata,
+    _serial(),
+    Column("metric_id", Big, nullable=False),
+    Column("spec_json", Text, nullable=False),
+    Column("params_json", Text),
+    Column("likelihood_json", Text),
+    Column("command_id", Text, nullable=False),
+    Column("owner_id", Big),
+    Column("created_us", Big, nullable=False),
+    Column("defined_us", Big),
+    Column("origin_rowid", Big, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("retry_us", Big),
+    Column("message", Text),
+    UniqueConstraint("metric_id"),
+    _partial("ix_models_undefined", "metric_id", where=UNDEFINED),
+    sqlite_autoincrement=True,
+)
+
+# A model's state as of a row; the samples behind it bring it up to date.
+model_checkpoints = Table(
+    "model_checkpoints",
+    metadata,
+    Column("metric_id", Big, primary_key=True, autoincrement=False),
+    Column("model_id", Big, nullable=False),
+    Column("rowid", Big, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+)
+
+# A metric's share is its id modulo the number of rows here.
+model_shards = Table(
+    "model_shards",
+    metadata,
+    Column("shard", Integer, primary_key=True, autoincrement=False),
+    Column("owner", Text),
+    Column("token", Big, nullable=False),
+    Column("lease_until_us", Big, nullable=False),
+)
+
+model_workers = Table(
+    "model_workers",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("beat_us", Big, nullable=False),
 )

@@ -19,6 +19,7 @@ from eventproc.store.files import SqlFiles
 from eventproc.store.handlers import SqlHandlers
 from eventproc.store.hooks import SqlHooks
 from eventproc.store.metrics import SqlMetrics
+from eventproc.store.models import SqlModels
 from eventproc.store.notices import SqlNotices
 from eventproc.store.outbox import SqlOutbox
 from eventproc.store.rejects import SqlRejects
@@ -61,6 +62,7 @@ class SqlTx(Tx):
         self.samples = SqlSamples(work)
         self.rejects = SqlRejects(work)
         self.outbox = SqlOutbox(work)
+        self.models = SqlModels(work)
         self.triggers = SqlTriggers(work)
         self.streams = SqlStreams(work)
 
