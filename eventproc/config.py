@@ -204,6 +204,18 @@ class WorkerSection(Section):
     max_interruptions: int = Field(default=3, ge=0)
 
 
+class ModelsSection(Section):
+    """How the role `models` works; see docs/metrics.rst for what the numbers cost."""
+
+    processes: int = Field(default=1, ge=1, le=256)  # on this host; every host takes its share
+    threads: int = Field(default_factory=lambda: max(1, min(8, os.cpu_count() or 1)), ge=1, le=256)
+    memory: Bytes = "1GiB"  # type: ignore[assignment]  # of models, per process
+    checkpoint_every: int = Field(default=100, ge=1, le=10_000)  # samples
+    lease: Annotated[float, BeforeValidator(parse_duration), Field(ge=2)] = "15s"  # type: ignore[assignment]
+    poll: Annotated[float, BeforeValidator(parse_duration), Field(gt=0)] = "1s"  # type: ignore[assignment]
+    results_exchange: str = Field(default="eventproc.model.results", min_length=1, max_length=200, pattern=r"^[^/]+$")
+
+
 def default_data_dir() -> Path:
     """Return `$XDG_DATA_HOME/eventproc`, or `~/.local/share/eventproc`."""
     base = os.environ.get("XDG_DATA_HOME", "")
@@ -245,6 +257,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "console", "json"] = "auto"
     worker: WorkerSection = WorkerSection()
+    models: ModelsSection = ModelsSection()
     retention: Retention = Retention()
     limits: Maxima = Maxima()
     policy: PolicySection = PolicySection()
@@ -474,6 +487,7 @@ def unknown_environment(environ: Mapping[str, str] = os.environ) -> list[str]:
 __all__ = [
     "Address",
     "Maxima",
+    "ModelsSection",
     "Retention",
     "Settings",
     "WorkerSection",

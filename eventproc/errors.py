@@ -16,6 +16,7 @@ Every error that eventproc raises on purpose.
   + Conflict                    the state of things does not allow it
     - EventConflict             an event id used twice with different content
     - StaleLease                a run is no longer ours to finish
+    - MetricAlreadyExists
     - MetricAlreadyMonitored    the metric has a model
     - MetricNotMonitored        the metric has none
     - StatisticsNotReady        nothing is known of a metric's values yet
@@ -158,6 +159,17 @@ class StaleLease(Conflict):
     """The run's lease was lost to somebody else."""
 
     code = "stale_lease"
+
+
+class MetricAlreadyExists(Conflict):
+    """There is a metric of that name."""
+
+    code = "metric_already_exists"
+
+    @property
+    def uid(self) -> str:
+        """The metric that is there."""
+        return str(self.details.get("uid", ""))
 
 
 class MetricAlreadyMonitored(Conflict):

@@ -139,6 +139,7 @@ class Platform:
             draining=self.draining,
             settings=ServiceSettings(
                 base_url=self.base_url,
+                results_exchange=self.results_exchange,
                 max_payload_bytes=self.settings.max_payload,
                 max_body_bytes=max(32 << 20, self.settings.max_blob // 3 * 4 + (4 << 20)),  # a blob as base64 fits
                 max_blob_bytes=self.settings.max_blob,
@@ -147,6 +148,11 @@ class Platform:
                 work_dir=self.settings.data / "tmp",
             ),
         )
+
+    @property
+    def results_exchange(self) -> str | None:
+        """Where results of models are published; nowhere without a broker."""
+        return self.settings.models.results_exchange if self.settings.broker_url is not None else None
 
     @cached_property
     def vault(self) -> Vault:

@@ -29,6 +29,7 @@ COMMANDS = {
     "test": ("trial", "Try a handler file here, without a server."),
     "score": ("score", "Anomaly scores of a CSV file, without a server."),
     "ingest": ("ingest", "Import recordings."),
+    "models": ("models", "Anomaly models: list, monitor, activate, retry, export, import."),
     "schedules": ("schedules", "Schedules: list, set, delete."),
     "mail": ("mail", "Notices: list, show."),
     "users": ("users", "Users: list, add, change."),

@@ -17,6 +17,7 @@ from urllib.parse import quote
 from eventproc.client.administration import Administration
 from eventproc.client.endpoint import CA_VARIABLE, resolve
 from eventproc.client.handlers import Handler, HandlerOptions, check_options, make_mark
+from eventproc.client.monitoring import Monitoring
 from eventproc.client.requests import Ready, batches, error_item, ready, timestamp
 from eventproc.codec.bundle import HandlerWarning, bundle_to_json
 from eventproc.errors import ConfigError, EventprocError, InvalidInput, ServerUnreachable, from_wire
@@ -32,7 +33,7 @@ PAGE = 500
 FOLLOW_PAUSE_S = 0.5
 
 
-class Connection(Administration):
+class Connection(Administration, Monitoring):
     """
     A platform's HTTP API, spoken with one user's rights.
 

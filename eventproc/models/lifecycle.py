@@ -18,6 +18,7 @@ from eventproc.engine.accept import accept_events
 from eventproc.errors import (
     Conflict,
     EventprocError,
+    MetricAlreadyExists,
     MetricAlreadyMonitored,
     MetricNotMonitored,
     NotFound,
@@ -67,15 +68,17 @@ class Teller:
     ) -> None:
         """Publish a command's result."""
         if self.exchange is not None:
-            message = messages.command_message(
-                method, metric, model, command_id=command_id, status=status, error=error
-            )
+            message = messages.command_message(method, metric, model, command_id=command_id, status=status, error=error)
             tx.outbox.add([messages.outgoing(self.exchange, message)], now_us=now_us)
             tx.after_commit(lambda: self.bus.wake("outbox"))
 
 
 def new_command_id() -> str:
     return uuid.uuid4().hex
+
+
+def already_exists(metric: Metric) -> MetricAlreadyExists:
+    return MetricAlreadyExists(f"there is a metric {metric.name!r} already", uid=metric.uid, metric=metric.name)
 
 
 def _locked(tx: Tx, metric: Metric) -> Metric:

@@ -18,7 +18,11 @@ from eventproc.models.specs import DATASOURCE
 
 SOURCE: Final = "models"
 BATCH_DONE, DEFINED, DELETED = "inference.batch_done", "model.defined", "model.deleted"
-DEFINE_FAILED, STATUS_CHANGED, BATCH_REJECTED = "model.define_failed", "metric.status_changed", "inference.batch_rejected"
+DEFINE_FAILED, STATUS_CHANGED, BATCH_REJECTED = (
+    "model.define_failed",
+    "metric.status_changed",
+    "inference.batch_rejected",
+)
 DEFINE, DELETE = "defineModel", "deleteModel"
 SUCCESS, ERROR = 0, 1  # a command's status
 COMMAND_TYPE: Final = "model-cmd-result"
@@ -64,9 +68,7 @@ def event_tags(metric: Metric) -> tuple[str, ...]:
     return tuple(f"{key}={value}" for key, value in sorted(metric.tags.items()))
 
 
-def batch_event(
-    metric: Metric, model: Model, rows: Sequence[ScoredRow], *, duration_s: float
-) -> NewEvent:
+def batch_event(metric: Metric, model: Model, rows: Sequence[ScoredRow], *, duration_s: float) -> NewEvent:
     """Make the event of a scored batch; its id says which rows of which model."""
     described = metric_json(metric, model)
     if metric.tags:
@@ -100,9 +102,7 @@ def batch_event(
     )
 
 
-def model_event(
-    hook: str, metric: Metric, model: Model, *, command_id: str, attempt: int = 0, **more: Any
-) -> NewEvent:
+def model_event(hook: str, metric: Metric, model: Model, *, command_id: str, attempt: int = 0, **more: Any) -> NewEvent:
     """Make the event of a model that was defined or deleted, or could not be."""
     return NewEvent(
         hook=hook,

@@ -249,6 +249,4 @@ def _value_encoder(name: str, encoder: Mapping[str, Any]) -> dict[str, Any]:
         return found | {"minimum": low, "maximum": high, "buckets": (max(1, round(count)),)}
     if resolution and resolution > 0:
         return found | {"minimum": 0.0, "maximum": resolution * 130, "buckets": (130,)}
-    raise InvalidInput(
-        f"encoder {name!r} of completeModelParams needs a resolution, or minval and maxval", field=name
-    )
+    raise InvalidInput(f"encoder {name!r} of completeModelParams needs a resolution, or minval and maxval", field=name)

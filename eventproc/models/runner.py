@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -312,7 +311,8 @@ class ModelRunner:
         ids = [job.metric.id for job in jobs]
         standing = tx.models.standing(ids)
         held = self._shares.still_held(tx, ids)
-        good, bad = [], []
+        good: list[Job] = []
+        bad: list[Job] = []
         for job in jobs:
             place = standing.get(job.metric.id)
             if place is None or job.metric.id not in held or place.status != MetricStatus.ACTIVE:
@@ -320,17 +320,19 @@ class ModelRunner:
             if place.model_id != job.model.id or place.scored_rowid != job.scored_rowid:
                 continue
             (good if job.error is None and job.damaged is None else bad).append(job)
-        self._write_scores(tx, good, now_us=now_us)
+        self._write_scores(tx, good)
         self._tell(tx, good, now_us=now_us)
         for job in bad:
             self._write_failure(tx, job, now_us=now_us)
         return {job.metric.id for job in good}
 
-    def _write_scores(self, tx: Tx, jobs: Sequence[Job], *, now_us: int) -> None:
+    def _write_scores(self, tx: Tx, jobs: Sequence[Job]) -> None:
         tx.samples.set_scores([row for job in jobs for row in job.scores()])
         tx.metrics.set_scored([(job.metric.id, job.reached) for job in jobs if job.reached > job.scored_rowid])
         tx.models.put_checkpoints([job.saved for job in jobs if job.saved is not None])
-        known = [(job.metric.id, job.resident.scorer.summary()) for job in jobs if job.resident is not None and job.rows]
+        known = [
+            (job.metric.id, job.resident.scorer.summary()) for job in jobs if job.resident is not None and job.rows
+        ]
         tx.models.set_likelihoods([(metric_id, summary) for metric_id, summary in known if summary])
         tx.models.settle([job.metric.id for job in jobs if job.model.failures])
 
@@ -368,7 +370,7 @@ class ModelRunner:
         tx.models.failed(job.metric.id, message=message, retry_us=now_us + round(rest_s * SECOND_US))
 
     def _write_damage(self, tx: Tx, job: Job, damage: str, *, now_us: int) -> None:
-        """A checkpoint that can not be used: learn all samples again; where some are gone, only `retry --fresh` helps."""
+        """Have a model without usable checkpoint made again from its samples; where some are gone, it is in ERROR."""
         first = tx.samples.after(job.metric.id, job.model.origin_rowid, limit=1)
         if first and first[0].rowid == job.model.origin_rowid + 1 and job.checkpoint is not None:
             log.warning("metric %s: %s; its model is made again from its samples", job.metric.name, damage)

@@ -87,7 +87,9 @@ class Scorer:
         raw = np.where(np.isnan(raw), table[:, streams.STRENGTH], raw)  # without a memory, or before it speaks
         return raw, table[:, streams.SCORE], table[:, streams.EXPECTED]
 
-    def _others(self, values: NDArray[np.float64], times: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any], Any]:
+    def _others(
+        self, values: NDArray[np.float64], times: NDArray[np.float64]
+    ) -> tuple[NDArray[Any], NDArray[Any], Any]:
         readings = [self.detector.process_one(x, t) for x, t in zip(values.tolist(), times.tolist(), strict=True)]
         raw = [reading.strength if math.isnan(reading.raw) else reading.raw for reading in readings]
         expected = [reading.expected for reading in readings]

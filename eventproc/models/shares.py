@@ -11,6 +11,8 @@ from eventproc.abc import Clock, Store, Tx
 from eventproc.model import SECOND_US
 from eventproc.model.anomaly import SHARDS
 
+_SPREAD = 37  # what is given back is spread over all ids: metrics made together have neighbouring ones
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShareSettings:
@@ -65,8 +67,8 @@ class Shares:
             fair = math.ceil(SHARDS / max(1, alive))
             leases = tx.models.prolong(self.name, until_us=until_us)
             if len(leases) > fair:
-                surplus = [lease.shard for lease in leases[fair:]]
-                tx.models.give(self.name, surplus)
+                leases = sorted(leases, key=lambda lease: lease.shard * _SPREAD % SHARDS)
+                tx.models.give(self.name, [lease.shard for lease in leases[fair:]])
                 leases = leases[:fair]
             elif len(leases) < fair:
                 wanted = fair - len(leases)

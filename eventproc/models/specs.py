@@ -1,8 +1,8 @@
 """
 Model specifications: what a user asks for, checked, and what a model is made of.
 
-The shape is htmengine's (`datasource`, `metricSpec`, `modelParams`, `completeModelParams`, its errors word for word), plus
-`options` for what it had no way to say: detector, likelihood, time zone, use of hour and weekday.
+The shape is htmengine's (`datasource`, `metricSpec`, `modelParams`, `completeModelParams`), and so are its errors, word
+for word; `options` is for what it had no way to say: detector, likelihood, time zone, use of hour and weekday.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ def known_detectors() -> list[str]:
 
 
 def estimate_range(lowest: float, highest: float) -> tuple[float, float]:
-    """Give minimum and maximum for a metric that was seen between two values: a fifth of the range more on each side."""
+    """Give minimum and maximum for a metric seen between two values: a fifth of the range more on each side."""
     if highest <= lowest:
         highest = lowest + 1.0
     room = (highest - lowest) * ROOM

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-ROLES = ("api", "engine", "worker", "notifier")  # what `eventproc serve` starts
-LATER = {"listener": "metrics are not part of this version", "models": "models are not part of this version"}
+ROLES = ("api", "engine", "worker", "notifier", "models")  # what `eventproc serve` starts
+LATER = {"listener": "metrics are not part of this version"}
 
 # Between the supervisor and its role processes.
 ENV_SUPERVISOR = "EVENTPROC_ROLE_SUPERVISOR"  # its pid

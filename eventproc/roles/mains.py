@@ -8,7 +8,9 @@ import contextlib
 import ctypes
 import gc
 import os
+import secrets
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -90,6 +92,28 @@ def make_notifier(platform: Platform) -> Service:
     )
 
 
+def make_models(platform: Platform) -> Service:
+    from eventproc.models.lifecycle import Teller
+    from eventproc.models.runner import ModelRunner, RunnerSettings
+    from eventproc.models.shares import Shares, ShareSettings
+
+    settings = platform.settings.models
+    name = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(3)}"
+    return ModelRunner(
+        store=platform.store,
+        bus=platform.bus,
+        clock=platform.clock,
+        teller=Teller(catalogue=platform.cache.current, bus=platform.bus, exchange=platform.results_exchange),
+        shares=Shares(platform.store, platform.clock, name, settings=ShareSettings(lease_s=settings.lease)),
+        settings=RunnerSettings(
+            threads=settings.threads,
+            memory=settings.memory,
+            checkpoint_every=settings.checkpoint_every,
+            poll_s=settings.poll,
+        ),
+    )
+
+
 class RoleMain:
     """One role's process, from start to end."""
 
@@ -155,7 +179,13 @@ class RoleMain:
     def _build(self, platform: Platform) -> Service:
         if self._doors is not None:
             return make_api(platform, self._doors, self._ready)
-        return {"worker": make_worker, "engine": make_housekeeper, "notifier": make_notifier}[self.role](platform)
+        makers = {
+            "worker": make_worker,
+            "engine": make_housekeeper,
+            "notifier": make_notifier,
+            "models": make_models,
+        }
+        return makers[self.role](platform)
 
     def _ready(self) -> None:
         log.info("role is ready", pid=os.getpid())

@@ -167,11 +167,14 @@ class Supervisor:
         environ = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         environ |= bound.as_environ()
         environ.setdefault("PYTHONUNBUFFERED", "1")
-        for name in self._names:
+        for name in [role for role in self._names for _ in range(self._processes(role))]:
             command = [sys.executable, "-m", "eventproc", "serve", "--role", name]
             role = RoleProcess(name, command, environ, self._doors if name == "api" else None)
             self._roles.append(role)
             self._start(role)
+
+    def _processes(self, role: str) -> int:
+        return self._settings.models.processes if role == "models" else 1
 
     def _start(self, role: RoleProcess) -> None:
         role.start()

@@ -30,6 +30,7 @@ class ServiceSettings:
     max_effect_bytes: int = 128 * MIB  # that one run's effects may hold in memory
     check_timeout_s: float = 30.0  # for loading a handler at registration
     auth_cache_s: float = 2.0  # how long another process may go on accepting a revoked key
+    results_exchange: str | None = None  # of the broker, for results of models
     max_limits: MaxLimits = field(default_factory=MaxLimits)  # what a handler may ask for
     policy: Policy = field(default_factory=Policy)  # likewise
     work_dir: Path | None = None  # for uploads on their way; None for the system's own

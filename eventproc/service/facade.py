@@ -9,6 +9,7 @@ from eventproc.service.files import Files
 from eventproc.service.handlers import Handlers
 from eventproc.service.hooks import Hooks
 from eventproc.service.ingest import Ingest
+from eventproc.service.monitoring import Monitoring
 from eventproc.service.notices import Notices
 from eventproc.service.runs import Runs
 from eventproc.service.schedules import Schedules
@@ -36,3 +37,4 @@ class UseCases:
         self.files = Files(context)
         self.series = SeriesReader(context)
         self.ingest = Ingest(context)
+        self.monitoring = Monitoring(context)

@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import BigInteger, Text, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import Text, bindparam, delete, func, insert, select, text, update
 
 from eventproc.errors import Conflict
-from eventproc.model.anomaly import Checkpoint, Model, NewModel, ShardLease, Standing
+from eventproc.model.anomaly import SHARDS, Checkpoint, Model, NewModel, ShardLease, Standing
 from eventproc.store.base import BulkUpdate, Rows, any_of, to_json
 from eventproc.store.schema import UNDEFINED, metric_states, model_checkpoints, model_shards, model_workers, models
 
@@ -72,6 +72,11 @@ _BEAT = text(
     " ON CONFLICT (name) DO UPDATE SET beat_us = excluded.beat_us"
 )
 _FORGET = delete(model_workers).where(model_workers.c.beat_us < bindparam("before_us"))
+_SHARDS_KNOWN = select(func.count()).select_from(model_shards)
+_ADD_SHARD = text(
+    "INSERT INTO model_shards (shard, owner, token, lease_until_us) VALUES (:shard, NULL, 0, 0)"
+    " ON CONFLICT (shard) DO NOTHING"
+)
 _ALIVE = select(func.count()).select_from(model_workers)
 _LEAVE = delete(model_workers).where(model_workers.c.name == bindparam("name"))
 _PROLONG = (
@@ -103,9 +108,11 @@ _HELD = (
     .order_by(model_shards.c.shard)
     .with_for_update(read=True)
 )
-_SHARES = select(model_shards.c.owner, func.count().label("found")).where(
-    model_shards.c.owner.is_not(None)
-).group_by(model_shards.c.owner)
+_SHARES = (
+    select(model_shards.c.owner, func.count().label("found"))
+    .where(model_shards.c.owner.is_not(None))
+    .group_by(model_shards.c.owner)
+)
 
 
 def _object(text_: str | None) -> Any:
@@ -206,7 +213,9 @@ class SqlModels(Rows):
             return
         ids = {row.metric_id: row.id for row in self._all(_IDS, {"ids": [metric_id for metric_id, _ in rows]})}
         values = [
-            {"id": ids[metric_id], "likelihood_json": to_json(dict(known))} for metric_id, known in rows if metric_id in ids
+            {"id": ids[metric_id], "likelihood_json": to_json(dict(known))}
+            for metric_id, known in rows
+            if metric_id in ids
         ]
         if values:
             self.work.bulk.update(self.work.conn, _LIKELIHOODS, values)
@@ -273,6 +282,8 @@ class SqlModels(Rows):
     def beat(self, worker: str, *, alive_us: int, now_us: int) -> int:
         """Say that a worker lives; return how many do."""
         self.work.conn.execute(_BEAT, {"name": worker, "now_us": now_us})
+        if int(self._scalar(_SHARDS_KNOWN)) < SHARDS:
+            self.work.conn.execute(_ADD_SHARD, [{"shard": shard} for shard in range(SHARDS)])
         self.work.conn.execute(_FORGET, {"before_us": now_us - alive_us})
         return int(self._scalar(_ALIVE))
 

@@ -571,6 +571,7 @@ stream_events = Table(
     Column("event_seq", Big, ForeignKey("events.seq"), nullable=False, index=True),
     PrimaryKeyConstraint("stream_id", "event_seq"),
     sqlite_with_rowid=False,
+)
 
 # `metric_id` is the metric's; `id` is another one whenever the metric is monitored anew.
 models = Table(

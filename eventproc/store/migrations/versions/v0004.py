@@ -9,7 +9,6 @@ revision = "0004"
 down_revision = "0003"
 
 BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-SHARDS = 64
 UNDEFINED = sa.text("defined_us IS NULL AND params_json IS NOT NULL")
 
 
@@ -38,9 +37,7 @@ def _models() -> None:
         sa.UniqueConstraint("metric_id", name="uq_models_metric_id"),
         sqlite_autoincrement=True,
     )
-    op.create_index(
-        "ix_models_undefined", "models", ["metric_id"], sqlite_where=UNDEFINED, postgresql_where=UNDEFINED
-    )
+    op.create_index("ix_models_undefined", "models", ["metric_id"], sqlite_where=UNDEFINED, postgresql_where=UNDEFINED)
     op.create_table(
         "model_checkpoints",
         sa.Column("metric_id", BIG, autoincrement=False, nullable=False),
@@ -52,7 +49,7 @@ def _models() -> None:
 
 
 def _shares() -> None:
-    shards = op.create_table(
+    op.create_table(
         "model_shards",
         sa.Column("shard", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("owner", sa.Text()),
@@ -60,7 +57,6 @@ def _shares() -> None:
         sa.Column("lease_until_us", BIG, nullable=False),
         sa.PrimaryKeyConstraint("shard", name="pk_model_shards"),
     )
-    op.bulk_insert(shards, [{"shard": n, "owner": None, "token": 0, "lease_until_us": 0} for n in range(SHARDS)])
     op.create_table(
         "model_workers",
         sa.Column("name", sa.Text(), nullable=False),

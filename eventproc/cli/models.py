@@ -1,0 +1,172 @@
+"""`eventproc models`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+import click
+
+from eventproc.cli import output
+from eventproc.cli.base import Group
+from eventproc.cli.emit import read_json
+from eventproc.cli.remote import connect
+from eventproc.errors import InvalidInput
+
+COLUMNS = ["name", "status", "last_rowid", "scored_rowid", "waiting", "last_timestamp", "message"]
+
+
+@click.group(cls=Group)
+def models() -> None:
+    """Anomaly models of metrics."""
+
+
+@models.command("list")
+@click.option("--status", help="ACTIVE, ERROR, PENDING_DATA, …")
+@click.option("--name", metavar="GLOB", help="Such as 'web.*'.")
+@click.option("--limit", "-n", type=click.IntRange(1))
+def list_(status: str | None, name: str | None, limit: int | None) -> None:
+    """List the monitored metrics, for example `models list --status ERROR`."""
+    items = connect().connection.models(status=status, name=name, limit=limit)
+    output.show(items, lambda: output.table(items, COLUMNS, empty="no metric is monitored"))
+
+
+@models.command("status")
+def status_() -> None:
+    """Show all models at a glance: metrics by status, samples that wait, workers."""
+    found = connect().connection.models_status()
+    output.show(found, lambda: output.record(found))
+
+
+@models.command("show")
+@click.argument("metric")
+def show(metric: str) -> None:
+    """Show a METRIC (name or uid) and its model."""
+    found = connect().connection.model(metric)
+    output.show(found, lambda: output.record(found))
+
+
+@models.command("create")
+@click.argument("name")
+@click.option("--resource", help="What the metric belongs to (else its name).")
+def create(name: str, resource: str | None) -> None:
+    """Create the metric NAME before its first sample."""
+    done = connect().connection.create_metric(name, resource=resource)
+    output.show(done, lambda: click.echo(f"created {done['name']} {done['uid']}"))
+
+
+@models.command("monitor")
+@click.argument("metric", required=False)
+@click.option("--min", "minimum", type=float, help="Smallest value to expect; with --max.")
+@click.option("--max", "maximum", type=float, help="Largest value to expect.")
+@click.option("--min-resolution", type=float, help="Values nearer to each other than this are the same.")
+@click.option("--predictions", is_flag=True, help="Store the predicted next value with each score.")
+@click.option("--resource", help="What the metric belongs to.")
+@click.option("--detector", help="default, statistics, htm, numenta_cpp, …")
+@click.option("--likelihood", help="default, table, one_sided or two_sided.")
+@click.option("--timezone", help="An IANA name such as Europe/Berlin, for hours and weekdays.")
+@click.option("--time-of-day/--no-time-of-day", default=None, help="Whether the memory knows the hour.")
+@click.option("--day-of-week/--no-day-of-week", default=None, help="Whether the memory knows the weekday.")
+@click.option("--spec", metavar="JSON|@FILE|-", help="A whole model specification instead.")
+def monitor(metric: str | None, spec: str | None, **given: Any) -> None:
+    """
+    Give METRIC a model, for example `models monitor web.requests --min 0 --max 1000`.
+
+    Without --min and --max the range is estimated once there are 288 samples; `models activate` does not wait.
+    """
+    if (metric is None) == (spec is None):
+        raise click.UsageError("name a METRIC, or give --spec")
+    connection = connect().connection
+    if spec is not None:
+        done = connection.monitor(spec=read_json(spec))
+    else:
+        names = {"time_of_day": "timeOfDay", "day_of_week": "dayOfWeek"}
+        options = {
+            names.get(key, key): given[key]
+            for key in ("detector", "likelihood", "timezone", "time_of_day", "day_of_week")
+            if given[key] is not None
+        }
+        done = connection.monitor(
+            metric,
+            min=given["minimum"],
+            max=given["maximum"],
+            min_resolution=given["min_resolution"],
+            predictions=given["predictions"],
+            resource=given["resource"],
+            **options,
+        )
+    _said(done)
+
+
+def _said(done: dict[str, Any]) -> None:
+    output.show(done, lambda: click.echo(f"{done['name']} {done['uid']}: {done['status']}"))
+
+
+@models.command("unmonitor")
+@click.argument("metric")
+def unmonitor(metric: str) -> None:
+    """Take METRIC's model and its scores away; the samples stay."""
+    _said(connect().connection.unmonitor(metric))
+
+
+@models.command("delete")
+@click.argument("metric")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def delete(metric: str, *, yes: bool) -> None:
+    """Delete METRIC with its model and all of its samples."""
+    if not yes:
+        click.confirm(f"delete {metric} and all of its samples?", abort=True)
+    connect().connection.delete_metric(metric)
+    output.show({"deleted": metric}, lambda: click.echo(f"{metric} is gone"))
+
+
+@models.command("activate")
+@click.argument("metric")
+def activate(metric: str) -> None:
+    """Estimate METRIC's range of values now, from the samples that there are."""
+    _said(connect().connection.activate(metric))
+
+
+@models.command("retry")
+@click.argument("metrics", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All metrics in ERROR.")
+@click.option("--fresh", is_flag=True, help="Give up what the models have learnt and train new ones.")
+def retry(metrics: tuple[str, ...], *, everything: bool, fresh: bool) -> None:
+    """Take METRICS out of ERROR; what arrived meanwhile is scored."""
+    connection = connect().connection
+    if bool(metrics) == everything:
+        raise click.UsageError("name METRICS, or say --all")
+    names = [one["uid"] for one in connection.models(status="ERROR")] if everything else list(metrics)
+    done = [connection.retry_model(name, fresh=fresh) for name in names]
+    output.show(done, lambda: output.table(done, ["name", "status"], empty="no metric is in ERROR"))
+
+
+@models.command("export")
+@click.argument("metrics", nargs=-1, required=True)
+@click.option("--days", type=click.FloatRange(0), default=14.0, show_default=True, help="0: all samples.")
+@click.option("--out", "-o", type=click.File("w"), default="-", help="A file, else standard output.")
+def export(metrics: tuple[str, ...], days: float, out: Any) -> None:
+    """Write METRICS' specifications and last samples as JSON, for `models import`."""
+    connection = connect().connection
+    found = [connection.export_model(metric, days=days) for metric in metrics]
+    json.dump(found[0] if len(found) == 1 else found, out, ensure_ascii=False, indent=1)
+    out.write("\n")
+
+
+@models.command("import")
+@click.argument("file", type=click.File("rb"))
+def import_(file: BinaryIO) -> None:
+    """Make models of an export (FILE or -); metrics that are monitored already are left alone."""
+    connection = connect().connection
+    done = [connection.import_model(one) for one in _exports(file)]
+    output.show(done, lambda: output.table(done, ["name", "uid", "status"]))
+
+
+def _exports(file: BinaryIO) -> list[dict[str, Any]]:
+    try:
+        read: Callable[[BinaryIO], Any] = json.load
+        found = read(file)
+    except ValueError as error:
+        raise InvalidInput(f"{file.name} is no JSON: {error}") from error
+    return found if isinstance(found, list) else [found]
