@@ -46,10 +46,10 @@ def allow(hosts: Dict[str, str], places: Sequence[str], *, everywhere: bool) -> 
 
 def getaddrinfo(host: Any, port: Any, *args: Any, **kwargs: Any) -> List[Any]:
     """Look up as socket.getaddrinfo does, among the names that this handler may connect to."""
-    found = _getaddrinfo(_stand_in(host, port), port, *args, **kwargs)
+    stand_in = _stand_in(host, port)
     if port and not known.places and not known.everywhere and not _is_for_listening(args, kwargs):
         raise socket.gaierror(socket.EAI_FAIL, _out_of_bounds(_text(host) or "localhost", port))
-    return found
+    return _getaddrinfo(stand_in, port, *args, **kwargs)
 
 
 def _is_for_listening(args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> bool:
