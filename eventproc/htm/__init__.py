@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from eventproc.htm.htmcore import HtmCore
     from eventproc.htm.likelihood import AnomalyLikelihood
     from eventproc.htm.model import HTM, AnomalyModel, Statistics, process_models
-    from eventproc.htm.parameters import Parameters
+    from eventproc.htm.parameters import Parameters, model_names
     from eventproc.htm.reading import Reading
+    from eventproc.htm.specs import of_config, of_range
 
 _HOMES = {
     "AnomalyLikelihood": "likelihood",
@@ -43,6 +44,9 @@ _HOMES = {
     "detector_names": "detector",
     "find_detector": "detector",
     "load_detector": "detector",
+    "model_names": "parameters",
+    "of_config": "specs",
+    "of_range": "specs",
     "process_models": "model",
 }
 
@@ -61,6 +65,9 @@ __all__ = [
     "detector_names",
     "find_detector",
     "load_detector",
+    "model_names",
+    "of_config",
+    "of_range",
     "process_models",
 ]
 

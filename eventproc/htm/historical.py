@@ -7,6 +7,7 @@ Detectors as they were: raw scores of a temporal memory, a historical likelihood
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -28,6 +29,9 @@ class Source(Protocol):
     def learn(self, x: float, t: records.When) -> float:
         """Give the raw score of the next value and learn it; NaN: none yet."""
 
+    def predictions(self) -> tuple[dict[int, float], dict[int, float]]:
+        """Give the best next values after the last record learnt, and their probabilities, by records ahead."""
+
     def arrays(self) -> Arrays:
         """Give the state."""
 
@@ -40,12 +44,17 @@ class _OwnSource:
 
     def __init__(self, parameters: Parameters, timezone: str) -> None:
         self._model = AnomalyModel(parameters, timezone=timezone)
+        self._last: Reading | None = None
 
     def ask(self, x: float, t: records.When) -> float:
         return self._model.ask_one(x, t).raw
 
     def learn(self, x: float, t: records.When) -> float:
-        return self._model.process_one(x, t).raw
+        self._last = self._model.process_one(x, t)
+        return self._last.raw
+
+    def predictions(self) -> tuple[dict[int, float], dict[int, float]]:
+        return ({}, {}) if self._last is None else (self._last.predictions, self._last.probabilities)
 
     def arrays(self) -> Arrays:
         return self._model.arrays()
@@ -75,6 +84,8 @@ class NumentaHTM:
     ) -> None:
         base = named(parameters) if isinstance(parameters, str) else parameters
         self.parameters = base.changed(**changes)
+        if self.parameters.category:
+            raise ValueError("this detector is of numbers: use AnomalyModel(category=True, streams=False) for words")
         self.mode, self.range_tolerance, self.spread, self.timezone = mode, range_tolerance, spread, timezone
         records.zone_named(timezone)
         half = self.parameters.learning // 2
@@ -110,7 +121,8 @@ class NumentaHTM:
             return self._missing(value)
         raw = self._source.learn(value, t)
         probability = 0.5 if math.isnan(raw) else self._likelihood.update(raw, value)
-        reading = self._reading(value, raw, probability)
+        predictions, probabilities = self._source.predictions()
+        reading = replace(self._reading(value, raw, probability), predictions=predictions, probabilities=probabilities)
         self._low = value if math.isnan(self._low) else min(self._low, value)
         self._high = value if math.isnan(self._high) else max(self._high, value)
         self._seen += 1

@@ -37,7 +37,10 @@ class HtmCore(NumentaHTM):
         """Make an untrained source of raw scores."""
         if not available():
             raise ModuleNotFoundError(
-                "htm.core is not installed: build it from https://github.com/htm-community/htm.core", name="htm"
+                "htm.core is not installed and not on PyPI: pip install git+https://github.com/htm-community/htm.core"
+                " builds it (needs a C++ compiler and CMake); or use the detector 'numenta', the same on this package's"
+                " own memory",
+                name="htm",
             )
         return _CoreSource(self.parameters, self.timezone)
 
@@ -50,6 +53,8 @@ class _CoreSource:
     """
 
     def __init__(self, parameters: Parameters, timezone: str) -> None:
+        if parameters.predict_steps or parameters.delta_on:
+            raise ValueError("the htm.core backend has no predict_steps and no delta_on: use another detector")
         self._p = parameters
         self._zone = records.zone_named(timezone)
         algorithms = importlib.import_module("htm.bindings.algorithms")
@@ -149,6 +154,9 @@ class _CoreSource:
         raw = self._raw(active)
         self._memory.activateCells(active, True)
         return raw
+
+    def predictions(self) -> tuple[dict[int, float], dict[int, float]]:
+        return {}, {}  # `_CoreSource` refuses predict_steps
 
     def arrays(self) -> Arrays:
         return {

@@ -32,7 +32,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 COMPILED: bool = _njit is not None and not _config.DISABLE_JIT
 _OPTIONS = {"nogil": True, "error_model": "numpy"}
-_SOURCES = ("jit", "dice", "sensing", "memory", "streams", "kernels")
+_SOURCES = ("jit", "dice", "sensing", "memory", "streams", "foresight", "kernels")
 
 
 def stamp() -> int:

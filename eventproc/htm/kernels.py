@@ -2,7 +2,8 @@
 A whole model, record by record: `run` and `wake` are what Python calls.
 
 A model's state is a few flat arrays, grouped in named tuples: `Mind` (all members: encoder, pooler, memory, likelihood
-each) and `Watch` (the streams). `Tables` are the numbers that make a model what it is; kernels never write to them.
+each), `Watch` (the streams) and `Oracle` (best next values). `Tables` are the numbers that make a model what it is;
+kernels never write to them.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from eventproc.htm.foresight import Oracle, class_of, foretell, note, study
 from eventproc.htm.jit import entry, jit, stamp
-from eventproc.htm.memory import ACTIVATE, CELLS, MATCHING, Memory, advance, depolarise, unpredicted
-from eventproc.htm.sensing import bucket_of, encode, pool, pool_learn
+from eventproc.htm.memory import ACTIVATE, CELLS, MATCHING, WINNERS, Memory, advance, depolarise, unpredicted
+from eventproc.htm.sensing import CATEGORY, bucket_of, encode, pool, pool_learn
 from eventproc.htm.streams import (
     AVERAGE,
     CAUSE,
+    COLUMNS,
     EXPECTED,
     HISTORY,
     HTM,
@@ -50,8 +53,10 @@ from eventproc.htm.streams import (
 Array = NDArray[Any]
 
 # What `Mind.frame` holds per member: origin and resolution of the encoder, buckets seen, records handled,
-# buckets wanted.
-FROM, RESOLUTION, LOWEST, HIGHEST, HANDLED, BUCKETS = range(6)
+# buckets wanted, the last bucket and the one before.
+FROM, RESOLUTION, LOWEST, HIGHEST, HANDLED, BUCKETS, LAST, BEFORE = range(8)
+# What `rule` holds behind what the streams know: the least resolution, one that is given, whether it follows the range.
+FINEST, GIVEN, ADAPTIVE = range(12, 15)
 # What `Mind.moments` holds per member.
 HISTORY_MEAN, HISTORY_VARIANCE, HISTORY_COUNT = range(3)
 
@@ -83,7 +88,7 @@ class Mind(NamedTuple):
     earlier: Array
     mark: Array
     best: Array
-    frame: Array  # float64[6]
+    frame: Array  # float64[8]
     raws: Array  # float64[10] raw scores, a ring
     averages: Array  # float64[10] their means, a ring
     moments: Array  # float64[3] mean and variance of the means, and their number
@@ -124,15 +129,16 @@ class State(NamedTuple):
 
     mind: Mind
     watch: Watch
+    oracle: Oracle
 
 
 class Tables(NamedTuple):
     """The numbers that make a model what it is."""
 
-    codes: Array  # int64[members, 7] encoders
+    codes: Array  # int64[members, 10] encoders
     rules: Array  # int64[9] temporal memory
     gains: Array  # int64[3] pooler
-    rule: Array  # float64[12] streams, likelihood, conclusion
+    rule: Array  # float64[15] streams, likelihood, conclusion, resolution
     spans: Array  # int64[3] streams
 
 
@@ -177,10 +183,18 @@ def sense(mind: Mind, h: int, tables: Tables, record: Array) -> None:
     frame, bits = mind.frame[h], mind.bits[h]
     bucket = bucket_of(record[0], frame[FROM], frame[RESOLUTION])
     if frame[HANDLED] == 0.0:
-        frame[LOWEST] = frame[HIGHEST] = bucket
+        frame[LOWEST] = frame[HIGHEST] = frame[LAST] = bucket
     frame[LOWEST] = min(frame[LOWEST], bucket)
     frame[HIGHEST] = max(frame[HIGHEST], bucket)
-    count = encode(tables.codes[h], bucket, record[1], int(record[2]), bits)
+    while tables.rule[ADAPTIVE] > 0.0 and frame[HIGHEST] - frame[LOWEST] >= 2.0 * frame[BUCKETS]:
+        frame[RESOLUTION] *= 2.0
+        frame[LOWEST] = math.floor(frame[LOWEST] / 2.0)
+        frame[HIGHEST] = math.floor(frame[HIGHEST] / 2.0)
+        frame[LAST] = math.floor(frame[LAST] / 2.0)
+        bucket = bucket_of(record[0], frame[FROM], frame[RESOLUTION])
+    frame[BEFORE] = frame[LAST]
+    frame[LAST] = bucket
+    count = encode(tables.codes[h], bucket, bucket - int(frame[BEFORE]), record, bits)
     pool(bits[:count], mind.joined[h], mind.order[h], mind.columns[h])
     bits[-1] = count
 
@@ -198,6 +212,8 @@ def learn(mind: Mind, h: int, tables: Tables) -> None:
 @jit()
 def expected(mind: Mind, h: int, tables: Tables, record: Array) -> Any:
     """Read what the memory predicts now as a value: that whose columns are predicted most. NaN: it predicts nothing."""
+    if tables.codes[h, CATEGORY]:
+        return math.nan
     m = member(mind, h)
     hopes = 0
     for i in range(m.tally[MATCHING]):
@@ -210,7 +226,8 @@ def expected(mind: Mind, h: int, tables: Tables, record: Array) -> Any:
     most, found, ties = 0, 0, 0
     if hopes > 0:
         for bucket in range(lowest, highest + 1, max(1, (highest - lowest) // _GUESSES)):
-            count = encode(tables.codes[h], bucket, record[1], int(record[2]), bits)
+            change = bucket - int(mind.frame[h, BEFORE])
+            count = encode(tables.codes[h], bucket, change, record, bits)
             pool(bits[:count], mind.joined[h], mind.order[h], columns)
             hits = 0
             for c in columns:
@@ -228,7 +245,7 @@ def expected(mind: Mind, h: int, tables: Tables, record: Array) -> Any:
 
 @jit()
 def set_range(mind: Mind, pending: Array, known: int, rule: Array) -> None:
-    """Fix the encoders' resolution by the values seen so far, with some room on either side."""
+    """Fix the encoders' resolution: the one given, or by the values seen so far, with some room on either side."""
     low, high = pending[0, 0], pending[0, 0]
     for i in range(known):
         low, high = min(low, pending[i, 0]), max(high, pending[i, 0])
@@ -238,21 +255,38 @@ def set_range(mind: Mind, pending: Array, known: int, rule: Array) -> None:
         high = low + 1.0
     for h in range(mind.frame.shape[0]):
         mind.frame[h, FROM] = low
-        mind.frame[h, RESOLUTION] = (high - low) / mind.frame[h, BUCKETS]
+        mind.frame[h, RESOLUTION] = max(rule[FINEST], (high - low) / mind.frame[h, BUCKETS])
+        if rule[GIVEN] > 0.0:
+            mind.frame[h, FROM] = pending[0, 0] - rule[GIVEN] * math.floor(mind.frame[h, BUCKETS] / 2.0)
+            mind.frame[h, RESOLUTION] = rule[GIVEN]
 
 
 @jit()
-def feed(mind: Mind, w: Watch, tables: Tables) -> None:
+def remember(mind: Mind, oracle: Oracle, value: float) -> None:
+    """Let the classifier learn the value that the first member has just learnt."""
+    now = int(mind.frame[0, HANDLED]) - 1
+    k = class_of(int(mind.frame[0, LAST]), mind.frame[0, BUCKETS], oracle.odds.shape[0])
+    study(oracle, now, value, k)
+    tally = mind.tally[0]
+    note(oracle, now % oracle.past.shape[0], mind.columns[0], mind.winners[0], tally[WINNERS])
+
+
+@jit()
+def feed(mind: Mind, w: Watch, oracle: Oracle, tables: Tables) -> None:
     """Let all members learn the oldest pending record."""
+    record = w.pending[int(mind.frame[0, HANDLED])]
     for h in range(mind.frame.shape[0]):
-        sense(mind, h, tables, w.pending[int(mind.frame[h, HANDLED])])
+        sense(mind, h, tables, record)
         assess(mind, h, unpredicted(member(mind, h), mind.columns[h], tables.rules), tables.rule)
         learn(mind, h, tables)
+    if oracle.steps.shape[0] > 0:
+        remember(mind, oracle, record[0])
 
 
 @jit()
-def prepare(mind: Mind, w: Watch, tables: Tables, record: Array, learning: int) -> Any:
+def prepare(state: State, tables: Tables, record: Array, learning: int) -> Any:
     """Bring the members up to date, some pending records at a time; true when it is this record's turn."""
+    mind, w, oracle = state.mind, state.watch, state.oracle
     t = int(w.clock[SEEN])
     if t < w.pending.shape[0]:
         w.pending[t, :] = record
@@ -262,7 +296,7 @@ def prepare(mind: Mind, w: Watch, tables: Tables, record: Array, learning: int) 
         set_range(mind, w.pending, t + 1, tables.rule)
     for _ in range(CATCH_UP):
         if learning and mind.frame[0, HANDLED] < t:
-            feed(mind, w, tables)
+            feed(mind, w, oracle, tables)
     if t == w.pending.shape[0]:
         w.pending[:, :] = 0.0  # nothing of it is needed any more, and zeros are saved in no space
     return mind.frame[0, HANDLED] == t
@@ -309,9 +343,9 @@ def conclude(w: Watch, rule: Array, row: Array) -> None:
 @jit()
 def judge(state: State, tables: Tables, record: Array, row: Array, learning: int) -> None:
     """Score one record, a value that can be used, and learn it."""
-    mind, w = state.mind, state.watch
+    mind, w, oracle = state.mind, state.watch, state.oracle
     members = mind.frame.shape[0]
-    ready = members > 0 and prepare(mind, w, tables, record, learning)
+    ready = members > 0 and prepare(state, tables, record, learning)
     if ready:
         think(mind, tables, record, row)
     if tables.spans[SHAPE_SPAN] > 0:
@@ -322,6 +356,9 @@ def judge(state: State, tables: Tables, record: Array, row: Array, learning: int
     if ready and learning:
         for h in range(members):
             learn(mind, h, tables)
+        if oracle.steps.shape[0] > 0:
+            remember(mind, oracle, record[0])
+            foretell(oracle, int(mind.frame[0, HANDLED]) - 1, row[COLUMNS:])
     w.clock[SEEN] += 1
 
 
@@ -333,6 +370,7 @@ def _run(version: int) -> Callable[[State, Tables, Array, Array, int], None]:
             row[:] = 0.0
             row[RAW] = row[EXPECTED] = math.nan
             row[CAUSE] = MISSING
+            row[COLUMNS:] = math.nan
             row[TRAINING] = 1.0 if state.watch.clock[SEEN] < tables.rule[LEARNING] else 0.0
             if math.isfinite(records[i, 0]) and version != 0:
                 record[:] = records[i]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from eventproc.htm import blob, dice, kernels, memory, pooler, records, streams
+from eventproc.htm import blob, dice, foresight, kernels, memory, pooler, records, streams
 from eventproc.htm.blob import Arrays, StateError
 from eventproc.htm.parameters import NAMED, Parameters, named
 from eventproc.htm.reading import Reading, from_row
@@ -37,6 +37,7 @@ _DTYPES = {
 _BY_SEGMENT = ("owner", "size", "used", "source", "permanence")
 _SAVED_MIND = (*_BY_SEGMENT, "active", "winners", "tally", "rng", "frame", "raws", "averages", "moments")
 _SAVED_WATCH = ("recent", "bounds", "season", "coded", "unit", "reported", "clock", "pending")
+_SAVED_ORACLE = ("weights", "actual", "counts", "past")
 _COPIED_MIND = ("frame", "raws", "averages", "moments")  # what asking changes
 _RING = 64
 _EMPTY = np.uint32(0xFFFFFFFF)
@@ -59,7 +60,9 @@ class AnomalyModel:
         self.timezone = timezone
         self._zone = records.zone_named(timezone)
         self._tables = _tables(self.parameters)
-        self._state = kernels.State(_new_mind(self.parameters), _new_watch(self.parameters))
+        self._state = kernels.State(
+            _new_mind(self.parameters), _new_watch(self.parameters), _new_oracle(self.parameters)
+        )
 
     # One record.
 
@@ -69,21 +72,22 @@ class AnomalyModel:
 
     def ask_one(self, x: Any, t: When = None) -> Reading:
         """Read a value as if it came next, with the explanation, and change nothing."""
-        mind, watch = self._state
+        mind, watch, oracle = self._state
         state = kernels.State(
             mind._replace(**{name: getattr(mind, name).copy() for name in _COPIED_MIND}),
             streams.Watch(*(array.copy() for array in watch)),
+            oracle,
         )
-        return self._run(records.number(x), t, state, learning=0)
+        return self._run(x, t, state, learning=0)
 
     def learn_one(self, x: Any, t: When = None) -> Self:
         """Learn the next value."""
-        self._run(records.number(x), t, self._state, learning=1)
+        self._run(x, t, self._state, learning=1)
         return self
 
     def process_one(self, x: Any, t: When = None) -> Reading:
         """Score the next value and learn it."""
-        return self._run(records.number(x), t, self._state, learning=1)
+        return self._run(x, t, self._state, learning=1)
 
     # Many records.
 
@@ -102,24 +106,37 @@ class AnomalyModel:
 
     def readings(self, table: NDArray[np.float64], values: Sequence[float] | NDArray[Any]) -> list[Reading]:
         """Turn rows of `process_many` into readings."""
-        return [from_row(row, float(value)) for row, value in zip(table, values, strict=True)]
+        steps = self.parameters.predict_steps
+        if self.parameters.category:
+            pairs = zip(table, values, strict=True)
+            return [from_row(row, self._number(x), steps=steps, word=str(records.only(x))) for row, x in pairs]
+        return [from_row(row, float(x), steps=steps) for row, x in zip(table, records.numbers(values), strict=True)]
 
     def prepared(self, values: Sequence[float] | NDArray[Any], times: Any = None) -> Callable[[], NDArray[np.float64]]:
         """Check a batch now and process it when called: in any thread, but one at a time on one model."""
+        if self.parameters.category:
+            values = [records.category(x) for x in values]
         rows = records.rows(records.numbers(values), times, self._zone)
 
         def process() -> NDArray[np.float64]:
-            out = np.empty((rows.shape[0], streams.COLUMNS))
+            out = np.empty((rows.shape[0], self._columns()))
             kernels.run(self._state, self._tables, rows, out, 1)
             return out
 
         return process
 
-    def _run(self, x: float, t: When, state: kernels.State, *, learning: int) -> Reading:
-        rows = records.rows([x], [t], self._zone)
-        out = np.empty((1, streams.COLUMNS))
-        kernels.run(state, self._tables, rows, out, learning)
-        return from_row(out[0], x)
+    def _run(self, x: Any, t: When, state: kernels.State, *, learning: int) -> Reading:
+        value = self._number(x)
+        out = np.empty((1, self._columns()))
+        kernels.run(state, self._tables, records.rows([value], [t], self._zone), out, learning)
+        word = str(records.only(x)) if self.parameters.category else None
+        return from_row(out[0], value, steps=self.parameters.predict_steps, word=word)
+
+    def _number(self, x: Any) -> float:
+        return records.category(x) if self.parameters.category else records.number(x)
+
+    def _columns(self) -> int:
+        return streams.COLUMNS + 2 * len(self.parameters.predict_steps)
 
     # State.
 
@@ -144,11 +161,12 @@ class AnomalyModel:
         own = [array for name, array in self._state.mind._asdict().items() if name not in ("joined", "order")]
         if self.parameters.pooler_learns:
             own.append(self._state.mind.joined)
-        return sum(array.nbytes for array in (*own, *self._state.watch))
+        return sum(array.nbytes for array in (*own, *self._state.watch, *self._state.oracle))
 
     def arrays(self) -> Arrays:
         """Give the arrays that make up the state; the rest is found again from them."""
         mind, watch = self._state.mind._asdict(), self._state.watch._asdict()
+        oracle = self._state.oracle._asdict()
         taken = int(mind["tally"][:, memory.SEGMENTS].max(initial=0))
         state: Arrays = {name: mind[name] for name in _SAVED_MIND}
         state |= {name: mind[name][:, :taken] for name in _BY_SEGMENT}
@@ -156,11 +174,13 @@ class AnomalyModel:
         state["active"] = np.packbits(mind["active"], axis=1)
         state["used"] = (mind["tally"][:, memory.STEP, None] - state["used"]).astype(np.int32)
         if self.parameters.pooler_learns:
-            state["pooled"] = mind["pooled"]
+            state["pooled"] = mind["pooled"] - pooler.shared(self.parameters)[0]
         state |= {name: watch[name] for name in _SAVED_WATCH}
         state["coded"] = watch["coded"][: watch["coded"].size // 2]
         if self.seen >= watch["pending"].shape[0]:
             state["pending"] = watch["pending"][:0]
+        if self.parameters.predict_steps:
+            state |= {name: oracle[name] for name in _SAVED_ORACLE}
         return state
 
     def save(self, *, base: bytes | None = None) -> bytes:
@@ -187,7 +207,7 @@ class AnomalyModel:
 
     def fill(self, arrays: Arrays) -> None:
         """Take a state over into an untrained model of the same parameters."""
-        mind, watch = self._state
+        mind, watch, oracle = self._state
         taken = arrays["owner"].shape[1]
         for name in _BY_SEGMENT:
             getattr(mind, name)[:, :taken] = arrays[name]
@@ -199,13 +219,16 @@ class AnomalyModel:
             owned = mind.owner[h, : mind.tally[h, memory.SEGMENTS]]
             mind.segments[h] = np.bincount(owned, minlength=mind.segments.shape[1])
         if self.parameters.pooler_learns:
-            mind.pooled[...] = arrays["pooled"]
+            mind.pooled[...] = pooler.shared(self.parameters)[0] + arrays["pooled"]
             for h in range(mind.pooled.shape[0]):
                 mind.joined[h] = pooler.join(mind.pooled[h], self.parameters.pooler_connected)
         for name in ("recent", "bounds", "season", "unit", "reported", "clock"):
             getattr(watch, name)[...] = arrays[name]
         watch.coded[...] = np.concatenate([arrays["coded"], arrays["coded"]])
         watch.pending[: arrays["pending"].shape[0]] = arrays["pending"]
+        if self.parameters.predict_steps:
+            for name in _SAVED_ORACLE:
+                getattr(oracle, name)[...] = arrays[name]
         kernels.wake(self._state, self._tables)
 
 
@@ -250,16 +273,19 @@ def _tables(p: Parameters) -> kernels.Tables:
     """Make the tables of numbers that kernels take."""
     salts = [dice.derived(p.seed, h, 1) for h in range(len(p.buckets))]
     time_bits = p.time_bits if p.time_on else 0
-    codes = [[p.value_bits, p.value_on, time_bits, p.time_on, p.day_on, p.weekend_on, salt] for salt in salts]
+    code = [p.value_bits, p.value_on, time_bits, p.time_on, p.day_on, p.weekend_on]
+    delta_bits = p.delta_bits if p.delta_on else 0
+    codes = [[*code, salt, delta_bits, p.delta_on, int(p.category)] for salt in salts]
     rules = [p.cells, p.activate, p.match, p.grow, p.initial, p.up, p.down, p.punish, p.connected]
     gains = [p.pooler_up, p.pooler_down, p.pooler_connected]
     half = p.learning // 2
-    known = 0 if p.minimum is not None else max(0, p.learning - p.learning // kernels.CATCH_UP - 1)
+    known = max(0, p.learning - p.learning // kernels.CATCH_UP - 1) if p.waits else 0
     rule = [p.learning, known, half, p.tolerance, p.memory, p.report, p.margin]
     rule += [p.history, p.mean_floor, p.variance_floor, p.soft, p.pad]
+    rule += [p.min_resolution, p.resolution or 0.0, float(p.adaptive)]
     spans = [p.variation_span, p.level_span, p.shape_span] if p.streams else [0, 0, 0]
     return kernels.Tables(
-        codes=np.array(codes, np.int64).reshape(len(salts), 7),
+        codes=np.array(codes, np.int64).reshape(len(salts), 10),
         rules=np.array(rules, np.int64),
         gains=np.array(gains, np.int64),
         rule=np.array(rule, np.float64),
@@ -281,14 +307,16 @@ def _new_mind(p: Parameters) -> kernels.Mind:
     }
     arrays: dict[str, NDArray[Any]] = {name: np.zeros((members, *sizes[name]), kind) for name, kind in _DTYPES.items()}
     arrays["rng"][:, 0] = [dice.derived(p.seed, h, 2) for h in range(members)]
-    frame = np.zeros((members, 6))
+    frame = np.zeros((members, 8))
     frame[:, kernels.BUCKETS] = p.buckets
-    if p.minimum is not None and p.maximum is not None:
+    if p.category:
+        frame[:, kernels.RESOLUTION] = 1.0
+    elif p.minimum is not None and p.maximum is not None:
         width = p.maximum - p.minimum if p.maximum > p.minimum else 1.0
         frame[:, kernels.FROM] = p.minimum
-        frame[:, kernels.RESOLUTION] = width / frame[:, kernels.BUCKETS]
+        frame[:, kernels.RESOLUTION] = p.resolution or np.maximum(p.min_resolution, width / frame[:, kernels.BUCKETS])
     pooled, joined, order = _poolers(p)
-    most = p.value_on + p.time_on + p.day_on + p.weekend_on + _SPARE
+    most = p.value_on + p.time_on + p.day_on + p.weekend_on + p.delta_on + _SPARE
     return kernels.Mind(
         **arrays,
         frame=frame,
@@ -307,29 +335,14 @@ def _poolers(p: Parameters) -> tuple[NDArray[np.int16], NDArray[np.uint8], NDArr
     members = len(p.buckets)
     if members == 0:
         return np.zeros((0, 0, 0), np.int16), np.zeros((0, 0, 0), np.uint8), np.zeros((0, 0), np.int32)
-    if not p.pooler_learns:
-        return np.zeros((members, 0, 0), np.int16), *pooler.shared(p)
-    made = [
-        pooler.make(
-            pooler.inputs_of(p),
-            p.columns,
-            potential=p.potential,
-            connected=p.pooler_connected,
-            seed=dice.derived(p.seed, h, 0),
-        )
-        for h in range(members)
-    ]
-    return (
-        np.stack([each.permanence for each in made]),
-        np.stack([each.joined for each in made]),
-        np.stack([each.order for each in made]),
-    )
+    born = pooler.shared(p)
+    return (born[0].copy(), born[1].copy(), born[2]) if p.pooler_learns else born
 
 
 def _new_watch(p: Parameters) -> streams.Watch:
     lags = p.shape_lags if p.streams else 0
     ring = 1 << (lags + p.shape_span).bit_length() if p.streams else 0
-    waiting = 0 if p.minimum is not None or not p.buckets else p.learning + kernels.CATCH_UP
+    waiting = p.learning + kernels.CATCH_UP if p.buckets and p.waits else int(p.buckets != () and not p.ranged)
     return streams.Watch(
         recent=np.zeros(_RING),
         bounds=np.zeros((streams.STREAMS, 3)),
@@ -341,6 +354,10 @@ def _new_watch(p: Parameters) -> streams.Watch:
         clock=np.zeros(2, np.int64),
         pending=np.zeros((waiting, 3)),
     )
+
+
+def _new_oracle(p: Parameters) -> foresight.Oracle:
+    return foresight.new(p.columns, p.active_columns, p.predict_steps, p.predict_classes, p.predict_rate)
 
 
 __all__ = ["HTM", "NAMED", "AnomalyModel", "Statistics", "process_models"]

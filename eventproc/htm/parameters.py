@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -25,10 +26,16 @@ class Parameters:
     time_on: int = 0
     day_on: int = 0
     weekend_on: int = 0
+    delta_bits: int = 400  # for the change since the value before, in steps of the value's resolution
+    delta_on: int = 0
+    category: bool = False  # values are words or codes: different ones have nothing in common
     # Range of values; unknown: that of the first 7/8 of the learning period, and `pad` of it on either side.
     minimum: float | None = None
     maximum: float | None = None
     pad: float = 0.2
+    resolution: float | None = None  # given: the range does not matter, and nothing waits for it
+    min_resolution: float = 0.0
+    adaptive: bool = False  # the resolution doubles when the range of values has doubled
 
     # Spatial pooler.
     columns: int = 1024
@@ -67,6 +74,11 @@ class Parameters:
     shape_span: int = 48
     shape_lags: int = 4000
 
+    # Best next values, so many records ahead, of so many classes.
+    predict_steps: tuple[int, ...] = ()
+    predict_classes: int = 64
+    predict_rate: float = 0.05
+
     # Conclusion.
     learning: int = 750  # records before the likelihood speaks
     report: float = 0.3
@@ -87,7 +99,16 @@ class Parameters:
             "connected": 1 <= self.connected <= 1000,
             "initial": 1 <= self.initial <= 1000,
             "buckets": all(count >= 1 for count in self.buckets),
-            "value_on": 1 <= self.value_on <= self.value_bits,
+            "value_on": 0 <= self.value_on <= self.value_bits and self.value_on + self.delta_on >= 1,
+            "delta_on": 0 <= self.delta_on <= self.delta_bits,
+            "category": not (self.category and (self.streams or self.delta_on or self.predict_steps)),
+            "resolution": self.resolution is None or (self.resolution > 0 and math.isfinite(self.resolution)),
+            "min_resolution": self.min_resolution >= 0 and math.isfinite(self.min_resolution),
+            "predict_steps": all(1 <= step <= 1000 for step in self.predict_steps)
+            and len(set(self.predict_steps)) == len(self.predict_steps)
+            and (bool(self.buckets) or not self.predict_steps),
+            "predict_classes": 2 <= self.predict_classes <= 1024,
+            "predict_rate": 0 < self.predict_rate <= 1,
             "learning": self.learning >= 0,
             "shape_lags": self.shape_lags > self.shape_span,
             "variation_span": 1 <= self.variation_span <= 64,
@@ -103,6 +124,16 @@ class Parameters:
                     f"parameter {name}={getattr(self, name)!r} can not be: {_HINTS.get(name, 'out of range')}"
                 )
 
+    @property
+    def ranged(self) -> bool:
+        """Whether the encoder's resolution is known before the first value."""
+        return self.minimum is not None or self.category
+
+    @property
+    def waits(self) -> bool:
+        """Whether values wait until their range is known."""
+        return not self.ranged and self.resolution is None
+
     def changed(self, **changes: Any) -> Parameters:
         """Change some; a name that is none is refused."""
         unknown = sorted(changes.keys() - {field.name for field in fields(self)})
@@ -117,18 +148,33 @@ class Parameters:
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Parameters:
         """Make parameters of what was stored; members a newer version added are refused by name."""
-        return cls().changed(**{**stored, "buckets": tuple(stored.get("buckets", ()))})
+        lists = {name: tuple(stored.get(name, ())) for name in ("buckets", "predict_steps")}
+        return cls().changed(**{**stored, **lists})
 
 
 _HINTS = {
     "columns": "columns * cells must be 1 to 65536",
     "active_columns": "must be 1 to columns",
+    "value_on": "must be 0 to value_bits, and value_on + delta_on at least 1",
+    "delta_on": "must be 0 to delta_bits",
+    "category": "words have no range, change or mean: use streams=False, delta_on=0 and no predict_steps",
+    "resolution": "must be a positive number",
+    "predict_steps": "must be different numbers of records from 1 to 1000, of a model with a temporal memory",
+    "predict_classes": "must be 2 to 1024",
     "maximum": "give minimum and maximum both, or neither",
     "minimum": "must not be above maximum",
 }
 
 _NUMENTA = Parameters(
-    columns=2048, active_columns=40, pooler_learns=True, time_on=21, segments=8192, streams=False, gap=0, report=0.0
+    columns=2048,
+    active_columns=40,
+    pooler_learns=True,
+    time_on=21,
+    min_resolution=0.001,
+    segments=8192,
+    streams=False,
+    gap=0,
+    report=0.0,
 )
 
 NAMED: dict[str, Parameters] = {
@@ -147,3 +193,8 @@ def named(name: str) -> Parameters:
     if name not in NAMED:
         raise ValueError(f"no parameter set named {name!r}; there are {', '.join(sorted(NAMED))}")
     return NAMED[name]
+
+
+def model_names() -> list[str]:
+    """List the named parameter sets."""
+    return sorted(NAMED)

@@ -25,7 +25,8 @@ class Pooler(NamedTuple):
 def inputs_of(parameters: Parameters) -> int:
     """Count the encoder's bits."""
     p = parameters
-    return p.value_bits + p.time_bits * (p.time_on > 0) + 7 * p.day_on + 2 * p.weekend_on
+    time = p.time_bits * (p.time_on > 0) + 7 * p.day_on + 2 * p.weekend_on
+    return p.value_bits + time + p.delta_bits * (p.delta_on > 0)
 
 
 def make(inputs: int, columns: int, *, potential: float, connected: int, seed: int) -> Pooler:
@@ -46,14 +47,19 @@ def join(permanence: NDArray[np.int16], connected: int) -> NDArray[np.uint8]:
 
 
 @lru_cache(maxsize=16)
-def _static(key: tuple[Any, ...]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-    inputs, columns, potential, connected, seeds = key
+def _born(key: tuple[Any, ...]) -> tuple[NDArray[np.int16], NDArray[np.uint8], NDArray[np.int32]]:
+    inputs, columns, potential, connected, seeds, learns = key
     made = [make(inputs, columns, potential=potential, connected=connected, seed=seed) for seed in seeds]
-    return np.stack([each.joined for each in made]), np.stack([each.order for each in made])
+    kept = [each.permanence if learns else each.permanence[:0, :0] for each in made]
+    return np.stack(kept), np.stack([each.joined for each in made]), np.stack([each.order for each in made])
 
 
-def shared(parameters: Parameters) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-    """Give `joined` and `order` of all members, the same arrays for all models of these parameters: never write."""
+def shared(parameters: Parameters) -> tuple[NDArray[np.int16], NDArray[np.uint8], NDArray[np.int32]]:
+    """
+    Give the untrained poolers of all members, the same arrays for all models of these parameters: never write.
+
+    Permanences are empty where poolers do not learn.
+    """
     p = parameters
     seeds = tuple(dice.derived(p.seed, h, 0) for h in range(len(p.buckets)))
-    return _static((inputs_of(p), p.columns, p.potential, p.pooler_connected, seeds))
+    return _born((inputs_of(p), p.columns, p.potential, p.pooler_connected, seeds, p.pooler_learns))

@@ -36,6 +36,9 @@ class Reading:
     parts: dict[str, float] = field(default_factory=dict)
     expected: float = math.nan  # the value predicted; NaN: none, or nothing to explain
     training: bool = False
+    predictions: dict[int, float] = field(default_factory=dict)  # records ahead: most probable value (`predict_steps`)
+    probabilities: dict[int, float] = field(default_factory=dict)  # records ahead: how probable that is
+    word: str | None = None  # what was read, where values are categories
 
     def explain(self) -> str:
         """Say it in a sentence or two."""
@@ -43,7 +46,8 @@ class Reading:
             return "No value."
         if self.cause not in _WORDS:
             return "Nothing unusual." if not self.training else "Still learning; nothing unusual."
-        said = f"Score {self.score:.3f} at {self.actual:g}: {_WORDS[self.cause]}"
+        read = f"{self.actual:g}" if self.word is None else self.word
+        said = f"Score {self.score:.3f} at {read}: {_WORDS[self.cause]}"
         if self.cause == "sequence":
             said += f" (raw score {self.raw:.2f}, mean of ten {self.average:.2f}"
             said += f" against {self.usual:.2f} ± {self.spread:.2f})"
@@ -52,22 +56,27 @@ class Reading:
         return said + (". Still learning." if self.training else ".")
 
 
-def from_row(row: Any, actual: float) -> Reading:
+def from_row(row: Any, actual: float, *, steps: tuple[int, ...] = (), word: str | None = None) -> Reading:
     """Turn a row of the kernels' table into a reading."""
     numbers = row.tolist()
+    ahead = numbers[streams.COLUMNS :]
+    known = bool(steps) and not math.isnan(ahead[0])
     cause = int(numbers[streams.CAUSE])
-    known = not math.isnan(numbers[streams.RAW])
+    heard = not math.isnan(numbers[streams.RAW])
     return Reading(
         score=numbers[streams.SCORE],
         actual=actual,
         strength=numbers[streams.STRENGTH],
         cause=_TABLE_CAUSE.get(cause) or CAUSES[cause],
         raw=numbers[streams.RAW],
-        average=numbers[streams.AVERAGE] if known else math.nan,
-        usual=numbers[streams.USUAL] if known else math.nan,
-        spread=numbers[streams.SPREAD] if known else math.nan,
+        average=numbers[streams.AVERAGE] if heard else math.nan,
+        usual=numbers[streams.USUAL] if heard else math.nan,
+        spread=numbers[streams.SPREAD] if heard else math.nan,
         surprise=numbers[streams.SURPRISE],
         parts=dict(zip(CAUSES, numbers[streams.VALUE : streams.HTM + 1], strict=True)),
         expected=numbers[streams.EXPECTED],
         training=numbers[streams.TRAINING] > 0,
+        predictions=dict(zip(steps, ahead[: len(steps)], strict=True)) if known else {},
+        probabilities=dict(zip(steps, ahead[len(steps) :], strict=True)) if known else {},
+        word=word,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import Any
@@ -75,12 +77,29 @@ def _local(utc: NDArray[np.float64], zone: tzinfo) -> NDArray[np.float64]:
     return utc + (shifts[where] if shifts.size else 0.0)
 
 
-def number(x: Any) -> float:
-    if isinstance(x, Mapping):  # river's way: a record with one feature
+def only(x: Any) -> Any:
+    """Take the value out of a record with one feature, river's way."""
+    if isinstance(x, Mapping):
         if len(x) != 1:
             raise ValueError(f"a record must have one value, this has {len(x)}: {', '.join(map(str, x)) or 'none'}")
-        x = next(iter(x.values()))
+        return next(iter(x.values()))
+    return x
+
+
+def number(x: Any) -> float:
+    x = only(x)
     return float("nan") if x is None else float(x)
+
+
+def category(x: Any) -> float:
+    """Give a word, or a number that stands for itself, a code of 39 bits; NaN: missing."""
+    x = only(x)
+    if not isinstance(x, str):
+        code = number(x)
+        if not math.isfinite(code):
+            return float("nan")
+        x = repr(code)
+    return float(int.from_bytes(hashlib.sha256(x.encode()).digest()[:5], "little") >> 1)
 
 
 def numbers(values: Sequence[float] | NDArray[Any]) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ from eventproc.htm.jit import jit
 Array = NDArray[Any]
 
 # What `codes` of an encoder holds.
-BITS, ON, TIME_BITS, TIME_ON, DAY_ON, WEEKEND_ON, SALT = range(7)
+BITS, ON, TIME_BITS, TIME_ON, DAY_ON, WEEKEND_ON, SALT, DELTA_BITS, DELTA_ON, CATEGORY = range(10)
 
 _FARTHEST = float(1 << 40)  # bucket
 _FULL = 10_000  # a pooler's largest permanence
@@ -27,22 +27,17 @@ def bucket_of(value: float, origin: float, resolution: float) -> Any:
 
 
 @jit()
-def encode(codes: Array, bucket: int, hour: float, day: int, bits: Array) -> Any:
+def encode(codes: Array, bucket: int, change: int, record: Array, bits: Array) -> Any:
     """
     Write the positions of the bits that are on and return their number.
 
-    The value's `ON` bits are scattered by hashing; neighbouring buckets share all but one. Then the time of day
-    (a cycle of `TIME_BITS`), the day of the week and the weekend (blocks of their own), each only where wanted.
+    The value's `ON` bits are scattered by hashing; neighbouring buckets share all but one, categories none but by
+    chance. Then the time of day (a cycle of `TIME_BITS`), the day of the week and the weekend (blocks of their own),
+    and the change since the value before (in buckets, scattered as the value), each only where wanted.
     """
-    count = 0
-    for i in range(codes[ON]):
-        place = scatter(codes[SALT], bucket + i, codes[BITS])
-        known = False
-        for j in range(count):
-            known = known or bits[j] == place
-        if not known:
-            bits[count] = place
-            count += 1
+    hour, day = record[1], int(record[2])
+    first = bucket * codes[ON] if codes[CATEGORY] else bucket
+    count = _scattered((codes[SALT], codes[ON], codes[BITS], 0), first, bits, 0)
     base = int(codes[BITS])
     start = int(hour / 24.0 * codes[TIME_BITS])
     for i in range(codes[TIME_ON]):
@@ -56,6 +51,23 @@ def encode(codes: Array, bucket: int, hour: float, day: int, bits: Array) -> Any
     for i in range(codes[WEEKEND_ON]):
         bits[count] = base + (codes[WEEKEND_ON] if day >= 5 else 0) + i
         count += 1
+    base += 2 * int(codes[WEEKEND_ON])
+    return _scattered((codes[SALT] + 1, codes[DELTA_ON], codes[DELTA_BITS], base), change, bits, count)
+
+
+@jit()
+def _scattered(field: tuple[int, int, int, int], first: int, bits: Array, count: int) -> Any:
+    """Scatter a field's bits (salt, bits that are on, bits, first bit) from number `first` on."""
+    salt, on, size, base = field
+    start = count
+    for i in range(on):
+        place = base + scatter(salt, first + i, size)
+        known = False
+        for j in range(start, count):
+            known = known or bits[j] == place
+        if not known:
+            bits[count] = place
+            count += 1
     return count
 
 
