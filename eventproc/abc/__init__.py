@@ -7,6 +7,7 @@ Times are microseconds since 1970 UTC (`_us`) unless a name says otherwise.
 
 from __future__ import annotations
 
+from eventproc.abc.annotations import AggregateRows, AnnotationRows, RankingRows
 from eventproc.abc.blobs import Blobs
 from eventproc.abc.bus import Bus, Listener
 from eventproc.abc.clock import Clock
@@ -44,6 +45,8 @@ from eventproc.abc.streams import (
 )
 
 __all__ = [
+    "AggregateRows",
+    "AnnotationRows",
     "AuditRows",
     "BatchResult",
     "Blobs",
@@ -71,6 +74,7 @@ __all__ = [
     "OutboxRows",
     "Outcome",
     "Program",
+    "RankingRows",
     "Registration",
     "RejectRows",
     "Renderer",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+from eventproc.abc.annotations import AggregateRows, AnnotationRows, RankingRows
 from eventproc.abc.metrics import MetricRows, RejectRows, SampleRows
 from eventproc.abc.models import ModelRows
 from eventproc.abc.outbox import OutboxRows
@@ -41,6 +42,9 @@ class Tx(ABC):
     secrets: SecretRows
     audit: AuditRows
     schedules: ScheduleRows
+    annotations: AnnotationRows
+    aggregates: AggregateRows
+    ranking: RankingRows
     retention: RetentionRows
     metrics: MetricRows
     samples: SampleRows

@@ -387,6 +387,50 @@ series_chunks = Table(
     PrimaryKeyConstraint("series", "start_ns"),
 )
 
+# Called `notes` here, for `annotations` is what `from __future__` brings.
+notes = Table(
+    "annotations",
+    metadata,
+    _serial(),
+    Column("uid", Text, nullable=False),
+    Column("time_us", Big, nullable=False),
+    Column("device", Text, nullable=False),
+    Column("user_name", Text, nullable=False),
+    Column("server", Text, nullable=False),
+    Column("metric_uid", Text),
+    Column("message", Text),
+    Column("data_json", Text),
+    Column("created_us", Big, nullable=False),
+    Column("updated_us", Big, nullable=False),
+    Column("owner_id", Big),
+    UniqueConstraint("uid"),
+    Index("ix_annotations_server_time_us", "server", "time_us"),
+    sqlite_autoincrement=True,
+)
+
+aggregates = Table(
+    "aggregates",
+    metadata,
+    _serial(),
+    Column("name", Text, nullable=False),
+    Column("pattern", Text),
+    Column("tags_json", Text, nullable=False),
+    Column("function", Text, nullable=False),
+    Column("period_us", Big, nullable=False),
+    Column("wait_us", Big, nullable=False),
+    Column("paused", Boolean, nullable=False),
+    Column("created_us", Big, nullable=False),
+    Column("owner_id", Big),
+    Column("next_us", Big),
+    Column("newest_us", Big),
+    Column("seen_us", Big),
+    Column("members", Integer, nullable=False),
+    Column("periods", Big, nullable=False),
+    Column("message", Text),
+    UniqueConstraint("name"),
+    sqlite_autoincrement=True,
+)
+
 schedules = Table(
     "schedules",
     metadata,

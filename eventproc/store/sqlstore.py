@@ -12,6 +12,8 @@ from sqlalchemy import Connection, Engine, bindparam, inspect, select, text
 from eventproc.abc import Store, Tx
 from eventproc.errors import ConfigError
 from eventproc.store import joining
+from eventproc.store.aggregates import SqlAggregates, SqlRanking
+from eventproc.store.annotations import SqlAnnotations
 from eventproc.store.audit import SqlAudit
 from eventproc.store.base import Bulk, Caches, Work, run_actions
 from eventproc.store.events import SqlEvents
@@ -57,6 +59,9 @@ class SqlTx(Tx):
         self.secrets = SqlSecrets(work)
         self.audit = SqlAudit(work)
         self.schedules = SqlSchedules(work)
+        self.annotations = SqlAnnotations(work)
+        self.aggregates = SqlAggregates(work)
+        self.ranking = SqlRanking(work)
         self.retention = SqlRetention(work)
         self.metrics = SqlMetrics(work)
         self.samples = SqlSamples(work)
