@@ -101,8 +101,22 @@ class Address:
             raise ValueError(f"{value!r} is no address; write HOST:PORT, such as 127.0.0.1:8080 (port 0: any free one)")
         return cls(match["six"] or match["host"] or "127.0.0.1", int(match["port"]))
 
+    @classmethod
+    def parse_or_off(cls, value: object) -> Address:
+        """Read an address as `parse` does, and `off` as an address whose `is_off` is true."""
+        return OFF if isinstance(value, str) and value.strip().lower() == "off" else cls.parse(value)
+
+    @property
+    def is_off(self) -> bool:
+        return self == OFF
+
     def __str__(self) -> str:
+        if self.is_off:
+            return "off"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+OFF = Address("off", 0)
 
 
 def mask_url(url: str) -> str:
@@ -136,6 +150,7 @@ def _path(value: object) -> object:
 Seconds = Annotated[float | None, BeforeValidator(parse_duration)]
 Bytes = Annotated[int, BeforeValidator(parse_size), Field(gt=0)]
 Listen = Annotated[Address, NoDecode, BeforeValidator(Address.parse), PlainSerializer(str)]
+ListenOrOff = Annotated[Address, NoDecode, BeforeValidator(Address.parse_or_off), PlainSerializer(str)]
 DataPath = Annotated[Path, BeforeValidator(_path)]
 
 
@@ -194,6 +209,13 @@ class PolicySection(Section):
     network_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_places)] = ()
 
 
+class MetricsSection(Section):
+    """How samples are taken in."""
+
+    max_connections: int = Field(default=10_000, ge=1)  # of Graphite clients at a time
+    max_ahead: Seconds = "366d"  # type: ignore[assignment]  # how far ahead of the clock a sample's time may lie
+
+
 class WorkerSection(Section):
     """How a worker works."""
 
@@ -238,7 +260,11 @@ class Settings(BaseSettings):
     data: DataPath = Field(default_factory=default_data_dir)
     http: Listen = "127.0.0.1:8080"  # type: ignore[assignment]
     https: Listen | None = None  # the HTTP API once more, with TLS
-    graphite: Listen = "127.0.0.1:2003"  # type: ignore[assignment]
+    graphite: ListenOrOff = "127.0.0.1:2003"  # type: ignore[assignment]  # plaintext over TCP
+    graphite_udp: ListenOrOff | None = None  # plaintext over UDP; None: where `graphite` is
+    graphite_pickle: ListenOrOff = "127.0.0.1:2004"  # type: ignore[assignment]
+    graphite_key: SecretStr | None = None  # every metric's name must begin with it and a dot
+    graphite_tls: bool = False  # of the TCP ports, with the certificate of gRPC and HTTPS
     grpc: Listen = "127.0.0.1:4411"  # type: ignore[assignment]  # served when set, or when there are certificates
     database_url: SecretUrl | None = None
     broker_url: SecretUrl | None = None
@@ -258,6 +284,7 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "console", "json"] = "auto"
     worker: WorkerSection = WorkerSection()
     models: ModelsSection = ModelsSection()
+    metrics: MetricsSection = MetricsSection()
     retention: Retention = Retention()
     limits: Maxima = Maxima()
     policy: PolicySection = PolicySection()

@@ -27,6 +27,7 @@ from eventproc.model import Accepted, HookSpec, NewEvent, Role
 
 if TYPE_CHECKING:
     from eventproc.engine.group import GroupCommit
+    from eventproc.metrics.intake import Intake
     from eventproc.model import Policy
     from eventproc.registry import CatalogueCache, MaxLimits
     from eventproc.service.context import ServiceContext
@@ -171,6 +172,16 @@ class Platform:
                 f"the key of secrets can not be read from {file}: {getattr(error, 'strerror', error)}; "
                 "put the file back, or set EVENTPROC_SECRET_KEY"
             ) from error
+
+    @cached_property
+    def intake(self) -> Intake:
+        from eventproc.metrics.intake import Intake, IntakeSettings
+
+        key = self.settings.graphite_key
+        settings = IntakeSettings(
+            key=key.get_secret_value() if key else None, max_ahead_s=self.settings.metrics.max_ahead
+        )
+        return Intake(store=self.store, clock=self.clock, cache=self.cache, bus=self.bus, settings=settings)
 
     @cached_property
     def world(self) -> World:

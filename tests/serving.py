@@ -29,6 +29,8 @@ class Served:
             **{name: value for name, value in os.environ.items() if not name.startswith("EVENTPROC_")},
             "EVENTPROC_DATA": str(data),
             "EVENTPROC_HTTP": "127.0.0.1:0",
+            "EVENTPROC_GRAPHITE": "127.0.0.1:0",
+            "EVENTPROC_GRAPHITE_PICKLE": "127.0.0.1:0",
             "EVENTPROC_WORKER__LEASE": "2s",
             "EVENTPROC_WORKER__POLL": "0.3s",
             "EVENTPROC_WORKER__MAX_INTERRUPTIONS": "1000",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import ipaddress
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,16 @@ class Certificates:
         if ends - now < dt.timedelta(days=SOON_DAYS):
             return f"the certificate {self.server} ends at {ends:%Y-%m-%d}; {WHAT_TO_DO}"
         return None
+
+
+def server_context(certificates: Certificates) -> ssl.SSLContext:
+    """Return what a listener shows its clients; makes the certificates where there are none."""
+    if not certificates.exist():
+        init(certificates.directory)
+    certificates.read()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.server, certificates.server_key)
+    return context
 
 
 def init(directory: Path, names: Sequence[str] = (), *, now: dt.datetime | None = None) -> Certificates:

@@ -8,7 +8,7 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from eventproc.config import Address
@@ -62,6 +62,19 @@ def write_atomically(path: Path, text: str, *, mode: int = 0o600) -> None:
 def write_endpoints(path: Path, endpoints: Mapping[str, str]) -> None:
     """State what is bound."""
     write_atomically(path, json.dumps(dict(endpoints), indent=2) + "\n", mode=0o644)
+
+
+def change_endpoints(path: Path, add: Mapping[str, str], remove: Iterable[str] = ()) -> None:
+    """State more or less than another role of the same data directory does."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = {}
+    kept = {name: where for name, where in found.items() if name not in set(remove)} | dict(add)
+    if kept:
+        write_endpoints(path, kept)
+    else:
+        remove_endpoints(path)
 
 
 def remove_endpoints(path: Path) -> None:

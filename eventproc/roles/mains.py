@@ -22,8 +22,10 @@ import structlog
 
 from eventproc.config import Settings
 from eventproc.errors import ConfigError, EventprocError
-from eventproc.roles import ENV_READY, ENV_SUPERVISOR, LATER, ROLES, files, logs
+from eventproc.roles import ENV_READY, ENV_SUPERVISOR, ROLES, files, logs
 from eventproc.roles.doors import Doors
+from eventproc.roles.metric_doors import VARIABLES as METRIC_DOORS
+from eventproc.roles.metric_doors import MetricDoors
 from eventproc.wiring import Platform, make_private
 
 log = structlog.get_logger(__name__)
@@ -114,12 +116,27 @@ def make_models(platform: Platform) -> Service:
     )
 
 
+def make_listener(platform: Platform, doors: MetricDoors) -> Service:
+    from eventproc.metrics.listener import GraphiteService, Sockets
+
+    tls = None
+    if platform.settings.graphite_tls:
+        from eventproc.roles.certs import server_context
+        from eventproc.roles.doors import certificates
+
+        tls = server_context(certificates(platform.settings))
+    sockets = Sockets(
+        lines=[sock for sock in (doors.graphite,) if sock is not None],
+        datagrams=[sock for sock in (doors.graphite_udp,) if sock is not None],
+        pickles=[sock for sock in (doors.graphite_pickle,) if sock is not None],
+    )
+    return GraphiteService(platform.intake, sockets, tls=tls, max_connections=platform.settings.metrics.max_connections)
+
+
 class RoleMain:
     """One role's process, from start to end."""
 
     def __init__(self, role: str, settings: Settings) -> None:
-        if role in LATER:
-            raise ConfigError(f"the role {role!r} can not be started: {LATER[role]}")
         if role not in ROLES:
             raise ConfigError(f"unknown role {role!r}; the roles are: {', '.join(ROLES)}")
         self.role = role
@@ -130,6 +147,7 @@ class RoleMain:
         self._ready_fd = _take_fd(ENV_READY)
         self._supervised = os.environ.pop(ENV_SUPERVISOR, None)
         self._doors: Doors | None = None
+        self._metric_doors: MetricDoors | None = None
 
     def run(self) -> int:
         """Run until a signal; return the exit status."""
@@ -154,6 +172,8 @@ class RoleMain:
             if self.role == "api":
                 held.enter_context(files.locked(self.settings.run_dir / "api.lock", "eventproc serve --role api"))
                 held.callback(files.remove_endpoints, self.settings.endpoints_file)
+            if self.role == "listener":
+                held.callback(files.change_endpoints, self.settings.endpoints_file, {}, METRIC_DOORS)
             with Platform(self.settings) as platform:
                 for problem in platform.prepare():
                     log.warning(problem)
@@ -163,6 +183,8 @@ class RoleMain:
         if self.role == "api":
             self._doors = Doors.inherited() or Doors.open(self.settings)
             self.settings = self._doors.bound(self.settings)
+        if self.role == "listener":
+            self._metric_doors = MetricDoors.inherited() or MetricDoors.open(self.settings)
         with Platform(self.settings) as platform:
             self._service = service = self._build(platform)
             if self._stops:  # the signal came while there was nothing to stop
@@ -179,6 +201,8 @@ class RoleMain:
     def _build(self, platform: Platform) -> Service:
         if self._doors is not None:
             return make_api(platform, self._doors, self._ready)
+        if self._metric_doors is not None:
+            return make_listener(platform, self._metric_doors)
         makers = {
             "worker": make_worker,
             "engine": make_housekeeper,
@@ -196,6 +220,8 @@ class RoleMain:
         elif self._supervised is None:
             if self._doors is not None:
                 files.write_endpoints(self.settings.endpoints_file, self._doors.endpoints())
+            if self._metric_doors is not None:
+                files.change_endpoints(self.settings.endpoints_file, self._metric_doors.endpoints())
             sys.stdout.write("ready\n")
             sys.stdout.flush()
 

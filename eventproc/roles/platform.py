@@ -18,6 +18,8 @@ from eventproc.wiring import Platform, make_private
 
 log = structlog.get_logger(__name__)
 
+OTHERS = {"https": "https ", "grpc": "grpc  ", "graphite": "graphite"}  # endpoints that are shown beside the API's
+
 
 def run_platform(settings: Settings) -> int:
     """Prepare the data directory and run all roles until a signal; return the exit status."""
@@ -38,7 +40,7 @@ def announce(settings: Settings, endpoints: Mapping[str, str]) -> None:
     """Say where things are and what to try, then the one line that scripts wait for."""
     url = endpoints["http"]
     eventproc = command()
-    others = [f"  {name.ljust(5)}  {endpoints[name]}" for name in ("https", "grpc") if name in endpoints]
+    others = [f"  {OTHERS[name]}  {endpoints[name]}" for name in OTHERS if name in endpoints]
     say(
         f"eventproc {__version__}: data in {settings.data}",
         f"  API    {url}/api/v1 (documentation: {url}/docs)",

@@ -24,6 +24,7 @@ from eventproc.config import PREFIX, Settings
 from eventproc.errors import ConfigError, Unavailable
 from eventproc.roles import ENV_READY, ENV_SUPERVISOR, files
 from eventproc.roles.doors import Doors
+from eventproc.roles.metric_doors import MetricDoors
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +42,9 @@ Announce = Callable[[Mapping[str, str]], None]
 class RoleProcess:
     """One role's process, over its restarts."""
 
-    def __init__(self, name: str, command: Sequence[str], environ: dict[str, str], doors: Doors | None) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], environ: dict[str, str], doors: Doors | MetricDoors | None
+    ) -> None:
         self.name = name
         self.ready = False
         self.failures = 0
@@ -120,6 +123,7 @@ class Supervisor:
     def __init__(self, settings: Settings, roles: Sequence[str]) -> None:
         self._settings = settings
         self._doors: Doors | None = None
+        self._metric_doors = MetricDoors()
         self._selector = selectors.DefaultSelector()
         self._roles: list[RoleProcess] = []
         self._names = tuple(roles)
@@ -135,12 +139,15 @@ class Supervisor:
             api_lock.take("eventproc serve --role api")
             files.remove_endpoints(self._settings.endpoints_file)  # a killed predecessor may have left it
             self._doors = Doors.open(self._settings)
+            if "listener" in self._names:
+                self._metric_doors = MetricDoors.open(self._settings)
             with self._signals():
                 return self._supervise(announce)
         finally:
             files.remove_endpoints(self._settings.endpoints_file)
             if self._doors is not None:
                 self._doors.close()
+            self._metric_doors.close()
             api_lock.release()
 
     def _supervise(self, announce: Announce) -> int:
@@ -163,13 +170,14 @@ class Supervisor:
 
     def _start_all(self) -> None:
         assert self._doors is not None
-        bound = self._doors.bound(self._settings)
+        bound = self._metric_doors.bound(self._doors.bound(self._settings))
+        doors: dict[str, Doors | MetricDoors] = {"api": self._doors, "listener": self._metric_doors}
         environ = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         environ |= bound.as_environ()
         environ.setdefault("PYTHONUNBUFFERED", "1")
         for name in [role for role in self._names for _ in range(self._processes(role))]:
             command = [sys.executable, "-m", "eventproc", "serve", "--role", name]
-            role = RoleProcess(name, command, environ, self._doors if name == "api" else None)
+            role = RoleProcess(name, command, environ, doors.get(name))
             self._roles.append(role)
             self._start(role)
 
@@ -226,7 +234,7 @@ class Supervisor:
     def _maybe_announce(self, announce: Announce, deadline: float) -> None:
         if all(role.ready for role in self._roles) and self._healthy():
             assert self._doors is not None
-            endpoints = self._doors.endpoints()
+            endpoints = self._doors.endpoints() | self._metric_doors.endpoints()
             files.write_endpoints(self._settings.endpoints_file, endpoints)
             self._announced = True
             announce(endpoints)

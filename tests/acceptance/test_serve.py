@@ -18,7 +18,7 @@ from waiting import wait_until
 
 from eventproc import Connection
 
-ROLES = ("api", "engine", "worker", "notifier")
+ROLES = ("api", "engine", "worker", "notifier", "listener")
 
 
 def finished(conn: Connection, count: int) -> list[dict]:
