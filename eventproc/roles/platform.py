@@ -18,7 +18,7 @@ from eventproc.wiring import Platform, make_private
 
 log = structlog.get_logger(__name__)
 
-OTHERS = {"https": "https ", "grpc": "grpc  ", "graphite": "graphite"}  # endpoints that are shown beside the API's
+OTHERS = ("https", "grpc", "graphite")  # endpoints that are shown beside the API's
 
 
 def run_platform(settings: Settings) -> int:
@@ -40,12 +40,12 @@ def announce(settings: Settings, endpoints: Mapping[str, str]) -> None:
     """Say where things are and what to try, then the one line that scripts wait for."""
     url = endpoints["http"]
     eventproc = command()
-    others = [f"  {OTHERS[name]}  {endpoints[name]}" for name in OTHERS if name in endpoints]
+    others = [f"  {name.ljust(8)}  {endpoints[name]}" for name in OTHERS if name in endpoints]
     say(
         f"eventproc {__version__}: data in {settings.data}",
-        f"  API    {url}/api/v1 (documentation: {url}/docs)",
+        f"  API       {url}/api/v1 (documentation: {url}/docs)",
         *others,
-        f"  key    {settings.admin_key_file}",
+        f"  key       {settings.admin_key_file}",
         "Try, in another terminal:",
         f"  export EVENTPROC_DATA={shlex.quote(str(settings.data))}",
         f"  {eventproc} hooks list",

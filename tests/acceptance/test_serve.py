@@ -18,7 +18,7 @@ from waiting import wait_until
 
 from eventproc import Connection
 
-ROLES = ("api", "engine", "worker", "notifier", "listener")
+ROLES = ("api", "engine", "worker", "notifier", "listener", "models")
 
 
 def finished(conn: Connection, count: int) -> list[dict]:
@@ -239,13 +239,6 @@ def test_a_role_that_can_not_start_ends_the_start_with_its_reason(serve):
     assert served.wait() == 2
     assert "no/such/directory does not exist" in served.tail()
     assert served.tree() == []
-
-
-@pytest.mark.parametrize("role", ["listener", "models"])
-def test_roles_of_later_versions_are_refused_in_words(serve, role):
-    served = serve("--role", role, wait=False)
-    assert served.wait() == 2
-    assert "not part of this version" in served.tail()
 
 
 def test_a_database_that_is_not_there_is_named_without_its_password(serve):
