@@ -170,6 +170,9 @@ class Retention(Section):
     files: Seconds = "30d"  # type: ignore[assignment]
     notices: Seconds = "30d"  # type: ignore[assignment]
     audit: Seconds = "365d"  # type: ignore[assignment]
+    samples: Seconds = "forever"  # type: ignore[assignment]
+    rejects: Seconds = "30d"  # type: ignore[assignment]
+    outbox: Seconds = "30d"  # type: ignore[assignment]
     dedup: Annotated[float, BeforeValidator(parse_duration)] = "7d"  # type: ignore[assignment]
 
 

@@ -200,6 +200,9 @@ class Platform:
             files_s=_whole(keep.files),
             notices_s=_whole(keep.notices),
             audit_s=_whole(keep.audit),
+            samples_s=_whole(keep.samples),
+            rejects_s=_whole(keep.rejects),
+            outbox_s=_whole(keep.outbox),
             dedup_s=int(keep.dedup),
         )
 

@@ -331,6 +331,9 @@ class RetentionPolicy:
     files_s: int | None
     notices_s: int | None
     audit_s: int | None
+    samples_s: int | None = None
+    rejects_s: int | None = None
+    outbox_s: int | None = None
     dedup_s: int  # ids of pruned events are remembered for so long after acceptance
     streams_s: int | None = 7 * 86_400  # completed ones; all others stay until somebody deletes them
 

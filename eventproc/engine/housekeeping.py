@@ -20,6 +20,7 @@ from eventproc.registry.catalogue import CatalogueCache
 log = logging.getLogger(__name__)
 
 DAY_S = 86_400
+SAMPLES_PER_ROW = 10  # samples are deleted in longer chunks than other rows: they are small and lie side by side
 
 DEFAULT_POLICY = RetentionPolicy(
     events_s=30 * DAY_S,
@@ -230,11 +231,38 @@ class Housekeeper:
             if not any(counts.values()):
                 break
             self._stop.wait(self.settings.breath_s)
+        for kind, count in self._prune_metrics().items():
+            totals[kind] = totals.get(kind, 0) + count
         files = self._delete_expired_files()
         if files:
             totals["files"] = totals.get("files", 0) + files
         if any(totals.values()):
             log.info("retention: %s", ", ".join(f"{count} {kind}" for kind, count in sorted(totals.items()) if count))
+        return totals
+
+    def _prune_metrics(self) -> dict[str, int]:
+        """Delete old samples, those of deleted metrics, old counts of refused ones and messages given up."""
+        policy, now_us = self.settings.policy, self._clock.now_us()
+
+        def before(keep_s: int | None) -> int | None:
+            return None if keep_s is None else now_us - keep_s * SECOND_US
+
+        samples, rejects, outbox = before(policy.samples_s), before(policy.rejects_s), before(policy.outbox_s)
+        totals = {"samples": 0, "refused samples": 0, "messages": 0}
+        while not self._stop.is_set():
+            limit = self.settings.chunk * SAMPLES_PER_ROW
+            with self._store.begin() as tx:
+                gone = {
+                    "samples": tx.samples.purge_deleted(limit=limit)
+                    + (0 if samples is None else tx.samples.prune(samples, limit=limit)),
+                    "refused samples": 0 if rejects is None else tx.rejects.prune(rejects, limit=self.settings.chunk),
+                    "messages": 0 if outbox is None else tx.outbox.prune(outbox, limit=self.settings.chunk),
+                }
+            for kind, count in gone.items():
+                totals[kind] += count
+            if not any(gone.values()):
+                break
+            self._stop.wait(self.settings.breath_s)
         return totals
 
     def _delete_expired_files(self) -> int:

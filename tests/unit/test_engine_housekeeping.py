@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
+from dataclasses import replace
 
 import pytest
 from engine_lab import Lab
@@ -13,7 +14,19 @@ from eventproc.engine.clock import ManualClock
 from eventproc.engine.housekeeping import DEFAULT_POLICY, Housekeeper, HousekeeperSettings
 from eventproc.engine.schedules import next_due_us, ticks
 from eventproc.errors import InvalidInput
-from eventproc.model import FileRecord, RunState, Schedule, from_datetime, isoformat, to_datetime
+from eventproc.model import (
+    SECOND_US,
+    FileRecord,
+    NewMetric,
+    NewOutgoing,
+    NewReject,
+    RejectReason,
+    RunState,
+    Schedule,
+    from_datetime,
+    isoformat,
+    to_datetime,
+)
 
 S = RunState
 HOUR_US = 3600 * 10**6
@@ -305,6 +318,38 @@ def test_old_events_and_runs_go_in_chunks_and_failed_ones_stay_longer(lab):
     lab.clock.advance(60 * 86400)
     keeper.prune()
     assert lab.runs(hook="test.happened") == []
+
+
+def test_old_samples_refusals_and_given_up_messages_go_by_their_settings(lab):
+    """As htmengine's garbage collector with 90 days: rows of 91 and 92 days go, of 0, 88 and 89 days stay."""
+    now_us = lab.now_us()
+    day_us = 86_400 * SECOND_US
+    with lab.store.begin() as tx:
+        kept, deleted = (
+            metric.id for metric, _ in tx.metrics.create([NewMetric(name="kept"), NewMetric(name="gone")], now_us=1)
+        )
+        ages = [92, 91, 89, 88, 0]
+        for metric_id in (kept, deleted):
+            tx.samples.add_batch([metric_id] * 5, [now_us - age * day_us for age in ages], [*map(float, ages)])
+        tx.metrics.delete(deleted)
+        reject = NewReject(reason=RejectReason.LATE, source="s", metric="kept", count=1)
+        tx.rejects.add([reject], now_us=now_us - 31 * day_us)
+        tx.outbox.add([NewOutgoing(kind="http", target="http://x", body=b"")], now_us=now_us - 31 * day_us)
+        [message] = tx.outbox.claim(limit=1, lease_us=1, now_us=now_us)
+        tx.outbox.failed(message.id, message.token, error="no", retry_us=None)
+    policy = replace(DEFAULT_POLICY, samples_s=90 * 86_400, rejects_s=30 * 86_400, outbox_s=30 * 86_400)
+    settings = HousekeeperSettings(chunk=1, breath_s=0.0, policy=policy)
+    done = Housekeeper(store=lab.store, bus=lab.bus, clock=lab.clock, blobs=lab.blobs, settings=settings).prune()
+    assert {kind: done[kind] for kind in ("samples", "refused samples", "messages")} == {
+        "samples": 7,
+        "refused samples": 1,
+        "messages": 1,
+    }
+    with lab.store.read() as tx:
+        assert [sample.value for sample in tx.samples.query(kept)] == [89, 88, 0]
+        assert tx.samples.query(deleted) == []
+        assert tx.rejects.page() == []
+        assert tx.outbox.page() == []
 
 
 def put_file(lab, code, *, with_row):
