@@ -202,7 +202,8 @@ class ModelRunner:
             self._cursor = page[-1].metric_id if len(page) == self.settings.page else 0
             jobs = self._jobs(tx, self._choose([one for one in page if self._shares.mine(one.metric_id)]))
         if jobs:
-            list(self._pool.map(Job.work, jobs))
+            parts = min(len(jobs), 2 * self.settings.threads)
+            list(self._pool.map(_work, [jobs[part::parts] for part in range(parts)]))
             self._finish(jobs)
         if not page and not started_over:
             return 1  # the end of the round: look at the beginning again before resting
@@ -387,6 +388,11 @@ class ModelRunner:
         job.error, job.damaged, job.rows, job.saved = error, None, [], None
         with self._store.begin() as tx:
             self._write(tx, [job])
+
+
+def _work(jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        job.work()
 
 
 def _trial(model: Model) -> str | None:

@@ -7,13 +7,14 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eventproc.errors import DamagedData
-from eventproc.htm import AnomalyModel, Detector, Parameters, StateError, blob, find_detector, load_detector, streams
+from eventproc.htm import AnomalyModel, Detector, Parameters, StateError, blob, find_detector, streams
 from eventproc.htm.likelihood import EngineLikelihood
 from eventproc.htm.parameters import NAMED
 from eventproc.models.display import likelihood_of
@@ -55,15 +56,13 @@ class Scorer:
     def new(cls, params: Mapping[str, Any]) -> Scorer:
         """Make an untrained model of what `parameters.model_params` gives as `detector`."""
         name, zone = params["name"], params["timezone"]
+        detector = _class_of(name)
         if name in NAMED:
-            kind = name if name in _OWN_SCALE else "default"
-            detector: Any = find_detector(kind)
             return cls(detector(Parameters.from_json(params["parameters"]), timezone=zone), params)
-        other: Any = find_detector(name)
         try:
-            return cls(other(timezone=zone), params)
+            return cls(detector(timezone=zone), params)
         except TypeError:  # one that knows nothing of time
-            return cls(other(), params)
+            return cls(detector(), params)
 
     # Scores.
 
@@ -123,12 +122,20 @@ class Scorer:
         """Load a checkpoint: the model and the row it stands at. Raises DamagedData."""
         rowid, state, likelihood = _parts(saved)
         try:
-            scorer = cls(load_detector(state), params)
+            scorer = cls(_class_of(params["name"]).load(state), params)
             if scorer.likelihood is not None:
                 scorer.likelihood.fill(blob.unpack(likelihood)[2])
         except (StateError, ValueError, KeyError) as error:
             raise DamagedData(f"a model's checkpoint can not be used: {error}") from error
         return scorer, rowid
+
+
+@cache
+def _class_of(name: str) -> Any:
+    """Find a detector's class once: looking through all installed distributions takes longer than loading a model."""
+    if name in NAMED:
+        return find_detector(name if name in _OWN_SCALE else "default")
+    return find_detector(name)
 
 
 def _parts(saved: bytes) -> tuple[int, bytes, bytes]:

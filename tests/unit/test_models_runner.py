@@ -345,8 +345,8 @@ def moody(monkeypatch):
 
     monkeypatch.setattr(Moody, "failing", True)
     monkeypatch.setattr(Moody, "nan_at", math.inf)
-    find = scorer.find_detector
-    monkeypatch.setattr(scorer, "find_detector", lambda name: Moody if name == "moody" else find(name))
+    find = scorer._class_of
+    monkeypatch.setattr(scorer, "_class_of", lambda name: Moody if name == "moody" else find(name))
     monkeypatch.setattr(specs, "known_detectors", lambda: ["default", "moody"])
     return Moody
 
