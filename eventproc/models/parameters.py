@@ -52,7 +52,7 @@ def model_params(spec: ModelSpec, minimum: float | None = None, maximum: float |
         return _complete(spec)
     low = spec.minimum if spec.minimum is not None else minimum
     high = spec.maximum if spec.maximum is not None else maximum
-    parameters = _with_range(_chosen(spec.options), low, high, spec.min_resolution)
+    parameters = _with_range(_chosen(spec.options, classifier=spec.classifier), low, high, spec.min_resolution)
     return {
         "modelConfig": _config(parameters, classifier=spec.classifier),
         "inferenceArgs": {"predictionSteps": [1], "predictedField": VALUE_FIELD, "inputPredictedField": "auto"},
@@ -75,7 +75,7 @@ def _detector(options: Options, parameters: Parameters | None, *, classifier: bo
     }
 
 
-def _chosen(options: Options) -> Parameters | None:
+def _chosen(options: Options, *, classifier: bool) -> Parameters | None:
     """Give the parameters of a detector of this package; None for another's, which has its own."""
     if options.detector not in NAMED:
         if options.parameters or options.time_of_day is not None or options.day_of_week is not None:
@@ -87,6 +87,8 @@ def _chosen(options: Options) -> Parameters | None:
     changes: dict[str, Any] = {}
     if options.likelihood != DEFAULT_LIKELIHOOD:
         changes["streams"] = False  # a historical likelihood looks at the memory's raw scores only
+    if classifier:
+        changes["predict_steps"] = (1,)
     if options.time_of_day is not None:
         changes["time_on"] = (base.time_on or _TIME_ON) if options.time_of_day else 0
     if options.day_of_week is not None:
@@ -173,15 +175,27 @@ def _complete(spec: ModelSpec) -> dict[str, Any]:
     memory = {**_inner(inner, "tpParams"), **_inner(inner, "tmParams")}
     _take(memory, _TM, changes, 1)
     _take(memory, _TM_PERMANENCES, changes, 1_000)
+    classifier = bool(inner.get("clEnable", False))
+    if classifier:
+        changes["predict_steps"] = _steps(complete["inferenceArgs"].get("predictionSteps"))
     changes |= _encoders(_inner(_inner(inner, "sensorParams"), "encoders"), timestamp, value)
     parameters = _changed(base, {**changes, **(spec.options.parameters or {})})
-    classifier = bool(inner.get("clEnable", False))
     return {
         "modelConfig": dict(config),
         "inferenceArgs": dict(complete["inferenceArgs"]),
         "inputRecordSchema": _schema(timestamp, value),
         "detector": _detector(spec.options, parameters, classifier=classifier) | {"complete": True},
     }
+
+
+def _steps(given: Any) -> tuple[int, ...]:
+    if given is None:
+        return (1,)
+    if not isinstance(given, list | tuple) or not all(isinstance(step, int) for step in given):
+        raise InvalidInput(
+            f"predictionSteps must be a list of whole numbers, not {given!r:.100}", field="inferenceArgs"
+        )
+    return tuple(given)
 
 
 def _inner(given: Mapping[str, Any], key: str) -> Mapping[str, Any]:

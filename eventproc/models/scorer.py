@@ -27,13 +27,17 @@ _GUESSED_BYTES: Final = 400_000  # what a detector of somebody else is taken to 
 _OWN_SCALE: Final = ("default", "statistics", "htm")  # detectors whose scores are put on the scale of likelihoods
 
 
+_Predictions = list[dict[str, float] | None]
+_Columns = tuple[NDArray[np.float64], NDArray[np.float64], _Predictions]
+
+
 @dataclass(frozen=True, slots=True)
 class Scores:
     """The scores of a batch: three columns as long as the batch; `predictions` is empty where none are wanted."""
 
     raw: NDArray[np.float64]
     anomaly: NDArray[np.float64]
-    predictions: list[dict[str, float] | None]
+    predictions: _Predictions
 
 
 class Scorer:
@@ -70,34 +74,29 @@ class Scorer:
         """Score and learn a batch of samples in their order."""
         times = times_us / 1e6
         if isinstance(self.detector, AnomalyModel):
-            raw, anomaly, expected = self._own(values, times)
+            raw, anomaly, predictions = self._own(values, times)
         else:
-            raw, anomaly, expected = self._others(values, times)
+            raw, anomaly, predictions = self._others(values, times)
         if self.likelihood is not None:
             anomaly = np.array(self.likelihood.update(raw.tolist(), values.tolist()), np.float64)
         elif self._rescaled:
             anomaly = likelihood_of(anomaly)
-        return Scores(raw, anomaly, self._predictions(expected))
+        return Scores(raw, anomaly, predictions)
 
-    def _own(self, values: NDArray[np.float64], times: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any], Any]:
+    def _own(self, values: NDArray[np.float64], times: NDArray[np.float64]) -> _Columns:
         assert isinstance(self.detector, AnomalyModel)
         table = self.detector.process_many(values, times)
         raw = table[:, streams.RAW]
         raw = np.where(np.isnan(raw), table[:, streams.STRENGTH], raw)  # without a memory, or before it speaks
-        return raw, table[:, streams.SCORE], table[:, streams.EXPECTED]
+        steps = self.detector.parameters.predict_steps
+        ahead = table[:, streams.COLUMNS : streams.COLUMNS + len(steps)].tolist() if steps else []
+        return raw, table[:, streams.SCORE], [_known(dict(zip(steps, row, strict=True))) for row in ahead]
 
-    def _others(
-        self, values: NDArray[np.float64], times: NDArray[np.float64]
-    ) -> tuple[NDArray[Any], NDArray[Any], Any]:
+    def _others(self, values: NDArray[np.float64], times: NDArray[np.float64]) -> _Columns:
         readings = [self.detector.process_one(x, t) for x, t in zip(values.tolist(), times.tolist(), strict=True)]
         raw = [reading.strength if math.isnan(reading.raw) else reading.raw for reading in readings]
-        expected = [reading.expected for reading in readings]
-        return np.array(raw, np.float64), np.array([r.score for r in readings], np.float64), np.array(expected)
-
-    def _predictions(self, expected: NDArray[np.float64]) -> list[dict[str, float] | None]:
-        if not self._predicts:
-            return []
-        return [{"1": value} if math.isfinite(value) else None for value in expected.tolist()]
+        ahead = [_known(reading.predictions) for reading in readings] if self._predicts else []
+        return np.array(raw, np.float64), np.array([reading.score for reading in readings], np.float64), ahead
 
     def summary(self) -> dict[str, Any]:
         """Give the likelihood's parameters as htmengine stored them; empty without one."""
@@ -128,6 +127,11 @@ class Scorer:
         except (StateError, ValueError, KeyError) as error:
             raise DamagedData(f"a model's checkpoint can not be used: {error}") from error
         return scorer, rowid
+
+
+def _known(ahead: Mapping[int, float]) -> dict[str, float] | None:
+    """Write predictions as messages do: by number of steps, as text; None before there are any."""
+    return {str(step): value for step, value in ahead.items() if math.isfinite(value)} or None
 
 
 @cache

@@ -157,6 +157,30 @@ def test_complete_parameters_shape_the_model():
     assert scores.raw.shape == (20,)
 
 
+def test_predictions_come_with_the_classifier_and_survive_a_restart():
+    params = parameters(min=0, max=100, enableClassifier=True)["detector"]
+    values, times = np.array(wave(1500)), np.arange(1500) * 300_000_000
+    whole = Scorer.new(params).score(values, times)
+    first = Scorer.new(params)
+    found = list(first.score(values[:900], times[:900]).predictions)
+    again, _ = Scorer.load(params, first.save(900))
+    found += again.score(values[900:], times[900:]).predictions
+    assert found == whole.predictions
+    late = [row["1"] for row in found[1200:-1] if row]
+    assert len(late) > 200
+    assert np.mean(np.abs(np.array(late) - values[1201 : 1201 + len(late)])) < 15
+    assert Scorer.new(PARAMS).score(values[:5], times[:5]).predictions == []
+
+
+def test_complete_parameters_say_how_far_ahead():
+    spec = complete(inferenceArgs={"predictionSteps": [1, 5], "predictedField": "bar"})
+    spec["modelConfig"]["modelParams"]["clEnable"] = True
+    found = model_params(parse_spec(BASE | {"completeModelParams": spec}))["detector"]
+    assert found["parameters"]["predict_steps"] == (1, 5)
+    rows = Scorer.new(found).score(np.array(wave(600)), np.arange(600) * 300_000_000).predictions
+    assert set(rows[-1]) == {"1", "5"}
+
+
 @pytest.mark.parametrize(("day", "hour"), [(True, False), (False, True), (True, True)])
 def test_hour_and_weekday_are_a_choice(day, hour):
     spec = parse_spec(BASE | {"options": {"dayOfWeek": day, "timeOfDay": hour}})
