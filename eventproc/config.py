@@ -154,6 +154,21 @@ ListenOrOff = Annotated[Address, NoDecode, BeforeValidator(Address.parse_or_off)
 DataPath = Annotated[Path, BeforeValidator(_path)]
 
 
+def _search_path(value: object) -> object:
+    """Read `auto:/opt/python3.9/bin/python3.9`, written as PATH is, as a list."""
+    return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
+
+
+def _words(value: object) -> object:
+    """Read a text or a JSON list as a list; several words are so many entries."""
+    if not isinstance(value, str):
+        return value
+    return json.loads(value) if value.lstrip().startswith("[") else tuple(value.split())
+
+
+Places = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_search_path)]
+
+
 class Section(BaseModel):
     """A part of the settings that has its own table in the file."""
 
@@ -217,6 +232,19 @@ class MetricsSection(Section):
 
     max_connections: int = Field(default=10_000, ge=1)  # of Graphite clients at a time
     max_ahead: Seconds = "366d"  # type: ignore[assignment]  # how far ahead of the clock a sample's time may lie
+
+
+class EnvironmentsSection(Section):
+    """Packages that registrations ask for: whether they may, where packages come from, what they may take."""
+
+    allowed: bool = True
+    index_url: SecretUrl | None = None  # PyPI, or what uv is configured for
+    extra_index: Annotated[tuple[SecretUrl, ...], NoDecode, BeforeValidator(_words)] = ()
+    find_links: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = ()  # directories or pages with wheels
+    offline: bool = False  # no index: find_links only
+    build_sdists: bool = False  # executes what is in source archives, with the worker's rights
+    timeout: Annotated[float, BeforeValidator(parse_duration), Field(gt=0)] = "10m"  # type: ignore[assignment]
+    max_size: Bytes = "5GiB"  # type: ignore[assignment]  # of all environments and downloads on a host
 
 
 class WorkerSection(Section):
@@ -285,9 +313,11 @@ class Settings(BaseSettings):
     max_blob: Annotated[int, BeforeValidator(parse_size), Field(gt=0, le=48 << 20)] = "32MiB"  # type: ignore[assignment]  # of a pickled handler
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "console", "json"] = "auto"
+    interpreters: Places = ("auto",)  # where to look for other Pythons: "auto", paths, directories, patterns
     worker: WorkerSection = WorkerSection()
     models: ModelsSection = ModelsSection()
     metrics: MetricsSection = MetricsSection()
+    environments: EnvironmentsSection = EnvironmentsSection()
     retention: Retention = Retention()
     limits: Maxima = Maxima()
     policy: PolicySection = PolicySection()
@@ -332,6 +362,10 @@ class Settings(BaseSettings):
         return self.data / "certs"
 
     @property
+    def environments_dir(self) -> Path:
+        return self.data / "environments"
+
+    @property
     def mail_dir(self) -> Path:
         return self.data / "mail"
 
@@ -344,6 +378,8 @@ class Settings(BaseSettings):
                 continue
             if isinstance(value, Section):
                 environ[_env_name(name)] = _reparsable(value)
+            elif isinstance(value, tuple):
+                environ[_env_name(name)] = os.pathsep.join(value)
             else:
                 environ[_env_name(name)] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
         return environ
@@ -369,8 +405,19 @@ _file_values: ContextVar[Mapping[str, Any]] = ContextVar("_file_values", default
 
 def _reparsable(section: Section) -> str:
     """Write a section as JSON in which "for ever" is a word: null would read as "not set"."""
-    values = {key: getattr(section, key) for key in type(section).model_fields}
-    return json.dumps({key: FOREVER[0] if value is None else value for key, value in values.items()})
+    values = {}
+    for key, field in type(section).model_fields.items():
+        value = getattr(section, key)
+        if value is None and field.default is None:
+            continue
+        values[key] = FOREVER[0] if value is None else _revealed(value)
+    return json.dumps(values)
+
+
+def _revealed(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return [_revealed(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _env_name(name: str) -> str:

@@ -33,6 +33,7 @@ from eventproc.abc import Sandbox, Tx
 from eventproc.blobs import MemoryBlobs
 from eventproc.bus.memory import MemoryBus
 from eventproc.codec.blob import pack, verify
+from eventproc.codec.inline import with_inline_requirements
 from eventproc.engine import series
 from eventproc.engine.clock import ManualClock
 from eventproc.engine.group import GroupCommit
@@ -220,7 +221,7 @@ class Harness:
             tags=marked.tags if tags is None else tuple(tags),
             notify_on_success=notify_on_success or marked.notify_on_success,
             notify_on_failure=notify_on_failure or marked.notify_on_failure,
-            options={**marked.options, **options},
+            options=with_inline_requirements(handler, {**marked.options, **options}),
         )
         return registered.handler
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from eventproc.metrics.intake import Intake
     from eventproc.model import Policy
     from eventproc.registry import CatalogueCache, MaxLimits
+    from eventproc.sandbox.provider import Provider
     from eventproc.service.context import ServiceContext
     from eventproc.service.vault import Vault
     from eventproc.service.world import World
@@ -83,8 +84,34 @@ class Platform:
         downloads = self.base_url.partition("://")[2]
         environ = {"DOWNLOADS_ENDPOINT": downloads}  # handlers written for btrdbextras may name links themselves
         return self._keep(
-            ForkServerSandbox(allow_unsafe=self.settings.unsafe_sandbox, environ=environ, policy=self.policy)
+            ForkServerSandbox(
+                allow_unsafe=self.settings.unsafe_sandbox,
+                environ=environ,
+                policy=self.policy,
+                provider=self.provider,
+            )
         )
+
+    @cached_property
+    def provider(self) -> Provider:
+        """The Pythons of this host, and directories of packages."""
+        from eventproc.sandbox.installer import InstallSettings
+        from eventproc.sandbox.interpreters import Interpreters
+        from eventproc.sandbox.provider import NoPackages, Provider
+
+        given = self.settings.environments
+        settings = InstallSettings(
+            index_url=given.index_url.get_secret_value() if given.index_url else None,
+            extra_index_urls=tuple(url.get_secret_value() for url in given.extra_index),
+            find_links=given.find_links,
+            offline=given.offline,
+            build_sdists=given.build_sdists,
+            timeout_s=given.timeout,
+            max_bytes=given.max_size,
+        )
+        kind = Provider if given.allowed else NoPackages
+        interpreters = Interpreters(self.settings.interpreters)
+        return kind(self.settings.environments_dir, settings=settings, interpreters=interpreters)
 
     @cached_property
     def mailer(self) -> Mailer:
@@ -137,6 +164,7 @@ class Platform:
             cache=self.cache,
             group=self.group,
             vault=self.vault,
+            delegates=True,
             draining=self.draining,
             settings=ServiceSettings(
                 base_url=self.base_url,
@@ -146,6 +174,7 @@ class Platform:
                 max_blob_bytes=self.settings.max_blob,
                 max_limits=self.max_limits,
                 policy=self.policy,
+                prepare_timeout_s=self.settings.environments.timeout + 120,
                 work_dir=self.settings.data / "tmp",
             ),
         )

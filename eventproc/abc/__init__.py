@@ -15,6 +15,7 @@ from eventproc.abc.mail import Mailer, Renderer
 from eventproc.abc.metrics import BatchResult, MetricRows, RejectRows, SampleRows
 from eventproc.abc.models import ModelRows
 from eventproc.abc.outbox import Carrier, Delivery, OutboxRows
+from eventproc.abc.preparing import EnvironmentRows, Preparation, PreparationRows, WorkerRows
 from eventproc.abc.rows import (
     AuditRows,
     EventRows,
@@ -59,6 +60,7 @@ __all__ = [
     "Clock",
     "Compile",
     "Delivery",
+    "EnvironmentRows",
     "EventRows",
     "FileRows",
     "HandlerRows",
@@ -73,6 +75,8 @@ __all__ = [
     "NoticeRows",
     "OutboxRows",
     "Outcome",
+    "Preparation",
+    "PreparationRows",
     "Program",
     "RankingRows",
     "Registration",
@@ -94,4 +98,5 @@ __all__ = [
     "TriggerRows",
     "Tx",
     "UserRows",
+    "WorkerRows",
 ]

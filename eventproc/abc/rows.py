@@ -54,6 +54,7 @@ class Registration:
     notify_on_success: str | None
     notify_on_failure: str | None
     options: Options
+    environment: str | None = None  # digest of its packages' lock
 
 
 class HandlerRows(Protocol):

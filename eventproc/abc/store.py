@@ -11,6 +11,7 @@ from eventproc.abc.annotations import AggregateRows, AnnotationRows, RankingRows
 from eventproc.abc.metrics import MetricRows, RejectRows, SampleRows
 from eventproc.abc.models import ModelRows
 from eventproc.abc.outbox import OutboxRows
+from eventproc.abc.preparing import EnvironmentRows, PreparationRows, WorkerRows
 from eventproc.abc.rows import (
     AuditRows,
     EventRows,
@@ -53,6 +54,9 @@ class Tx(ABC):
     models: ModelRows
     triggers: TriggerRows
     streams: StreamRows
+    workers: WorkerRows
+    environments: EnvironmentRows
+    preparations: PreparationRows
 
     @abstractmethod
     def after_commit(self, action: Callable[[], None]) -> None:

@@ -57,11 +57,12 @@ def versions(principal: Principal, cases: Cases, handler_id: Id) -> Response:
     return shapes.everything(found, lambda version: shapes.version(version, current=current))
 
 
-@router.get("/{handler_id}/versions/{version}", summary="One version with its source")
+@router.get("/{handler_id}/versions/{version}", summary="One version with its source and packages")
 def version(principal: Principal, cases: Cases, handler_id: Id, version: Id) -> Response:
     current = cases.handlers.get(principal, handler_id).current.version
     found = cases.handlers.version(principal, handler_id, version)
-    return shapes.answer(shapes.version(found, current=current, full=True))
+    environment = cases.handlers.environment(principal, found)
+    return shapes.answer(shapes.version(found, current=current, full=True, environment=environment))
 
 
 @router.get("/{handler_id}/diff", summary="Unified diff of two versions' sources")

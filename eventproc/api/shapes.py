@@ -16,6 +16,7 @@ from eventproc.model import (
     Accepted,
     ApiKey,
     AuditEntry,
+    Environment,
     Event,
     Failure,
     FileRecord,
@@ -150,7 +151,9 @@ def handler(value: HandlerRecord, *, warnings: Sequence[str] | None = None) -> d
     return shape
 
 
-def version(value: HandlerVersion, *, current: int | None = None, full: bool = False) -> dict[str, Any]:
+def version(
+    value: HandlerVersion, *, current: int | None = None, full: bool = False, environment: Environment | None = None
+) -> dict[str, Any]:
     shape: dict[str, Any] = {
         "handler_id": value.handler_id,
         "version": value.version,
@@ -167,11 +170,14 @@ def version(value: HandlerVersion, *, current: int | None = None, full: bool = F
         "notify_on_success": value.notify_on_success,
         "notify_on_failure": value.notify_on_failure,
         "options": options_to_json(value.options),
+        "environment": value.environment,
         "created_at": isoformat(value.created_us),
         "created_by": value.created_by,
     }
     if full:
         shape["source"] = value.source
+        shape["packages"] = list(environment.packages) if environment else []
+        shape["lock"] = environment.lock if environment else None
     return shape
 
 

@@ -16,7 +16,7 @@ import opcode
 import sys
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from .failures import LoadError
+from .failures import WrongCodeError
 
 MODERN = sys.version_info >= (3, 11)
 RUNNING = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -71,7 +71,7 @@ def guard(dill_module: Any, *, look: bool) -> Iterator[None]:
     """
     Mend what old releases of dill did to code objects that are loaded inside the block.
 
-    With `look`, each is looked at first; LoadError when one is not for this interpreter.
+    With `look`, each is looked at first; WrongCodeError when one is not for this interpreter.
     """
     inner = dill_module._dill  # noqa: SLF001  dill has no public place for it
     made, types = inner._create_code, inner._reverse_typemap  # noqa: SLF001
@@ -129,13 +129,13 @@ def _line_table(lines: List[int]) -> bytes:
 
 
 def check(args: Sequence[Any]) -> None:
-    """Raise LoadError unless these arguments, as dill pickles them, make a code object for this interpreter."""
+    """Raise WrongCodeError unless these arguments, as dill pickles them, make a code object for this interpreter."""
     name = "?"
     try:
         parts, name = read(args)
         verify(parts)
     except WrongCode as reason:
-        raise LoadError(
+        raise WrongCodeError(
             f"its bytecode is not that of Python {RUNNING}, which runs handlers here: it seems to be made by "
             f"{guess(args)} ({reason}, in {name!r}); register it from Python {RUNNING} with dill 0.3.6 or newer"
         ) from None

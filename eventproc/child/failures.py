@@ -31,6 +31,14 @@ class CpuLimitExceeded(BaseException):
 class LoadError(Exception):
     """The blob could not be made into a handler."""
 
+    tag: Optional[str] = None  # for who wants to do something about it
+
+
+class WrongCodeError(LoadError):
+    """Its bytecode is for another Python."""
+
+    tag = "WrongCodeError"
+
 
 def describe(error: BaseException, limits: Dict[str, Any]) -> Failure:
     """Return kind, message, type and traceback of what a handler raised."""
@@ -47,12 +55,13 @@ def describe(error: BaseException, limits: Dict[str, Any]) -> Failure:
 
 def _describe(error: BaseException, limits: Dict[str, Any]) -> Failure:
     kind, message = _classify(error, limits)
+    own = isinstance(error, (ResultError, LoadError))
     return {
         "kind": kind,
         "message": shorten(message, MAX_MESSAGE),
         # Our own classes say nothing to the handler's owner, and neither do the lines that raised them.
-        "type": None if isinstance(error, (ResultError, LoadError)) else _type_name(type(error)),
-        "traceback": None if isinstance(error, (ResultError, LoadError)) else shorten(_traceback(error), MAX_TRACEBACK),
+        "type": getattr(error, "tag", None) if own else _type_name(type(error)),
+        "traceback": None if own else shorten(_traceback(error), MAX_TRACEBACK),
     }
 
 

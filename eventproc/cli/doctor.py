@@ -88,6 +88,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
         ("server", _server),
         ("certificates", _certificates),
         ("sandbox", _sandbox),
+        ("interpreters", _interpreters),
+        ("environments", _environments),
         ("hooks", _hooks),
         ("mail", _mail),
         ("broker", _broker),
@@ -216,7 +218,37 @@ def _sandbox(settings: Settings, platform: Platform) -> Iterator[Finding]:
     yield Finding("sandbox", "info", _granted(settings, report.level))
     if report.groups and settings.policy.allow_subprocess:
         yield Finding("sandbox", "info", report.groups)
-    yield Finding("sandbox", "ok", f"handlers may be made by Python {', '.join(report.pythons)}")
+
+
+def _interpreters(settings: Settings, platform: Platform) -> Iterator[Finding]:
+    usable = platform.provider.interpreters.usable()
+    listed = ", ".join(f"{each.full} ({each.path})" for each in usable.values())
+    yield Finding("interpreters", "ok", f"handlers may be made by Python {', '.join(usable)}: {listed}")
+    named = {place for place in settings.interpreters if place != "auto"}
+    for each in platform.provider.interpreters.all():
+        if each.unused:
+            level = "warning" if each.path in named else "info"
+            yield Finding("interpreters", level, f"{each.path} is not used: {each.unused}")
+
+
+def _environments(settings: Settings, platform: Platform) -> Iterator[Finding]:
+    from eventproc.sandbox.installer import find_uv
+
+    given, provider = settings.environments, platform.provider
+    if find_uv() is None:
+        yield Finding("environments", "warning", "there is no uv, so nothing can be installed; pip install uv")
+    if not given.allowed:
+        yield Finding("environments", "info", "handlers may not have requirements (environments.allowed)")
+    if given.build_sdists:
+        yield Finding("environments", "warning", "build_sdists is on: what is in source archives runs unconfined")
+    used, count = provider.environments.total(), len(provider.environments.all())
+    says = f"{count} installed, {used / (1 << 20):.0f} of at most {given.max_size / (1 << 20):.0f} MiB; from "
+    level = "warning" if used > given.max_size else "ok"
+    yield Finding("environments", level, says + provider.installer.describe())
+    for entry in provider.environments.all():
+        for name, reason in entry.about.get("without", {}).items():
+            first = reason.splitlines()[0]
+            yield Finding("environments", "info", f"Python {entry.about['python']} is without {name}: {first}")
 
 
 def _granted(settings: Settings, level: str) -> str:

@@ -37,6 +37,7 @@ COMMANDS = {
     "secrets": ("secrets", "Secrets for handlers: list, set, delete."),
     "audit": ("users", "Who changed what."),
     "certs": ("certs", "TLS for gRPC and HTTPS: init, show."),
+    "environments": ("environments", "Packages of handlers on this host: list, prune."),
     "db": ("db", "Database: upgrade, revision."),
     "completion": ("completion", "Print shell completion for bash, zsh or fish."),
 }

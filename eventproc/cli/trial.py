@@ -49,11 +49,11 @@ def test(file: Path, *, event: str | None, hook: str | None, name: str | None, t
 def _try(
     item: Any, settings: Settings, *, payload: dict[str, Any] | None, hook: str | None, tags: list[str]
 ) -> dict[str, Any]:
-    from eventproc.sandbox.forkserver import ForkServerSandbox
     from eventproc.testing import Harness
+    from eventproc.wiring import Platform
 
     wanted = hook or item.mark.hook
-    with Harness(sandbox=ForkServerSandbox(allow_unsafe=settings.unsafe_sandbox)) as harness:
+    with Platform(settings) as platform, Harness(sandbox=platform.sandbox) as harness:
         for definition in _project_hooks(settings):
             harness.use.hooks.put(harness.admin, definition.pop("name"), definition)
         if payload is not None and not _known(harness, wanted):

@@ -9,6 +9,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Self, Unpack
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 FINAL_STATES = frozenset({"succeeded", "failed", "commit_failed", "cancelled"})
 DEFAULT_TIMEOUT_S = 30.0
+INSTALLING_S = 780.0  # for a registration whose packages a worker has to install first
 PAGE = 500
 FOLLOW_PAUSE_S = 0.5
 
@@ -187,8 +189,10 @@ class Connection(Administration, Monitoring):
     def send_registration(self, target: Callable[..., Any], registration: HandlerMark) -> dict[str, Any]:
         """Pack a callable, try to load it in a clean interpreter, and register it; return the server's answer."""
         from eventproc.codec.blob import pack  # noqa: PLC0415 - dill is loaded when something is registered
+        from eventproc.codec.inline import with_inline_requirements  # noqa: PLC0415 - as above
 
-        return self.send_bundle(pack(target, check=True), registration)
+        options = with_inline_requirements(target, dict(registration.options))
+        return self.send_bundle(pack(target, check=True), replace(registration, options=options))
 
     def send_bundle(self, bundle: HandlerBundle, registration: HandlerMark) -> dict[str, Any]:
         """Register a packed handler; the server's warnings become Python warnings."""
@@ -201,7 +205,8 @@ class Connection(Administration, Monitoring):
             "options": dict(registration.options),
             "bundle": bundle_to_json(bundle),
         }
-        answer: dict[str, Any] = self.request("POST", "/handlers", json=body)
+        patience = max(self._timeout, INSTALLING_S) if registration.options.get("requirements") else None
+        answer: dict[str, Any] = self.request("POST", "/handlers", json=body, timeout=patience)
         for text in answer.get("warnings") or ():
             warnings.warn(f"{registration.name}: {text}", HandlerWarning, stacklevel=4)
         return answer

@@ -288,6 +288,11 @@ def _class_source(cls: type[Any]) -> str | None:
     return None
 
 
+def filename_of(handler: Any) -> str | None:
+    """Return the file that a callable is written in, as its code says."""
+    return _filename(handler)
+
+
 def _filename(handler: Any) -> str | None:
     inner = _inner(handler)
     members = list(vars(inner).values()) if isinstance(inner, type) else [inner]

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from eventproc.abc import Child, Sandbox, Store
-from eventproc.engine.programs import program_of
+from eventproc.engine.programs import environment_of, program_of
 from eventproc.errors import SandboxError
-from eventproc.model import Claim, HandlerVersion
+from eventproc.model import Claim, Environment, HandlerVersion
+
+MAX_ENVIRONMENTS = 200  # locks in memory
 
 Key = tuple[int, int, str]  # handler, version, digest of the blob: limits and owner are the version's
 
@@ -37,6 +39,7 @@ class Blobs:
         self._store = store
         self._max_bytes = max_bytes
         self._blobs: OrderedDict[str, bytes] = OrderedDict()
+        self._environments: OrderedDict[str, Environment] = OrderedDict()
         self._size = 0
         self._lock = threading.Lock()
 
@@ -55,6 +58,22 @@ class Blobs:
             )
         self._keep(version.digest, blob)
         return blob
+
+    def environment(self, version: HandlerVersion) -> Environment | None:
+        """Return the version's packages; those used last are remembered."""
+        if version.environment is None:
+            return None
+        with self._lock:
+            known = self._environments.get(version.environment)
+        if known is None:
+            with self._store.read() as tx:
+                known = environment_of(tx, version)
+            if known is not None:
+                with self._lock:
+                    self._environments[known.digest] = known
+                    while len(self._environments) > MAX_ENVIRONMENTS:
+                        self._environments.popitem(last=False)
+        return known
 
     def _keep(self, digest: str, blob: bytes) -> None:
         with self._lock:
@@ -91,7 +110,8 @@ class Children:
     def spawn(self, claim: Claim) -> Child:
         """Start a fresh child."""
         version = claim.handler
-        program = program_of(version, self._blobs.get(version), name=claim.handler_name)
+        environment = self._blobs.environment(version)
+        program = program_of(version, self._blobs.get(version), name=claim.handler_name, environment=environment)
         return self._sandbox.spawn(program, version.options.limits)
 
     def take(self, claim: Claim) -> Warm:

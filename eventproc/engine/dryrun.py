@@ -13,7 +13,7 @@ from eventproc.abc import RunSession, Sandbox, Services
 from eventproc.engine.execution import call_of
 from eventproc.engine.programs import program_of
 from eventproc.engine.redaction import RedactedStreams, Redactor, redacted
-from eventproc.model import Claim, Effects, Event, Failure, HandlerRecord, HandlerVersion, isoformat
+from eventproc.model import Claim, Effects, Environment, Event, Failure, HandlerRecord, HandlerVersion, isoformat
 
 DRY_RUN_ID = 0  # no run has it
 
@@ -90,6 +90,7 @@ def dry_run(
     version: HandlerVersion,
     blob: bytes,
     event: Event,
+    environment: Environment | None = None,
 ) -> DryRun:
     """
     Execute the version on the event in a fresh child, with the rights of the handler's owner.
@@ -108,7 +109,7 @@ def dry_run(
         event=event,
     )
     session = _Session(services.open(claim))
-    child = sandbox.spawn(program_of(version, blob, name=handler.name), version.options.limits)
+    child = sandbox.spawn(program_of(version, blob, name=handler.name, environment=environment), version.options.limits)
     try:
         (outcome,) = child.execute([(call_of(claim, session.secrets()), session)])
         outcome = redacted(outcome, session)

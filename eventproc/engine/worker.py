@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from eventproc.abc import Bus, Clock, Listener, Sandbox, Services, Store
 from eventproc.engine.children import Blobs, Children
@@ -60,6 +61,13 @@ class WorkerSettings:
     blob_cache_bytes: int = 64 << 20
 
 
+class Companion(Protocol):
+    """What works beside the claiming of runs, on threads of its own."""
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+
+
 class _Pause:
     """How long to leave the store alone after it could not be used."""
 
@@ -91,13 +99,15 @@ class Worker:
         clock: Clock,
         settings: WorkerSettings | None = None,
         cache: CatalogueCache | None = None,
+        beside: Sequence[Companion] = (),
     ) -> None:
         self.settings = settings = settings or WorkerSettings()
         self._store = store
         self._bus = bus
         self._clock = clock
         report = sandbox.report()
-        self._pythons: Sequence[str] = report.pythons
+        self._sandbox = sandbox
+        self._beside = tuple(beside)
         self._leases = Leases(store=store, clock=clock, lease_s=settings.lease_s)
         self._children = Children(
             sandbox=sandbox,
@@ -160,9 +170,13 @@ class Worker:
         ]
         for thread in threads:
             thread.start()
+        for companion in self._beside:
+            companion.start()
         try:
             self._claim_until_stopped(run_slots, batch_slots)
         finally:
+            for companion in self._beside:
+                companion.stop()
             self._drain(run_slots, batch_slots)
             self._ended.set()
             self._look_for_cancels.set()
@@ -219,7 +233,7 @@ class Worker:
         with self._store.begin() as tx:
             claims = tx.runs.claim(
                 worker=self.settings.name,
-                pythons=self._pythons,
+                pythons=self._sandbox.pythons(),
                 want_run=want_run,
                 want_batch=want_batch,
                 lease_us=round(self.settings.lease_s * SECOND_US),

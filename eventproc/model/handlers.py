@@ -72,6 +72,7 @@ class Options:
     order_by: str | None = "key"  # "key", a payload path such as "metric.name", or None for no order
     concurrency: Concurrency | None = None
     rate: Rate | None = None
+    requirements: tuple[str, ...] = ()  # packages that it is run with, such as "pandas==2.2.*"
     secrets: tuple[str, ...] = ()  # names of the owner's secrets that the handler is given
     allow_subprocess: bool = False
     network: tuple[str, ...] = ()  # "host:port", each a place it may connect to; ("full",): everywhere
@@ -99,6 +100,7 @@ class HandlerVersion:
     options: Options
     created_us: int
     created_by: str
+    environment: str | None = None  # digest of its packages' lock
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

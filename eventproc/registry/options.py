@@ -6,22 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from eventproc.errors import InvalidInput, UnsupportedOption
+from eventproc.errors import InvalidInput
 from eventproc.model import FULL_NETWORK, Concurrency, Isolation, Limits, Options, Policy, Rate, Retries
 from eventproc.registry.checks import check_secret_name
 from eventproc.registry.durations import parse_duration, parse_rate, parse_size
 from eventproc.registry.filters import check_filter
 from eventproc.registry.powers import check_powers, parse_allow_subprocess, parse_network
+from eventproc.registry.requirements import check_requirements
 
 MAX_RETRIES = 100
 MAX_CONCURRENCY = 10_000
 MAX_PATH_LENGTH = 255
 MAX_SECRETS = 50  # of one handler
-
-# What is known but not honoured yet. A later part of the platform moves its name to `_PARSERS` and it is accepted.
-NOT_YET: dict[str, str] = {
-    "requirements": "handlers use the packages that the worker's interpreter has",
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,10 +65,6 @@ def parse_options(
     Raises UnsupportedOption for what the platform can not honour, InvalidInput for the rest.
     """
     given = {name: value for name, value in (mapping or {}).items() if value is not None}
-    for name, reason in NOT_YET.items():
-        if name in given and given[name] is not False:
-            raise UnsupportedOption(f"option {name!r} is not available: {reason}", option=name)
-        given.pop(name, None)
     if unknown := sorted(given.keys() - _PARSERS.keys()):
         raise InvalidInput(
             f"unknown option {unknown[0]!r}; there are: {', '.join(sorted(_PARSERS))}", option=unknown[0]
@@ -256,6 +248,10 @@ def _throttle(options: Options, value: Any) -> Options:
     return replace(options, throttle_s=parse_duration(value, "option 'throttle'"))
 
 
+def _requirements(options: Options, value: Any) -> Options:
+    return replace(options, requirements=check_requirements(value))
+
+
 def _secrets(options: Options, value: Any) -> Options:
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise InvalidInput(f"option 'secrets': write a list of names, not a {type(value).__name__}", option="secrets")
@@ -275,6 +271,7 @@ _PARSERS: dict[str, Callable[[Options, Any], Options]] = {
     "concurrency": _concurrency,
     "rate": _rate,
     "isolation": _isolation,
+    "requirements": _requirements,
     "secrets": _secrets,
     "throttle": _throttle,
     "processes": _processes,
@@ -313,6 +310,8 @@ def options_to_json(options: Options) -> dict[str, Any]:
         out["concurrency"] = {"count": options.concurrency.count, "key": options.concurrency.key}
     if options.rate:
         out["rate"] = {"count": options.rate.count, "per": options.rate.per_s, "key": options.rate.key}
+    if options.requirements:
+        out["requirements"] = list(options.requirements)
     if options.secrets:
         out["secrets"] = list(options.secrets)
     if options.throttle_s:

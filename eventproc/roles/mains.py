@@ -47,18 +47,29 @@ def make_api(platform: Platform, doors: Doors, ready: Callable[[], None]) -> Ser
 
 
 def make_worker(platform: Platform) -> Service:
+    from eventproc.engine.preparing import Preparer
     from eventproc.engine.worker import Worker, WorkerSettings
 
     worker = platform.settings.worker
     platform.sandbox.report()  # starts it: a sandbox that can not be had shows now, not at the first event
+    settings = WorkerSettings(slots=worker.slots, lease_s=worker.lease, poll_s=worker.poll)
+    preparer = Preparer(
+        store=platform.store,
+        bus=platform.bus,
+        sandbox=platform.sandbox,
+        clock=platform.clock,
+        name=settings.name,
+        poll_s=settings.poll_s,
+    )
     return Worker(
         store=platform.store,
         bus=platform.bus,
         sandbox=platform.sandbox,
         services=platform.world,
         clock=platform.clock,
-        settings=WorkerSettings(slots=worker.slots, lease_s=worker.lease, poll_s=worker.poll),
+        settings=settings,
         cache=platform.cache,
+        beside=[preparer],
     )
 
 

@@ -109,6 +109,8 @@ class Environments:
 
     def _make(self, name: str, build: Build, fd: int) -> None:
         self.sweep()
+        for left in (self._root / "building").glob(f"{name}.*"):  # by one who was killed: the lock is ours
+            shutil.rmtree(left, ignore_errors=True)
         work = self._root / "building" / f"{name}.{secrets.token_hex(4)}"
         work.mkdir(mode=0o700, parents=True)
         work.chmod(0o755)  # handlers run as other users
@@ -195,7 +197,8 @@ class Environments:
 
     def _open(self, name: str, kind: str) -> int:
         locks = self._root / "locks"
-        locks.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_root(self._root)
+        locks.mkdir(mode=0o700, exist_ok=True)
         return os.open(locks / f"{name}.{kind}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     @contextlib.contextmanager
@@ -205,6 +208,12 @@ class Environments:
             yield fd
         finally:
             os.close(fd)
+
+
+def make_root(root: Path) -> None:
+    """Make the directory of all environments, in a data directory that is nobody else's."""
+    root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    root.mkdir(mode=0o711, exist_ok=True)
 
 
 def _locked(fd: int, kind: int) -> bool:

@@ -114,6 +114,7 @@ class Installer:
                 pass_fds=[held_fd],
                 watch=lambda: self._check_size(target),
             )
+        self._check_size(target)
 
     def clean(self) -> None:
         """Forget what was downloaded."""
@@ -138,6 +139,7 @@ class Installer:
         uv = find_uv()
         if uv is None:
             raise SandboxError("packages can not be installed: there is no uv on this host; `pip install uv`")
+        self.cache.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # the data directory
         self.cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         command = [uv, "pip", *arguments, "--python", interpreter.path, "--quiet", *self._sources()]
         with tempfile.TemporaryFile() as words:

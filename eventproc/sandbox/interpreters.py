@@ -129,9 +129,11 @@ def _choose(own: Interpreter, found: list[Interpreter], *, preferred: set[str]) 
             best.setdefault(each.version, each)
     for each in found:
         chosen = best.get(each.version)
+        if os.path.realpath(each.path) == os.path.realpath(own.path) and _is_file(each.path):
+            continue  # our own by another name
         if each.unused or chosen is each:
             yield each
-        elif os.path.realpath(each.path) != os.path.realpath(own.path):
+        else:
             reason = "the worker itself runs" if chosen is own else "in its place"
             yield replace(each, unused=f"{reason} {chosen.path if chosen else ''} ({chosen.full if chosen else ''})")
 

@@ -29,6 +29,7 @@ class ServiceSettings:
     max_batch: int = 10_000  # events in one request
     max_effect_bytes: int = 128 * MIB  # that one run's effects may hold in memory
     check_timeout_s: float = 30.0  # for loading a handler at registration
+    prepare_timeout_s: float = 720.0  # for installing what it needs, and loading it, at a worker
     auth_cache_s: float = 2.0  # how long another process may go on accepting a revoked key
     results_exchange: str | None = None  # of the broker, for results of models
     max_limits: MaxLimits = field(default_factory=MaxLimits)  # what a handler may ask for
@@ -49,6 +50,7 @@ class ServiceContext:
     group: GroupCommit
     settings: ServiceSettings = field(default_factory=ServiceSettings)
     vault: Vault | None = None  # without it there are no secrets
+    delegates: bool = False  # whether workers of their own may try handlers in our place
     draining: threading.Event = field(default_factory=threading.Event)  # set when the process is about to stop
 
     def catalogue(self, tx: Tx) -> Catalogue:

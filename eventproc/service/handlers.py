@@ -10,18 +10,20 @@ from typing import Any
 
 from eventproc.abc import Program, Registration, Tx
 from eventproc.codec.bundle import digest_of
+from eventproc.engine.preparing import Prepared
+from eventproc.engine.programs import environment_of
 from eventproc.errors import (
     Forbidden,
     HandlerTooLarge,
     InvalidHandler,
     NotFound,
     UnknownHandler,
-    VersionMismatch,
 )
-from eventproc.model import HandlerBundle, HandlerRecord, HandlerVersion, Limits, Role, User
+from eventproc.model import Environment, HandlerBundle, HandlerRecord, HandlerVersion, Limits, Role, User
 from eventproc.registry.checks import check_hook_name, check_mails, check_name, check_tags, storable
 from eventproc.registry.options import parse_options
 from eventproc.service.context import ServiceContext
+from eventproc.service.preparing import check_python, prepare_for
 from eventproc.service.rights import require, require_owner
 from eventproc.service.secrets import check_declared
 
@@ -81,15 +83,18 @@ class Handlers:
         self._check_bundle(bundle)
         with self._context.store.read() as tx:
             self._check_place(tx, principal, registration)
-        self._load(registration)
-        if not bundle.python:
-            # The code was found to be good for the interpreter that loaded it.
-            python = self._context.sandbox.report().pythons[0]
-            registration = replace(registration, bundle=replace(bundle, python=python))
+        prepared = self._prepare(registration)
+        registration = replace(
+            registration,
+            bundle=replace(bundle, python=prepared.python),  # whose code it was found to be, if nobody had said
+            environment=prepared.environment.digest if prepared.environment else None,
+        )
         with self._context.store.begin() as tx:
             # Once more: while the blob was loading, somebody else may have taken the name.
             self._check_place(tx, principal, registration)
             now_us = self._context.clock.now_us()
+            if prepared.environment is not None:
+                tx.environments.put(prepared.environment, now_us=now_us)
             handler = tx.handlers.put(registration, owner=principal, now_us=now_us)
             self._context.audit(
                 tx,
@@ -122,14 +127,7 @@ class Handlers:
             )
         if len(bundle.source or "") > MAX_SOURCE:
             raise HandlerTooLarge(f"the source text is over {MAX_SOURCE:,} characters", path="$.bundle.source")
-        pythons = self._context.sandbox.report().pythons
-        if bundle.python and bundle.python not in pythons:
-            raise VersionMismatch(
-                f"the handler was made by Python {bundle.python}; the workers here run {', '.join(pythons) or 'none'}; "
-                "register it from one of those",
-                python=bundle.python,
-                pythons=list(pythons),
-            )
+        check_python(self._context, bundle.python)
 
     def _check_place(self, tx: Tx, principal: User, registration: Registration) -> None:
         self._context.catalogue(tx).check_registrable(registration.hook)
@@ -142,7 +140,7 @@ class Handlers:
             raise Forbidden(f"handler {existing.name!r} is another user's: only its owner may declare secrets for it")
         check_declared(tx, principal, names)
 
-    def _load(self, registration: Registration) -> None:
+    def _prepare(self, registration: Registration) -> Prepared:
         bundle = registration.bundle
         program = Program(
             blob=bundle.blob,
@@ -156,14 +154,7 @@ class Handlers:
             network=registration.options.network,
         )
         limits = _check_limits(registration.options.limits, self._context.settings.check_timeout_s)
-        failure = self._context.sandbox.check(program, limits)
-        if failure is not None:
-            raise InvalidHandler(
-                f"the handler can not be loaded in a worker: {failure.message}",
-                kind=failure.kind,
-                type=failure.type,
-                traceback=failure.traceback,
-            )
+        return prepare_for(self._context, program, limits, registration.options.requirements)
 
     def _warnings(self, registration: Registration) -> list[str]:
         bundle = registration.bundle
@@ -200,6 +191,12 @@ class Handlers:
         with self._context.store.read() as tx:
             existing_handler(tx, handler_id)
             return _version(tx, handler_id, version)
+
+    def environment(self, principal: User, version: HandlerVersion) -> Environment | None:
+        """Return the packages that a version was registered with."""
+        require(principal, Role.VIEWER, "reading handlers")
+        with self._context.store.read() as tx:
+            return environment_of(tx, version)
 
     def diff(self, principal: User, handler_id: int, old: int, new: int) -> str:
         """Return the unified diff of two versions' sources."""

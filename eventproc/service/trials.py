@@ -10,6 +10,7 @@ from eventproc.abc import Tx
 from eventproc.engine.accept import prepare
 from eventproc.engine.dryrun import DryRun, dry_run
 from eventproc.engine.explain import Explanation, why
+from eventproc.engine.programs import environment_of
 from eventproc.engine.replay import Replayed, ReplayQuery, replay
 from eventproc.errors import InvalidInput, Unavailable
 from eventproc.model import Event, HandlerRecord, NewEvent, Role, User
@@ -62,6 +63,7 @@ class Trials:
             else:
                 event = self._made_up(tx, principal, handler=handler, hook=hook, payload=payload or {}, tags=tags)
             blob = tx.handlers.blob(handler_id, handler.current.version)
+            environment = environment_of(tx, handler.current)
         if blob is None:
             raise Unavailable(f"the blob of handler {handler_id} can not be read")
         if not self._slots.acquire(timeout=DRY_RUN_WAIT_S):
@@ -74,6 +76,7 @@ class Trials:
                 version=handler.current,
                 blob=blob,
                 event=event,
+                environment=environment,
             )
         finally:
             self._slots.release()

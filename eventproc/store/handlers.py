@@ -89,6 +89,7 @@ def version_of(row: Any) -> HandlerVersion:
         options=options_from_json(row.options_json),
         created_us=row.created_us,
         created_by=row.created_by,
+        environment=row.environment,
     )
 
 
@@ -136,6 +137,7 @@ class SqlHandlers(Rows):
             "options_json": options_to_json(registration.options),
             "created_us": now_us,
             "created_by": owner.name,
+            "environment": registration.environment,
             "blob": bundle.blob,
         }
         conn.execute(_ADD_VERSION, [version])

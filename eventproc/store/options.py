@@ -29,7 +29,7 @@ def options_from_json(text: str) -> Options:
     for name, maker in makers.items():
         if data.get(name) is not None:
             data[name] = maker(**data[name])
-    for name in ("secrets", "network"):
+    for name in ("secrets", "network", "requirements"):
         if name in data:
             data[name] = tuple(data[name])
     if "isolation" in data:

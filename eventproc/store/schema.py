@@ -192,8 +192,45 @@ handler_versions = Table(
     Column("options_json", Text, nullable=False),
     Column("created_us", Big, nullable=False),
     Column("created_by", Text, nullable=False),
+    Column("environment", Text),
     Column("blob", LargeBinary, nullable=False),
     PrimaryKeyConstraint("handler_id", "version"),
+)
+
+# Locks of packages, by the hash of Python and lock: `handler_versions.environment`.
+environments = Table(
+    "environments",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("python", Text, nullable=False),
+    Column("requirements_json", Text, nullable=False),
+    Column("lock", Text, nullable=False),
+    Column("created_us", Big, nullable=False),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("pythons_json", Text, nullable=False),
+    Column("unused_json", Text, nullable=False),
+    Column("seen_us", Big, nullable=False),
+)
+
+# What a registration waits for: a worker tries the handler.
+preparations = Table(
+    "preparations",
+    metadata,
+    _serial(),
+    Column("python", Text, nullable=False),
+    Column("request_json", Text, nullable=False),
+    Column("blob", LargeBinary, nullable=False),
+    Column("worker", Text),
+    Column("until_us", Big, nullable=False),
+    Column("answer_json", Text),
+    Column("created_us", Big, nullable=False),
+    sqlite_autoincrement=True,
 )
 
 events = Table(

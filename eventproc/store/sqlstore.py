@@ -24,6 +24,7 @@ from eventproc.store.metrics import SqlMetrics
 from eventproc.store.models import SqlModels
 from eventproc.store.notices import SqlNotices
 from eventproc.store.outbox import SqlOutbox
+from eventproc.store.preparing import SqlEnvironments, SqlPreparations, SqlWorkers
 from eventproc.store.rejects import SqlRejects
 from eventproc.store.retention import SqlRetention
 from eventproc.store.runs import SqlRuns
@@ -70,6 +71,9 @@ class SqlTx(Tx):
         self.models = SqlModels(work)
         self.triggers = SqlTriggers(work)
         self.streams = SqlStreams(work)
+        self.workers = SqlWorkers(work)
+        self.environments = SqlEnvironments(work)
+        self.preparations = SqlPreparations(work)
 
     def after_commit(self, action: Callable[[], None]) -> None:
         """Call `action` once the transaction is committed; never after a rollback."""

@@ -24,7 +24,6 @@ from eventproc.errors import (
     Unauthorized,
     UnknownHandler,
     UnknownHook,
-    UnsupportedOption,
 )
 from eventproc.model import NewEvent
 
@@ -129,8 +128,8 @@ def test_what_the_server_refuses_has_its_own_error(conn):
         conn.register(opened, hook="door.opend")
     with pytest.raises(InvalidInput, match="address"):
         conn.register(opened, hook="door.opened", notify_on_failure="nobody")
-    with pytest.raises(UnsupportedOption, match="requirements"):
-        conn.register(opened, hook="door.opened", requirements=["pandas"])
+    with pytest.raises(InvalidInput, match=r"requirements.*no URL|requirements.*names a URL"):
+        conn.register(opened, hook="door.opened", requirements=["pandas @ https://example.com/pandas.whl"])
     with pytest.raises(InvalidHandler):
         conn.register(lambda db: undefined_name, hook="door.opened", name="x")  # noqa: F821 - that is the point
     assert conn.list_handlers() == []

@@ -78,14 +78,6 @@ def test_more_time_brings_as_much_processor_time():
     assert parse_options({"timeout": 5}).limits.cpu_s == Limits().cpu_s
 
 
-@pytest.mark.parametrize("name", ["requirements"])
-def test_what_can_not_be_honoured_is_refused_by_name(name):
-    with pytest.raises(UnsupportedOption, match=repr(name)) as caught:
-        parse_options({name: True})
-    assert caught.value.details["option"] == name
-    assert parse_options({name: False}) == Options()
-
-
 def test_more_than_the_sandbox_gives_is_read_and_written_alike():
     options = parse_options(
         {
