@@ -6,13 +6,51 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
+import pytest
+
 ORDINARY = 54_321  # a user id that owns nothing
 SECRET = "canary-7f3a9c"
+
+
+TESTS = Path(__file__).parent
+
+
+def interpreter_for(who: str) -> str:
+    """Return an interpreter of our version that the user can start, with all we need on its path."""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    candidates = [sys.executable, f"/usr/bin/python{version}", f"/usr/local/bin/python{version}"]
+    for candidate in candidates:
+        if not shutil.which(candidate):
+            continue
+        with contextlib.suppress(OSError):
+            done = subprocess.run(
+                [candidate, "-c", "import dill, numpy, structlog, eventproc"],
+                user=ORDINARY if who == "user" else None,
+                env=environment(),
+                cwd="/",
+                capture_output=True,
+                check=False,
+            )
+            if done.returncode == 0:
+                return candidate
+    pytest.skip(f"no Python {version} that user {ORDINARY} can start: install python{version} for all users")
+
+
+def environment() -> dict[str, str]:
+    packages = [path for path in sys.path if path.endswith("site-packages")]
+    return {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS), *packages]),
+        "ENVIRONMENT": SECRET,
+        "EVENTPROC_SECRET_KEY": SECRET,
+    }
 
 
 class Canaries:

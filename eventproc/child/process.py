@@ -38,8 +38,10 @@ def main(  # noqa: PLR0917  private
     _own_directory(request["scratch"])
     _own_signals()
     _own_state()
-    _own_limits(request["limits"], count_processes=level.counts_processes())
+    _own_limits(request["limits"])
     layers, asking = level.in_handler(request["number"], request["scratch"], request)
+    if level.counts_processes():  # not before: the kernel takes a new user namespace's limit for the one around it too
+        _limit(resource.RLIMIT_NPROC, request["limits"]["processes"])
     packages.enter()
     _tell(monitor, {"pid": os.getpid(), "layers": layers}, asking)  # the kernel adds who we really are
     monitor.close()
@@ -96,14 +98,12 @@ def _own_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
-def _own_limits(limits: Dict[str, Any], *, count_processes: bool) -> None:
+def _own_limits(limits: Dict[str, Any]) -> None:
     _limit(resource.RLIMIT_AS, address_space() + limits["memory_bytes"])  # what the interpreter holds is not counted
     _limit(resource.RLIMIT_CPU, int(limits["cpu_s"] * CPU_HARD_FACTOR) + 1)
     _limit(resource.RLIMIT_FSIZE, limits["file_bytes"])
     _limit(resource.RLIMIT_NOFILE, limits["open_files"])
     _limit(resource.RLIMIT_CORE, 0)
-    if count_processes:
-        _limit(resource.RLIMIT_NPROC, limits["processes"])
 
 
 def _limit(which: int, value: int) -> None:
