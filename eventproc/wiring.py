@@ -12,6 +12,7 @@ import atexit
 import contextlib
 import os
 import secrets
+import socket
 import threading
 from collections.abc import Sequence
 from functools import cached_property
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import structlog
 
-from eventproc.abc import Blobs, Bus, Clock, Mailer, Renderer, RetentionPolicy, Sandbox, Store
+from eventproc.abc import Blobs, Bus, Carrier, Clock, Mailer, Renderer, RetentionPolicy, Sandbox, Store
 from eventproc.config import Address, Settings, load
 from eventproc.engine.clock import SystemClock
 from eventproc.errors import ConfigError, EventprocError
@@ -69,7 +70,25 @@ class Platform:
     def bus(self) -> Bus:
         from eventproc.bus.local import LocalBus
 
-        return self._keep(LocalBus(self.settings.run_dir / "bus"))
+        local = LocalBus(self.settings.run_dir / "bus")
+        if self.settings.broker_url is None:
+            return self._keep(local)
+        from eventproc.bus.rabbitmq import RabbitMQBus
+
+        place = f"{socket.gethostname()}:{self.settings.run_dir.resolve()}"
+        return self._keep(RabbitMQBus(self.settings.broker_url.get_secret_value(), local, place=place))
+
+    @cached_property
+    def carriers(self) -> list[Carrier]:
+        """What delivers the outbox's messages, by kind."""
+        from eventproc.notify.webhook import HttpCarrier
+
+        found: list[Carrier] = [HttpCarrier()]
+        if self.settings.broker_url is not None:
+            from eventproc.bus.carrier import RabbitMQCarrier
+
+            found.append(RabbitMQCarrier(self.settings.broker_url.get_secret_value()))
+        return found
 
     @cached_property
     def blobs(self) -> Blobs:

@@ -17,11 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pika
+import pika.exceptions
 import psycopg
 import pytest
 from waiting import wait_until
 
 PR_SET_PDEATHSIG = 1
+APT_RABBITMQ = "apt-get install --no-install-recommends rabbitmq-server"
+RABBITMQ = Path("/usr/lib/rabbitmq/bin")
 APT_POSTGRESQL = "apt-get install --no-install-recommends postgresql"
 
 
@@ -148,3 +152,99 @@ def _start(binaries: Path, home: Path, account: dict[str, Any]) -> tuple[subproc
 
     wait_until(answers, timeout_s=60, what="PostgreSQL to answer")
     return process, port
+
+
+@dataclass
+class RabbitServer:
+    """A broker of our own on loopback, which can be stopped and started again."""
+
+    home: Path
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/%2F"
+
+    def start(self) -> None:
+        with (self.home / "out").open("ab") as out:
+            self.process = subprocess.Popen(
+                [RABBITMQ / "rabbitmq-server"], env=self._environment(), stdout=out, stderr=out, start_new_session=True
+            )
+
+        def answers() -> bool:
+            assert self.process is not None
+            if self.process.poll() is not None:
+                pytest.fail(f"RabbitMQ did not start: {(self.home / 'out').read_text(errors='replace')[-2000:]}")
+            try:
+                pika.BlockingConnection(pika.URLParameters(self.url)).close()
+            except (pika.exceptions.AMQPError, OSError):
+                return False
+            return True
+
+        wait_until(answers, timeout_s=120, what="RabbitMQ to answer")
+
+    def kill(self) -> None:
+        """End it at once, without a goodbye to anybody."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+    def close(self) -> None:
+        self.kill()
+        epmd = shutil.which("epmd") or next(iter(map(str, Path("/usr/lib/erlang").glob("erts-*/bin/epmd"))), None)
+        if epmd is not None:
+            subprocess.run([epmd, "-kill"], env=self._environment(), check=False, capture_output=True)
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def _environment(self) -> dict[str, str]:
+        home = self.home
+        return {
+            "PATH": os.environ["PATH"],
+            "LANG": "C.UTF-8",
+            "HOME": str(home),
+            "RABBITMQ_NODENAME": f"test{self.port}@localhost",
+            "RABBITMQ_MNESIA_BASE": str(home / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(home / "log"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(home / "enabled_plugins"),
+            "RABBITMQ_PID_FILE": str(home / "pid"),
+            "RABBITMQ_CONFIG_FILE": str(home / "rabbitmq.conf"),
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": str(self.port + 1),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +S 1 +sbwt none",
+        }
+
+
+def _port_with_neighbour() -> int:
+    """Return a free port whose next one is free too: the broker's port mapper takes that."""
+    for _ in range(100):
+        port = free_port()
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port + 1))
+            return port
+    pytest.fail("no two free ports in a row on 127.0.0.1")
+
+
+@contextlib.contextmanager
+def rabbitmq_server() -> Iterator[RabbitServer]:
+    """Run a private RabbitMQ; for a fixture of session or module scope."""
+    if not (RABBITMQ / "rabbitmq-server").exists():
+        missing("RabbitMQ", APT_RABBITMQ)
+    home = Path(tempfile.mkdtemp(prefix="eventproc-rabbitmq-"))
+    server = RabbitServer(home, _port_with_neighbour())
+    (home / "rabbitmq.conf").write_text(
+        f"listeners.tcp.1 = 127.0.0.1:{server.port}\n"
+        "vm_memory_high_watermark.absolute = 512MiB\n"
+        "disk_free_limit.absolute = 50MB\n"
+    )
+    cookie = home / ".erlang.cookie"
+    cookie.write_text(uuid.uuid4().hex)
+    cookie.chmod(0o400)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()

@@ -20,8 +20,8 @@ class OutboxRows(Protocol):
     def add(self, messages: Sequence[NewOutgoing], *, now_us: int) -> None:
         """Write messages, to be sent after the commit, in this order."""
 
-    def claim(self, *, limit: int, lease_us: int, now_us: int) -> list[Outgoing]:
-        """Lease pending messages that are due, oldest first; their `attempts` grows by one."""
+    def claim(self, *, kind: str, limit: int, lease_us: int, now_us: int) -> list[Outgoing]:
+        """Lease pending messages of a kind that are due, oldest first; their `attempts` grows by one."""
 
     def delivered(self, leases: Sequence[tuple[int, int]]) -> set[int]:
         """Delete messages by (id, token); return the ids of those that were still ours."""
@@ -41,7 +41,7 @@ class OutboxRows(Protocol):
         """Have given-up messages tried again; return the ids of those that were."""
 
     def delete(self, message_ids: Sequence[int]) -> set[int]: ...
-    def next_due_us(self) -> int | None: ...
+    def next_due_us(self, kind: str) -> int | None: ...
     def counts(self) -> dict[str, int]:
         """Return the number of messages by state."""
 

@@ -143,6 +143,23 @@ class NoticeWithMail(Notice):
     mail: str | None
 
 
+class Outgoing(Answer):
+    id: int
+    kind: Literal["amqp", "http"]
+    target: str
+    state: Literal["pending", "failed"]
+    bytes: int
+    attempts: int
+    due_at: str | None
+    created_at: str
+    error: str | None
+
+
+class OutgoingWithBody(Outgoing):
+    headers: dict[str, str]
+    body: str
+
+
 class User(Answer):
     id: int
     name: str

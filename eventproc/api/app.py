@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from eventproc.api import emit, events, files, handlers, hooks, ingest, misc, monitoring, pages, people, runs, secrets
+from eventproc.api import emit, events, files, handlers, hooks, ingest, misc, monitoring, outbox, pages, people, runs, secrets
 from eventproc.api.deps import ERRORS, SECURED
 from eventproc.api.errors import install
 from eventproc.api.limits import Guard
@@ -51,6 +51,7 @@ def create_app(context: ServiceContext) -> FastAPI:
         runs.router,
         misc.router,
         monitoring.router,
+        outbox.router,
         secrets.router,
     ):
         app.include_router(router, prefix=PREFIX, dependencies=SECURED, responses=ERRORS)

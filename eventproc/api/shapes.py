@@ -25,6 +25,8 @@ from eventproc.model import (
     HookSpec,
     LogChunk,
     Notice,
+    Outgoing,
+    OutgoingState,
     Run,
     Schedule,
     Series,
@@ -303,6 +305,24 @@ def notice(value: Notice, *, full: bool = False) -> dict[str, Any]:
     }
     if full:
         shape["mail"] = None if value.mail is None else _mail_text(value.mail)
+    return shape
+
+
+def outgoing(value: Outgoing, *, full: bool = False) -> dict[str, Any]:
+    shape: dict[str, Any] = {
+        "id": value.id,
+        "kind": value.kind,
+        "target": value.target,
+        "state": value.state.value,
+        "bytes": len(value.body),
+        "attempts": value.attempts,
+        "due_at": isoformat(value.due_us) if value.state is OutgoingState.PENDING else None,
+        "created_at": isoformat(value.created_us),
+        "error": value.error,
+    }
+    if full:
+        shape["headers"] = dict(value.headers)
+        shape["body"] = value.body.decode("utf-8", "replace")
     return shape
 
 

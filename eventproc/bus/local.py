@@ -141,6 +141,15 @@ class LocalBus(Bus):
         except OSError as error:  # a lost wake-up costs time, never work: everybody polls as well
             self._complain(error)
 
+    def hear(self, topics: set[str]) -> None:
+        """Wake this process's own listeners; `*` stands for every topic."""
+        with self._lock:
+            listeners = list(self._listeners)
+        for listener in listeners:
+            heard = listener.topics if "*" in topics else listener.topics & topics
+            if heard:
+                self._send(listener.name, "+".join(sorted(heard)).encode())
+
     def _send(self, name: str, message: bytes) -> None:
         try:
             self._sender.sendto(message, self._directory.address(name))

@@ -283,5 +283,10 @@ def _mail(_settings: Settings, platform: Platform) -> Iterator[Finding]:
 
 
 def _broker(settings: Settings, _platform: Platform) -> Iterator[Finding]:
-    if settings.broker_url is not None:
-        yield Finding("broker", "warning", f"{settings.broker_url} is not used by this version; wake-ups are local")
+    if settings.broker_url is None:
+        return
+    from eventproc.bus.amqp import Broker, close
+
+    broker = Broker(settings.broker_url.get_secret_value(), purpose="doctor")
+    close(broker.connect())
+    yield Finding("broker", "ok", f"{broker} answers: wake-ups between hosts, and messages of the outbox")

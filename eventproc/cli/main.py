@@ -32,6 +32,7 @@ COMMANDS = {
     "models": ("models", "Anomaly models: list, monitor, activate, retry, export, import."),
     "schedules": ("schedules", "Schedules: list, set, delete."),
     "mail": ("mail", "Notices: list, show."),
+    "outbox": ("outbox", "Messages to other systems: list, show, requeue, delete."),
     "users": ("users", "Users: list, add, change."),
     "keys": ("users", "API keys: list, add, revoke."),
     "secrets": ("secrets", "Secrets for handlers: list, set, delete."),

@@ -66,6 +66,7 @@ def configure(settings: Settings, role: str) -> None:
     root.setLevel(settings.log_level.upper())
     for noisy in ("httpx", "httpcore", "alembic", "asyncio", "uvicorn.access", "mail.log"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+    logging.getLogger("pika").setLevel(logging.CRITICAL)  # what it warns of it also raises, and we say that better
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

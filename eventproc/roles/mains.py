@@ -89,6 +89,18 @@ def make_housekeeper(platform: Platform) -> Service:
 
 
 def make_notifier(platform: Platform) -> Service:
+    """Return what sends mails, with what delivers the outbox's messages beside it."""
+    from eventproc.engine.postman import Postman
+    from eventproc.roles.together import Together
+
+    postmen = [
+        Postman(store=platform.store, bus=platform.bus, carrier=carrier, clock=platform.clock)
+        for carrier in platform.carriers
+    ]
+    return Together([_make_mail_notifier(platform), *postmen])
+
+
+def _make_mail_notifier(platform: Platform) -> Service:
     from eventproc.engine.notifier import Notifier, NotifierSettings
 
     settings = NotifierSettings(sender=platform.settings.mail_sender)

@@ -26,8 +26,6 @@ def run_platform(settings: Settings) -> int:
     logs.configure(settings, "serve")
     for name in config.unknown_environment():
         log.warning("environment variable is not read by anything; misspelt?", name=name)
-    if settings.broker_url is not None:
-        log.warning("EVENTPROC_BROKER_URL is not used by this version; wake-ups stay on this host")
     make_private(settings)
     with files.locked(settings.run_dir / "serve.lock", "eventproc serve"):
         with Platform(settings) as platform:

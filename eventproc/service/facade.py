@@ -11,6 +11,7 @@ from eventproc.service.hooks import Hooks
 from eventproc.service.ingest import Ingest
 from eventproc.service.monitoring import Monitoring
 from eventproc.service.notices import Notices
+from eventproc.service.outbox import Outbox
 from eventproc.service.runs import Runs
 from eventproc.service.schedules import Schedules
 from eventproc.service.secrets import Secrets
@@ -34,6 +35,7 @@ class UseCases:
         self.runs = Runs(context)
         self.schedules = Schedules(context)
         self.notices = Notices(context)
+        self.outbox = Outbox(context)
         self.files = Files(context)
         self.series = SeriesReader(context)
         self.ingest = Ingest(context)

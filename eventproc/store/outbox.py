@@ -18,7 +18,7 @@ _FAILED = outbox.c.state == "failed"
 _INSERT = insert(outbox)
 _DUE = (
     select(outbox)
-    .where(_PENDING, outbox.c.due_us <= bindparam("now_us"))
+    .where(_PENDING, outbox.c.kind == bindparam("kind"), outbox.c.due_us <= bindparam("now_us"))
     .order_by(outbox.c.due_us, outbox.c.id)
     .limit(bindparam("wanted"))
     .with_for_update(skip_locked=True)
@@ -52,7 +52,7 @@ _REQUEUE = (
     .returning(outbox.c.id)
 )
 _GET = select(outbox).where(outbox.c.id == bindparam("id"))
-_NEXT = select(func.min(outbox.c.due_us)).where(_PENDING)
+_NEXT = select(func.min(outbox.c.due_us)).where(_PENDING, outbox.c.kind == bindparam("kind"))
 _COUNTS = select(outbox.c.state, func.count().label("found")).group_by(outbox.c.state)
 _PRUNE = delete(outbox).where(
     outbox.c.id.in_(
@@ -102,9 +102,9 @@ class SqlOutbox(Rows):
         if rows:
             self.work.conn.execute(_INSERT, rows)
 
-    def claim(self, *, limit: int, lease_us: int, now_us: int) -> list[Outgoing]:
-        """Lease pending messages that are due, oldest first; their `attempts` grows by one."""
-        found = [_outgoing(row) for row in self._all(_DUE, {"now_us": now_us, "wanted": limit})]
+    def claim(self, *, kind: str, limit: int, lease_us: int, now_us: int) -> list[Outgoing]:
+        """Lease pending messages of a kind that are due, oldest first; their `attempts` grows by one."""
+        found = [_outgoing(row) for row in self._all(_DUE, {"kind": kind, "now_us": now_us, "wanted": limit})]
         if not found:
             return []
         until_us = now_us + lease_us
@@ -171,8 +171,8 @@ class SqlOutbox(Rows):
         rows = self._all(_DELETE.returning(outbox.c.id), {"ids": sorted(message_ids)})
         return {row.id for row in rows}
 
-    def next_due_us(self) -> int | None:
-        due: int | None = self._scalar(_NEXT)
+    def next_due_us(self, kind: str) -> int | None:
+        due: int | None = self._scalar(_NEXT, {"kind": kind})
         return due
 
     def counts(self) -> dict[str, int]:

@@ -563,7 +563,7 @@ outbox = Table(
     Column("created_us", Big, nullable=False),
     Column("error", Text),
     Column("token", Integer, nullable=False),
-    _partial("ix_outbox_due_us", "due_us", "id", where="state = 'pending'"),
+    _partial("ix_outbox_kind_due_us", "kind", "due_us", "id", where="state = 'pending'"),
     _partial("ix_outbox_failed", "created_us", where="state = 'failed'"),
     sqlite_autoincrement=True,
 )

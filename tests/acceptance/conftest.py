@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from servers import PostgresServer, postgres_server
+from servers import PostgresServer, RabbitServer, postgres_server, rabbitmq_server
 from serving import Served
 
 Start = Callable[..., Served]
@@ -16,6 +16,12 @@ Start = Callable[..., Served]
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[RabbitServer]:
+    with rabbitmq_server() as server:
         yield server
 
 

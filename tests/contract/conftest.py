@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers import PostgresServer, postgres_server
+from servers import PostgresServer, RabbitServer, postgres_server, rabbitmq_server
 
 from eventproc.abc import Store
 from eventproc.store import open_store
@@ -19,6 +19,12 @@ POSTGRESQL = pytest.param("postgresql", marks=pytest.mark.external_service)
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[RabbitServer]:
+    with rabbitmq_server() as server:
         yield server
 
 

@@ -9,11 +9,15 @@ import pytest
 
 from eventproc.bus.local import LocalBus
 from eventproc.bus.memory import MemoryBus
+from eventproc.bus.rabbitmq import RabbitMQBus
 
 
-@pytest.fixture(params=["memory", "local"])
+@pytest.fixture(params=["memory", "local", pytest.param("rabbitmq", marks=pytest.mark.external_service)])
 def bus(request, tmp_path):
     made = MemoryBus() if request.param == "memory" else LocalBus(tmp_path / "bus")
+    if request.param == "rabbitmq":
+        made = RabbitMQBus(request.getfixturevalue("rabbitmq").url, made, place="here")
+        assert made.connected(60)  # from here on nothing but what the test wakes
     yield made
     made.close()
 

@@ -13,7 +13,7 @@ def message(body: bytes = b"x", **values) -> NewOutgoing:
 
 
 def claim(tx: Tx, now_us: int = 100, limit: int = 10) -> list[Outgoing]:
-    return tx.outbox.claim(limit=limit, lease_us=50, now_us=now_us)
+    return tx.outbox.claim(kind="amqp", limit=limit, lease_us=50, now_us=now_us)
 
 
 def _add_and_fail(tx: Tx) -> None:
@@ -25,12 +25,12 @@ def test_messages_are_leased_in_order_and_deleted_once_delivered(store: Store):
     with store.begin() as tx:
         tx.outbox.add([], now_us=1)
         tx.outbox.add([message(b"1\xff\0", headers={"a": "ä"}), message(b"2"), message(b"3", due_us=200)], now_us=1)
-        assert tx.outbox.next_due_us() == 1
+        assert tx.outbox.next_due_us("amqp") == 1
         first, second = claim(tx)
         assert (first.body, first.headers, first.attempts, first.created_us) == (b"1\xff\0", {"a": "ä"}, 1, 1)
         assert second.body == b"2"
         assert claim(tx) == []
-        assert tx.outbox.next_due_us() == 150
+        assert tx.outbox.next_due_us("amqp") == 150
         again = claim(tx, 150, limit=1)[0]
         assert (again.id, again.attempts) == (first.id, 2)
         assert tx.outbox.delivered([(first.id, first.token), (second.id, second.token)]) == {second.id}

@@ -108,5 +108,5 @@ def create_outbox() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_outbox"),
         sqlite_autoincrement=True,
     )
-    partial("ix_outbox_due_us", "outbox", ["due_us", "id"], "state = 'pending'")
+    partial("ix_outbox_kind_due_us", "outbox", ["kind", "due_us", "id"], "state = 'pending'")
     partial("ix_outbox_failed", "outbox", ["created_us"], "state = 'failed'")

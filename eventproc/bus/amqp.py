@@ -1,0 +1,90 @@
+"""The one place where a broker's URL becomes a connection, and pika's errors become ours."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from typing import Final
+from urllib.parse import urlsplit
+
+import pika
+from pika.adapters.blocking_connection import BlockingConnection
+from pika.exceptions import (
+    AMQPError,
+    AuthenticationError,
+    ProbableAccessDeniedError,
+    ProbableAuthenticationError,
+)
+
+from eventproc.errors import BrokerUnavailable, ConfigError
+
+# What a lost, refused or hanging connection raises; pika lets some of the socket's own errors through.
+LOST: Final = (AMQPError, OSError)
+_REFUSED: Final = (AuthenticationError, ProbableAuthenticationError, ProbableAccessDeniedError)
+
+
+class Broker:
+    """A RabbitMQ broker by its URL: `amqp://user:password@host:5672/vhost`, `amqps://` for TLS."""
+
+    def __init__(self, url: str, *, purpose: str, heartbeat_s: int = 30, timeout_s: float = 5.0) -> None:
+        """Raises ConfigError for what is no such URL."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("amqp", "amqps") or not parts.hostname:
+            raise ConfigError(
+                "the broker's URL must look like amqp://user:password@host:5672/vhost (amqps:// for TLS); "
+                f"it begins with {parts.scheme or 'nothing'}:// (EVENTPROC_BROKER_URL)"
+            )
+        try:
+            parameters = pika.URLParameters(url)
+            parameters.heartbeat = heartbeat_s
+            parameters.connection_attempts = 1
+            parameters.socket_timeout = parameters.stack_timeout = timeout_s
+            parameters.blocked_connection_timeout = 3 * timeout_s
+            parameters.client_properties = {
+                "connection_name": f"eventproc {purpose} {socket.gethostname()}:{os.getpid()}"
+            }
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"the broker's URL can not be used: {error} (EVENTPROC_BROKER_URL)") from error
+        self._parameters = parameters
+
+    def __str__(self) -> str:
+        parameters = self._parameters
+        scheme = "amqps" if parameters.ssl_options else "amqp"
+        vhost = "" if parameters.virtual_host == "/" else f"/{parameters.virtual_host}"
+        return f"{scheme}://{parameters.host}:{parameters.port}{vhost}"
+
+    def connect(self) -> BlockingConnection:
+        """Open a connection. Raises BrokerUnavailable."""
+        try:
+            return BlockingConnection(self._parameters)
+        except _REFUSED as error:
+            raise BrokerUnavailable(f"the broker {self} refuses this user or its vhost ({describe(error)})") from error
+        except LOST as error:
+            raise BrokerUnavailable(f"the broker {self} can not be reached ({describe(error)})") from error
+
+
+def describe(error: BaseException) -> str:
+    """Return an error's words; many of pika's have none of their own but those of what they wrap."""
+    seen: set[int] = set()
+    current: object = error
+    while isinstance(current, BaseException) and id(current) not in seen:
+        seen.add(id(current))
+        inner = next((arg for arg in current.args if isinstance(arg, BaseException)), None)
+        inner = inner or getattr(current, "exception", None)
+        if inner is None:
+            break
+        current = inner
+    text = str(current).strip()
+    return text or type(current).__name__
+
+
+def close(connection: BlockingConnection | None) -> None:
+    """Close a connection that may be gone already."""
+    if connection is not None:
+        with contextlib.suppress(*LOST):
+            if connection.is_open:
+                connection.close()
+
+
+__all__ = ["LOST", "Broker", "close", "describe"]

@@ -1,0 +1,116 @@
+"""Takes messages from a queue in batches: what was stored is acknowledged, what can not be is set aside."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import pika
+import structlog
+from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
+
+from eventproc.bus.amqp import LOST, Broker, close, describe
+from eventproc.errors import BrokerUnavailable, Unavailable
+
+REJECTED: Final = ".rejected"  # behind the queue's name: where messages go that nobody can read
+MAX_BATCH: Final = 200  # messages
+
+_FIRST_PAUSE_S: Final = 0.5
+_LONGEST_PAUSE_S: Final = 30.0
+_TURN_S: Final = 0.5
+_REASON_CHARS: Final = 1000
+
+log = structlog.get_logger(__name__)
+
+# Takes the bodies of a batch and returns, for each, None or why it can not be read. It returns once they are stored,
+# and raises Unavailable when they can not be for now: then the batch comes again.
+Take = Callable[[Sequence[bytes]], Sequence[str | None]]
+
+
+class QueueConsumer:
+    """
+    Consumes a durable queue until it is stopped; with the broker gone it comes back when that does.
+
+    Messages are acknowledged after `take` has returned, so each is taken at least once. One that can not be read is
+    moved to the queue with `.rejected` behind its name, with the reason in its header `reason`; its neighbours are
+    not touched.
+    """
+
+    def __init__(self, url: str, queue: str, take: Take, *, max_batch: int = MAX_BATCH) -> None:
+        self._broker = Broker(url, purpose=f"consumer of {queue}")
+        self._queue = queue
+        self._take = take
+        self._max_batch = max_batch
+        self._stopping = threading.Event()
+        self.consuming = threading.Event()
+
+    def describe(self) -> str:
+        return f"queue {self._queue} of {self._broker}"
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Consume until `stop`."""
+        pause_s = _FIRST_PAUSE_S
+        while not self._stopping.is_set():
+            begun = time.monotonic()
+            try:
+                self._serve()
+            except Unavailable as error:
+                reason = str(error)
+            except LOST as error:
+                reason = f"the connection was lost ({describe(error)})"
+            else:
+                return
+            finally:
+                self.consuming.clear()
+            if time.monotonic() - begun > _LONGEST_PAUSE_S:
+                pause_s = _FIRST_PAUSE_S
+            log.warning("consuming pauses", queue=self._queue, reason=reason, pause_s=pause_s)
+            self._stopping.wait(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def _serve(self) -> None:
+        connection = self._broker.connect()
+        try:
+            channel = connection.channel()
+            channel.queue_declare(self._queue, durable=True)
+            channel.queue_declare(self._queue + REJECTED, durable=True)
+            channel.confirm_delivery()
+            channel.basic_qos(prefetch_count=2 * self._max_batch)
+            waiting: list[tuple[int, bytes]] = []
+
+            def on_message(_channel: Any, method: Any, _properties: Any, body: bytes) -> None:
+                waiting.append((method.delivery_tag, body))
+
+            channel.basic_consume(self._queue, on_message)
+            self.consuming.set()
+            while not self._stopping.is_set():
+                self._turn(connection, channel, waiting)
+        finally:
+            close(connection)
+
+    def _turn(self, connection: BlockingConnection, channel: BlockingChannel, waiting: list[tuple[int, bytes]]) -> None:
+        connection.process_data_events(time_limit=0 if waiting else _TURN_S)
+        if not waiting:
+            if not channel.is_open or not channel.consumer_tags:
+                raise BrokerUnavailable(f"the broker ended the consumer of {self._queue}: was the queue deleted?")
+            return
+        batch = waiting[: self._max_batch]
+        del waiting[: len(batch)]
+        reasons = self._take([body for _, body in batch])
+        for (_, body), reason in zip(batch, reasons, strict=True):
+            if reason is not None:
+                self._set_aside(channel, body, reason)
+        channel.basic_ack(batch[-1][0], multiple=True)
+
+    def _set_aside(self, channel: BlockingChannel, body: bytes, reason: str) -> None:
+        properties = pika.BasicProperties(delivery_mode=2, headers={"reason": reason[:_REASON_CHARS]})
+        channel.basic_publish("", self._queue + REJECTED, body, properties, mandatory=True)
+        log.warning("a message can not be read", queue=self._queue, reason=reason)
+
+
+__all__ = ["REJECTED", "QueueConsumer"]

@@ -1,0 +1,90 @@
+"""Delivers the outbox's messages of kind "http"."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+from urllib.parse import urlsplit
+
+import httpx
+
+from eventproc.abc import Carrier, Delivery
+from eventproc.model import Outgoing
+
+_TIMEOUT_S: Final = 10.0
+_HOSTS: Final = 8  # at a time
+_AGAIN: Final = frozenset({408, 425, 429})  # of the 4xx, those that may pass
+_ANSWER_CHARS: Final = 200
+
+
+class HttpCarrier(Carrier):
+    """
+    Posts messages; any answer of 2xx is a delivery.
+
+    Messages to one host go one after another, hosts at the same time, so that one that hangs does not hold up the
+    others. Redirects are not followed: an address that moved is for its owner to correct.
+    """
+
+    kind = "http"
+
+    def __init__(self, *, timeout_s: float = _TIMEOUT_S) -> None:
+        self._client = httpx.Client(timeout=timeout_s, follow_redirects=False, trust_env=False)
+        self._pool = ThreadPoolExecutor(_HOSTS, thread_name_prefix="webhooks")
+
+    def describe(self) -> str:
+        return "webhooks"
+
+    def deliver(self, messages: Sequence[Outgoing]) -> list[Delivery]:
+        by_host: dict[str, list[Outgoing]] = defaultdict(list)
+        for message in messages:
+            by_host[_host(message.target)].append(message)
+        verdicts: dict[int, Delivery] = {}
+        for found in self._pool.map(self._to_one_host, by_host.values()):
+            verdicts.update(found)
+        return [verdicts[message.id] for message in messages]
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._client.close()
+
+    def _to_one_host(self, messages: Sequence[Outgoing]) -> dict[int, Delivery]:
+        verdicts: dict[int, Delivery] = {}
+        gone: str | None = None
+        for message in messages:
+            if gone is not None:  # it would hang as long as the one before
+                verdicts[message.id] = Delivery(gone, unreachable=True)
+                continue
+            try:
+                verdicts[message.id] = self._post(message)
+            except httpx.TransportError as error:
+                gone = f"{type(error).__name__}: {error}".rstrip(": ")
+                verdicts[message.id] = Delivery(gone)
+        return verdicts
+
+    def _post(self, message: Outgoing) -> Delivery:
+        headers = dict(message.headers)
+        method = headers.pop("method", "POST")
+        headers.setdefault("content-type", "application/json")
+        headers.setdefault("user-agent", "eventproc")
+        headers.setdefault("idempotency-key", f"eventproc-{message.created_us}-{message.id}")
+        try:
+            answer = self._client.request(method, message.target, content=message.body, headers=headers)
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError, ValueError) as error:
+            return Delivery(f"it can not be sent: {error}", final=True)
+        if answer.is_success:
+            return Delivery()
+        text = " ".join(answer.text[:_ANSWER_CHARS].split())
+        final = answer.status_code < 500 and answer.status_code not in _AGAIN
+        return Delivery(f"{answer.status_code} {answer.reason_phrase}: {text}".rstrip(": "), final=final)
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).netloc
+    except ValueError:  # it will say so when it is sent
+        return ""
+
+
+__all__ = ["HttpCarrier"]

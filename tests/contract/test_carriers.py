@@ -1,0 +1,211 @@
+"""Contract of the carriers: each message gets its own verdict, and a real broker or server has what is delivered."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pika
+import pytest
+from servers import free_port, rabbitmq_server
+from waiting import wait_until
+
+from eventproc.bus.carrier import RabbitMQCarrier
+from eventproc.model import Outgoing, OutgoingState
+from eventproc.notify.webhook import HttpCarrier
+
+
+def outgoing(number: int, target: str, body: bytes = b"{}", **headers: str) -> Outgoing:
+    return Outgoing(
+        id=number,
+        kind="any",
+        target=target,
+        headers=headers,
+        body=body,
+        state=OutgoingState.PENDING,
+        attempts=1,
+        due_us=0,
+        created_us=7,
+        error=None,
+        token=1,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- amqp
+
+
+@pytest.fixture
+def channel(rabbitmq):
+    connection = pika.BlockingConnection(pika.URLParameters(rabbitmq.url))
+    yield connection.channel()
+    connection.close()
+
+
+@pytest.fixture
+def carrier(rabbitmq):
+    made = RabbitMQCarrier(rabbitmq.url)
+    yield made
+    made.close()
+
+
+def taken(channel, queue: str, wanted: int = 1):
+    got = []
+
+    def all_there() -> bool:
+        method, properties, body = channel.basic_get(queue, auto_ack=True)
+        if method is not None:
+            got.append((properties, body))
+        return len(got) == wanted
+
+    wait_until(all_there, timeout_s=30, what=f"{wanted} messages in {queue}")
+    return got
+
+
+@pytest.mark.external_service
+def test_a_message_reaches_its_queue_with_its_properties(carrier, channel):
+    channel.queue_declare("q1", durable=True)
+    body = b'{"a": "\xc3\xa4"}'
+    sent = outgoing(5, "/q1", body, content_type="application/json", type="t", **{"header.x": "1"})
+    [verdict] = carrier.deliver([sent])
+    assert verdict.error is None
+    [(properties, received)] = taken(channel, "q1")
+    assert received == body
+    assert (properties.content_type, properties.type, properties.headers) == ("application/json", "t", {"x": "1"})
+    assert (properties.delivery_mode, properties.message_id) == (2, "eventproc-7-5")
+
+
+@pytest.mark.external_service
+def test_an_exchange_is_declared_when_asked_for_and_everybody_bound_to_it_gets_the_message(carrier, channel):
+    declared = {"declare": "fanout"}
+    assert carrier.deliver([outgoing(1, "results/", **declared)])[0].error is None  # nobody listens: that is fine
+    for queue in ("q2", "q3"):
+        channel.queue_declare(queue)
+        channel.queue_bind(queue, "results")
+    messages = [outgoing(number, "results/", str(number).encode(), **declared) for number in range(20)]
+    assert [verdict.error for verdict in carrier.deliver(messages)] == [None] * 20
+    for queue in ("q2", "q3"):
+        assert [body for _, body in taken(channel, queue, 20)] == [message.body for message in messages]
+
+
+@pytest.mark.external_service
+def test_one_bad_message_does_not_spoil_its_neighbours(carrier, channel):
+    channel.queue_declare("q4")
+    channel.exchange_declare("straight", exchange_type="direct", durable=True)
+    messages = [
+        outgoing(1, "/q4"),
+        outgoing(2, "nowhere/x"),
+        outgoing(3, "/no-such-queue"),
+        outgoing(4, "straight/x", declare="fanout"),
+        outgoing(5, "/" + "x" * 300),
+        outgoing(6, "/q4"),
+    ]
+    verdicts = carrier.deliver(messages)
+    assert [verdict.error is None for verdict in verdicts] == [True, False, False, False, False, True]
+    assert [verdict.final for verdict in verdicts] == [False, False, False, True, True, False]
+    assert not any(verdict.unreachable for verdict in verdicts)
+    assert "no exchange 'nowhere'" in verdicts[1].error
+    assert "no queue 'no-such-queue'" in verdicts[2].error
+    assert len(taken(channel, "q4", 2)) == 2
+
+
+@pytest.mark.external_service
+def test_a_broker_that_went_and_came_back_is_connected_to_again():
+    with rabbitmq_server() as broker:
+        carrier = RabbitMQCarrier(broker.url)
+        assert carrier.deliver([outgoing(1, "e/", declare="topic")])[0].error is None
+        broker.kill()
+        verdicts = carrier.deliver([outgoing(2, "e/"), outgoing(3, "e/")])
+        assert [verdict.unreachable for verdict in verdicts] == [True, True]
+        assert "guest" not in verdicts[0].error
+        broker.start()
+        assert carrier.deliver([outgoing(4, "e/", declare="topic")])[0].error is None
+        carrier.close()
+
+
+def test_without_a_broker_nothing_is_tried():
+    carrier = RabbitMQCarrier(f"amqp://u:secret@127.0.0.1:{free_port()}/")
+    verdicts = carrier.deliver([outgoing(1, "/q"), outgoing(2, "/q")])
+    assert [verdict.unreachable for verdict in verdicts] == [True, True]
+    assert "secret" not in str(verdicts) + carrier.describe()
+    carrier.close()
+    carrier.close()
+
+
+# ---------------------------------------------------------------------------------------------------- http
+
+
+@pytest.fixture
+def server():
+    """Answer with the status that the path names, and keep what came."""
+    received = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["content-length"]))
+            received.append((self.command, self.path, dict(self.headers), body))
+            answer = b"because"
+            self.send_response(int(self.path.strip("/")))
+            self.send_header("content-length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        do_PUT = do_POST  # noqa: N815 - the base class calls it so
+
+        def log_message(self, *_):
+            pass
+
+    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    running.received = received
+    thread = threading.Thread(target=running.serve_forever)
+    thread.start()
+    yield running
+    running.shutdown()
+    thread.join()
+    running.server_close()
+
+
+@pytest.fixture
+def webhooks():
+    made = HttpCarrier(timeout_s=20)
+    yield made
+    made.close()
+
+
+def test_a_webhook_gets_the_body_and_the_headers(server, webhooks):
+    url = f"http://127.0.0.1:{server.server_port}"
+    verdicts = webhooks.deliver(
+        [outgoing(1, f"{url}/200", b'{"a": 1}', **{"x-key": "k"}), outgoing(2, f"{url}/204", method="PUT")]
+    )
+    assert [verdict.error for verdict in verdicts] == [None, None]
+    (method, _, headers, body), (second, *_) = server.received
+    assert (method, second, json.loads(body)) == ("POST", "PUT", {"a": 1})
+    headers = {name.lower(): text for name, text in headers.items()}
+    assert (headers["x-key"], headers["content-type"]) == ("k", "application/json")
+    assert headers["idempotency-key"] == "eventproc-7-1"
+
+
+@pytest.mark.parametrize(
+    ("status", "final"), [(301, True), (400, True), (404, True), (410, True), (429, False), (500, False), (503, False)]
+)
+def test_an_answer_says_whether_another_try_is_worth_it(server, webhooks, status, final):
+    [verdict] = webhooks.deliver([outgoing(1, f"http://127.0.0.1:{server.server_port}/{status}")])
+    assert verdict.final is final
+    assert str(status) in verdict.error
+    assert "because" in verdict.error
+
+
+def test_a_dead_host_is_tried_once_and_holds_up_nobody(server, webhooks):
+    dead = f"http://127.0.0.1:{free_port()}/200"
+    alive = f"http://127.0.0.1:{server.server_port}/200"
+    verdicts = webhooks.deliver([outgoing(1, dead), outgoing(2, dead), outgoing(3, alive)])
+    assert [verdict.unreachable for verdict in verdicts] == [False, True, False]
+    assert [verdict.error is None for verdict in verdicts] == [False, False, True]
+    assert not verdicts[0].final
+
+
+@pytest.mark.parametrize("url", ["ftp://x/y", "http://", "nonsense", "http://[::1/x"])
+def test_a_url_that_is_none_is_refused_for_good(webhooks, url):
+    [verdict] = webhooks.deliver([outgoing(1, url)])
+    assert verdict.final
+    assert verdict.error

@@ -1,0 +1,165 @@
+"""The postman: who is there gets everything, who is not is waited for, and nothing is dropped silently."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import pytest
+from waiting import wait_until
+
+from eventproc.abc import Carrier, Delivery
+from eventproc.bus.memory import MemoryBus
+from eventproc.engine.clock import ManualClock
+from eventproc.engine.postman import Postman, PostmanSettings
+from eventproc.model import SECOND_US, NewOutgoing, Outgoing, OutgoingState
+from eventproc.store.memory import MemoryStore
+
+START = 1_700_000_000 * SECOND_US
+DAY_S = 86400
+
+
+class OtherSide(Carrier):
+    """A system that answers as the test wants it to."""
+
+    kind = "amqp"
+
+    def __init__(self) -> None:
+        self.got: list[bytes] = []
+        self.answer: Callable[[Outgoing], Delivery] = lambda _: Delivery()
+        self.closed = False
+
+    def deliver(self, messages: Sequence[Outgoing]) -> list[Delivery]:
+        verdicts = [self.answer(message) for message in messages]
+        self.got += [m.body for m, verdict in zip(messages, verdicts, strict=True) if verdict.error is None]
+        return verdicts
+
+    def describe(self) -> str:
+        return "the other side"
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Office:
+    def __init__(self) -> None:
+        self.store, self.bus, self.clock, self.side = MemoryStore(), MemoryBus(), ManualClock(START), OtherSide()
+        self.store.upgrade()
+        self.postman = Postman(
+            store=self.store,
+            bus=self.bus,
+            carrier=self.side,
+            clock=self.clock,
+            settings=PostmanSettings(jitter=0.0, batch=3),
+        )
+
+    def put(self, *bodies: bytes, kind: str = "amqp") -> None:
+        with self.store.begin() as tx:
+            messages = [NewOutgoing(kind=kind, target="e/k", body=body) for body in bodies]
+            tx.outbox.add(messages, now_us=self.clock.now_us())
+            tx.after_commit(lambda: self.bus.wake("outbox"))
+
+    def left(self) -> list[Outgoing]:
+        with self.store.read() as tx:
+            return list(reversed(tx.outbox.page()))
+
+    def turn_after(self, seconds: float) -> bool:
+        self.clock.advance(seconds)
+        return self.postman.turn()
+
+
+@pytest.fixture
+def office():
+    made = Office()
+    yield made
+    made.store.close()
+
+
+def test_messages_are_delivered_in_order_and_leave_the_outbox(office):
+    office.put(b"1", b"2", b"3", b"4")
+    assert office.postman.turn()  # a full batch: there may be more
+    assert not office.postman.turn()
+    assert office.side.got == [b"1", b"2", b"3", b"4"]
+    assert office.left() == []
+
+
+def test_messages_of_another_kind_are_left_to_their_own_postman(office):
+    office.put(b"post", kind="http")
+    office.postman.turn()
+    assert [message.body for message in office.left()] == [b"post"]
+
+
+def test_a_failed_try_is_repeated_later_and_later(office):
+    office.put(b"x")
+    office.side.answer = lambda _: Delivery("503 busy")
+    office.postman.turn()
+    due = []
+    for _ in range(12):
+        [message] = office.left()
+        due.append((message.due_us - office.clock.now_us()) / SECOND_US)
+        office.turn_after(due[-1])
+    assert due[:4] == [2, 4, 8, 16]
+    assert due[-1] == 600
+    assert message.error == "503 busy"
+    office.side.answer = lambda _: Delivery()
+    office.turn_after(600)
+    assert office.side.got == [b"x"]
+    assert office.left() == []
+
+
+def test_a_refusal_for_good_gives_up_at_once_and_its_neighbours_go(office):
+    office.put(b"1", b"bad", b"3")
+    office.side.answer = lambda m: Delivery("404 gone", final=True) if m.body == b"bad" else Delivery()
+    office.postman.turn()
+    assert office.side.got == [b"1", b"3"]
+    [message] = office.left()
+    assert (message.state, message.error) == (OutgoingState.FAILED, "404 gone")
+
+
+def test_a_message_that_nobody_takes_for_days_is_given_up_and_can_be_requeued(office):
+    office.put(b"x")
+    office.side.answer = lambda _: Delivery("500")
+    office.postman.turn()
+    office.turn_after(3 * DAY_S + 1)
+    [message] = office.left()
+    assert message.state is OutgoingState.FAILED
+    office.side.answer = lambda _: Delivery()
+    with office.store.begin() as tx:
+        assert tx.outbox.requeue([message.id], now_us=office.clock.now_us()) == {message.id}
+    office.postman.turn()
+    assert office.side.got == [b"x"]
+
+
+def test_while_the_other_side_is_away_nothing_is_given_up_nor_counted(office):
+    office.put(b"1", b"2")
+    office.side.answer = lambda _: Delivery("connection refused", unreachable=True)
+    for _ in range(20):
+        assert not office.turn_after(DAY_S)
+    assert [(m.state, m.attempts, m.error) for m in office.left()] == [
+        (OutgoingState.PENDING, 0, "connection refused")
+    ] * 2
+    office.side.answer = lambda _: Delivery()
+    office.turn_after(30)
+    assert office.side.got == [b"1", b"2"]
+
+
+def test_a_postman_that_was_killed_between_delivery_and_note_leaves_the_message_to_the_next(office):
+    office.put(b"x")
+    with office.store.begin() as tx:
+        tx.outbox.claim(kind="amqp", limit=1, lease_us=300 * SECOND_US, now_us=office.clock.now_us())
+    office.turn_after(299)
+    assert office.side.got == []
+    office.turn_after(1)
+    assert office.side.got == [b"x"]
+
+
+def test_it_delivers_when_woken_and_ends_when_told(office):
+    thread = threading.Thread(target=office.postman.run)
+    thread.start()
+    for number in range(5):
+        office.put(b"%d" % number)
+    wait_until(lambda: len(office.side.got) == 5, timeout_s=30, what="all messages")
+    office.postman.stop(30)
+    thread.join(30)
+    assert not thread.is_alive()
+    assert office.side.closed
