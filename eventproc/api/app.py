@@ -6,7 +6,21 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from eventproc.api import emit, events, files, handlers, hooks, ingest, misc, monitoring, outbox, pages, people, runs, secrets
+from eventproc.api import (
+    emit,
+    events,
+    files,
+    handlers,
+    hooks,
+    ingest,
+    misc,
+    monitoring,
+    outbox,
+    pages,
+    people,
+    runs,
+    secrets,
+)
 from eventproc.api.deps import ERRORS, SECURED
 from eventproc.api.errors import install
 from eventproc.api.limits import Guard
