@@ -232,6 +232,7 @@ class MetricsSection(Section):
 
     max_connections: int = Field(default=10_000, ge=1)  # of Graphite clients at a time
     max_ahead: Seconds = "366d"  # type: ignore[assignment]  # how far ahead of the clock a sample's time may lie
+    queue: str = "eventproc.metrics"  # of the broker, whose messages are taken in too, where there is a broker
 
 
 class EnvironmentsSection(Section):

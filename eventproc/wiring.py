@@ -27,8 +27,11 @@ from eventproc.errors import ConfigError, EventprocError
 from eventproc.model import Accepted, HookSpec, NewEvent, Role
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
+
     from eventproc.engine.group import GroupCommit
     from eventproc.metrics.intake import Intake
+    from eventproc.metrics.queue import QueueService
     from eventproc.model import Policy
     from eventproc.registry import CatalogueCache, MaxLimits
     from eventproc.sandbox.provider import Provider
@@ -223,9 +226,23 @@ class Platform:
 
     @cached_property
     def intake(self) -> Intake:
+        return self._make_intake(self.settings.graphite_key)
+
+    @cached_property
+    def queue(self) -> QueueService | None:
+        """What takes samples from the broker's queue, where there is a broker."""
+        if self.settings.broker_url is None:
+            return None
+        from eventproc.bus.consumer import QueueConsumer
+        from eventproc.metrics.queue import QueueIntake, QueueService
+
+        name = self.settings.metrics.queue
+        taker = QueueIntake(self._make_intake(None), name)  # the broker has asked its clients who they are
+        return QueueService(QueueConsumer(self.settings.broker_url.get_secret_value(), name, taker.take))
+
+    def _make_intake(self, key: SecretStr | None) -> Intake:
         from eventproc.metrics.intake import Intake, IntakeSettings
 
-        key = self.settings.graphite_key
         settings = IntakeSettings(
             key=key.get_secret_value() if key else None, max_ahead_s=self.settings.metrics.max_ahead
         )

@@ -153,7 +153,14 @@ def make_listener(platform: Platform, doors: MetricDoors) -> Service:
         datagrams=[sock for sock in (doors.graphite_udp,) if sock is not None],
         pickles=[sock for sock in (doors.graphite_pickle,) if sock is not None],
     )
-    return GraphiteService(platform.intake, sockets, tls=tls, max_connections=platform.settings.metrics.max_connections)
+    graphite = GraphiteService(
+        platform.intake, sockets, tls=tls, max_connections=platform.settings.metrics.max_connections
+    )
+    if platform.queue is None:
+        return graphite
+    from eventproc.roles.together import Together
+
+    return Together([graphite, platform.queue])
 
 
 class RoleMain:

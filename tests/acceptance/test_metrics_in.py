@@ -7,6 +7,8 @@ import socket
 import sqlite3
 from pathlib import Path
 
+import pika
+import pytest
 from serving import Served
 from waiting import wait_until
 
@@ -71,3 +73,25 @@ def test_the_listener_alone_states_where_it_listens(serve):
     wait_until(lambda: stored(served.data) == [("alone", 1.0)], what="the sample")
     assert served.stop() == 0
     assert not (served.data / "endpoints.json").exists()
+
+
+@pytest.mark.external_service
+def test_messages_of_htmengines_producers_are_taken_from_the_broker(serve, rabbitmq):
+    served = serve(EVENTPROC_BROKER_URL=rabbitmq.url, EVENTPROC_METRICS__QUEUE="htmengine.custom_metrics")
+    connection = pika.BlockingConnection(pika.URLParameters(rabbitmq.url))
+    channel = connection.channel()
+    channel.queue_declare("htmengine.custom_metrics", durable=True)
+    for body in (
+        json.dumps({"protocol": "plain", "data": ["queued 1.5 1386201600", "nonsense", "queued 2.5 1386288000"]}),
+        "poison",
+        json.dumps({"protocol": "plain", "data": ["queued 3.5 1386374400"]}),
+    ):
+        channel.basic_publish("", "htmengine.custom_metrics", body.encode())
+    wanted = [("queued", 1.5), ("queued", 2.5), ("queued", 3.5)]
+    wait_until(lambda: stored(served.data) == wanted, timeout_s=60, what="the samples")
+
+    def set_aside() -> int:
+        return channel.queue_declare("htmengine.custom_metrics.rejected", passive=True).method.message_count
+
+    wait_until(lambda: set_aside() == 1, timeout_s=60, what="the message that can not be read")
+    connection.close()
