@@ -160,7 +160,13 @@ def test_each_handler_runs_right_or_is_refused_with_the_reason(served, tmp_path,
             assert text.startswith("INVALID_ARGUMENT: "), (name, text)
             assert f"not that of Python {RUNNING}" in text, (name, text)
             assert f"register it from Python {RUNNING} with dill 0.3.6 or newer" in text, (name, text)
-    if version != RUNNING:
+    if version in {
+        "3.12",
+        "3.13",
+        "3.14",
+    }:  # it is here, or there were no blobs: they run with the Python that made them
+        assert set(refusals.values()) == {None}
+    elif version != RUNNING:
         assert all(version in text for text in refusals.values() if text)
         assert sum(text is not None for text in refusals.values()) >= len(blobs) - 1
     elif dill not in ("0.3.2", "0.3.4"):
