@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from eventproc.api import annotations as notes
 from eventproc.api import (
     emit,
     events,
@@ -59,6 +60,7 @@ def create_app(context: ServiceContext) -> FastAPI:
     install(app)
     for router in (
         people.router,
+        notes.router,
         hooks.router,
         handlers.router,
         events.router,

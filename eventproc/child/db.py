@@ -38,6 +38,15 @@ class StatPoint(NamedTuple):
     stddev: float
 
 
+class MetricSample(NamedTuple):
+    """One sample of a metric; scores are None until it is scored."""
+
+    time: Any  # aware UTC datetime
+    value: float
+    raw_score: Optional[float]
+    anomaly: Optional[float]
+
+
 def _uuid(series: SeriesRef) -> str:
     if isinstance(series, Stream):
         return str(series.uuid)
@@ -378,6 +387,29 @@ class Db:
         }
         rows, _ = self._wire.ask("events", {name: value for name, value in args.items() if value is not None})
         return [_with_time(row) for row in rows]
+
+    # ------------------------------------------------------------------ metrics
+
+    def samples(
+        self, metric: str, *, since: Any = None, until: Any = None, limit: Optional[int] = None
+    ) -> List[MetricSample]:
+        """Return the latest samples of a metric (name or uid), oldest first, with their scores where they have any."""
+        args = {
+            "metric": str(metric),
+            "start_us": None if since is None else to_us(since),
+            "end_us": None if until is None else to_us(until),
+            "limit": limit,
+        }
+        rows, _ = self._wire.ask("samples", {name: value for name, value in args.items() if value is not None})
+        return [MetricSample(from_us(row[0]), row[1], row[2], row[3]) for row in rows]
+
+    def anomalies(
+        self, hours: float = 24, *, by: str = "metric", until: Any = None, limit: Optional[int] = None
+    ) -> List[Dict[str, Any]]:
+        """Return the metrics (or the most unusual of each resource) that were most unusual in the last hours."""
+        args = {"hours": hours, "by": by, "end_us": None if until is None else to_us(until), "limit": limit}
+        rows, _ = self._wire.ask("anomalies", {name: value for name, value in args.items() if value is not None})
+        return [{**row, "last": from_us(row["last_us"])} for row in rows]
 
     def info(self) -> Dict[str, Any]:
         return {"name": "eventproc"}

@@ -11,6 +11,7 @@ import click
 from eventproc.cli import output
 from eventproc.cli.base import Group
 from eventproc.cli.emit import read_json
+from eventproc.cli.priming import params, prime
 from eventproc.cli.remote import connect
 from eventproc.errors import InvalidInput
 
@@ -20,6 +21,10 @@ COLUMNS = ["name", "status", "last_rowid", "scored_rowid", "waiting", "last_time
 @click.group(cls=Group)
 def models() -> None:
     """Anomaly models of metrics."""
+
+
+models.add_command(params)
+models.add_command(prime)
 
 
 @models.command("list")

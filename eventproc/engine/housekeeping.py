@@ -75,6 +75,7 @@ class Housekeeper:
         blobs: Blobs | None = None,
         cache: CatalogueCache | None = None,
         settings: HousekeeperSettings | None = None,
+        others: Sequence[tuple[str, float, Callable[[], object]]] = (),
     ) -> None:
         self.settings = settings = settings or HousekeeperSettings()
         self._store = store
@@ -92,6 +93,7 @@ class Housekeeper:
             _Duty("leases", settings.leases_every_s, self.expire_leases),
             _Duty("retention", settings.retention_every_s, self.prune),
             _Duty("orphans", settings.orphans_every_s, self.delete_orphans),
+            *(_Duty(*each) for each in others),
         ]
 
     def run(self) -> None:

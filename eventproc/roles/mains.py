@@ -75,7 +75,9 @@ def make_worker(platform: Platform) -> Service:
 
 def make_housekeeper(platform: Platform) -> Service:
     from eventproc.engine.housekeeping import Housekeeper, HousekeeperSettings
+    from eventproc.metrics.aggregates import EVERY_S, Aggregator
 
+    aggregator = Aggregator(store=platform.store, clock=platform.clock, bus=platform.bus)
     return Housekeeper(
         store=platform.store,
         bus=platform.bus,
@@ -85,6 +87,7 @@ def make_housekeeper(platform: Platform) -> Service:
         settings=HousekeeperSettings(
             policy=platform.retention, max_interruptions=platform.settings.worker.max_interruptions
         ),
+        others=[("aggregates", EVERY_S, aggregator.tick)],
     )
 
 

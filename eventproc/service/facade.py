@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from eventproc.service.aggregates import Aggregates, Anomalies
+from eventproc.service.annotations import Annotations
 from eventproc.service.auth import Authenticator
 from eventproc.service.context import ServiceContext
 from eventproc.service.events import Events
@@ -40,3 +42,6 @@ class UseCases:
         self.series = SeriesReader(context)
         self.ingest = Ingest(context)
         self.monitoring = Monitoring(context)
+        self.annotations = Annotations(context)
+        self.aggregates = Aggregates(context)
+        self.anomalies = Anomalies(context)

@@ -13,11 +13,14 @@ from eventproc.engine import series as samples
 from eventproc.errors import InvalidInput, NotFound, TooLarge
 from eventproc.model import Event, Series
 from eventproc.service import args as take
+from eventproc.service.aggregates import rank
 from eventproc.service.context import ServiceContext
+from eventproc.service.monitoring import find_metric
 
 MAX_SAMPLES = 8_000_000  # in one answer: 128 MB
 MAX_WINDOWS = 2_000_000
 MAX_EVENTS = 1000
+MAX_METRIC_SAMPLES = 100_000
 MAX_STREAMS = 10_000
 WINDOW_FIELDS = ("time", "min", "mean", "max", "count", "stddev")
 
@@ -79,6 +82,8 @@ class Reads:
             "collections": self.collections,
             "annotations": self.annotations,
             "events": self.events,
+            "samples": self.samples,
+            "anomalies": self.anomalies,
         }
 
     def values(self, args: Mapping[str, Any]) -> Answer:
@@ -170,6 +175,42 @@ class Reads:
                 limit=take.limit(args, default=100, highest=MAX_EVENTS),
             )
         return [event_dict(event) for event in found], ()
+
+    def samples(self, args: Mapping[str, Any]) -> Answer:
+        """Return (time_us, value, raw score, anomaly likelihood) of a metric's samples, scores null until scored."""
+        start, end = take.optional_integer(args, "start_us"), take.optional_integer(args, "end_us")
+        with self._context.store.read() as tx:
+            metric = find_metric(tx, take.text(args, "metric"))
+            limit = take.limit(args, default=10_000, highest=MAX_METRIC_SAMPLES)
+            found = tx.samples.query(metric.id, start_us=start, end_us=end, limit=limit, newest_first=True)
+        return [[one.time_us, one.value, one.raw_score, one.anomaly_score] for one in reversed(found)], ()
+
+    def anomalies(self, args: Mapping[str, Any]) -> Answer:
+        """Return the metrics that were most unusual in the last hours."""
+        hours = args.get("hours", 24)
+        if isinstance(hours, bool) or not isinstance(hours, int | float):
+            raise InvalidInput(f"'hours' must be a number, not {hours!r:.100}", argument="hours")
+        with self._context.store.read() as tx:
+            found = rank(
+                tx,
+                hours=hours,
+                end_us=take.optional_integer(args, "end_us"),
+                by_resource=args.get("by") == "resource",
+                limit=take.limit(args, default=20, highest=MAX_EVENTS),
+            )
+        rows = [
+            {
+                "uid": one.uid,
+                "name": one.name,
+                "resource": one.resource,
+                "score": one.score,
+                "anomaly": one.worst,
+                "rows": one.rows,
+                "last_us": one.last_us,
+            }
+            for one in found.metrics
+        ]
+        return rows, ()
 
 
 def _range(args: Mapping[str, Any]) -> tuple[str, int, int]:
