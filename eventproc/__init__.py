@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         hooks,
         list_handlers,
         register,
+        register_pipeline,
     )
     from eventproc.errors import EventprocError
 
@@ -48,6 +49,7 @@ _HOMES = {
     "hooks": "eventproc.client",
     "list_handlers": "eventproc.client",
     "register": "eventproc.client",
+    "register_pipeline": "eventproc.client",
 }
 
 __all__ = [
@@ -64,6 +66,7 @@ __all__ = [
     "hooks",
     "list_handlers",
     "register",
+    "register_pipeline",
 ]
 
 

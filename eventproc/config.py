@@ -19,7 +19,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SecretStr,
+    ValidationError,
+)
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -147,6 +156,20 @@ def _path(value: object) -> object:
     return (_base.get() or Path.cwd()) / path
 
 
+class Paths(tuple[Path, ...]):
+    """Directories, written as PATH is."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return os.pathsep.join(str(path) for path in self)
+
+
+def _paths(value: object) -> object:
+    """Read directories, as PATH has them in the environment."""
+    return tuple(part for part in value.split(os.pathsep) if part.strip()) if isinstance(value, str) else value
+
+
 Seconds = Annotated[float | None, BeforeValidator(parse_duration)]
 Bytes = Annotated[int, BeforeValidator(parse_size), Field(gt=0)]
 Listen = Annotated[Address, NoDecode, BeforeValidator(Address.parse), PlainSerializer(str)]
@@ -189,6 +212,7 @@ class Retention(Section):
     rejects: Seconds = "30d"  # type: ignore[assignment]
     outbox: Seconds = "30d"  # type: ignore[assignment]
     dedup: Annotated[float, BeforeValidator(parse_duration)] = "7d"  # type: ignore[assignment]
+    streams: Seconds = "7d"  # type: ignore[assignment]  # completed ones
 
 
 class Maxima(Section):
@@ -309,6 +333,7 @@ class Settings(BaseSettings):
     templates: DataPath | None = None
     project: DataPath | None = None  # directory with hooks/ (and handlers/); the settings file's own unless said
     unsafe_sandbox: bool = False
+    handler_path: Annotated[tuple[DataPath, ...], NoDecode, BeforeValidator(_paths), AfterValidator(Paths)] = ()
     durability: Literal["normal", "full"] = "normal"
     max_payload: Bytes = "1MB"  # type: ignore[assignment]
     max_blob: Annotated[int, BeforeValidator(parse_size), Field(gt=0, le=48 << 20)] = "32MiB"  # type: ignore[assignment]  # of a pickled handler

@@ -29,9 +29,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from eventproc.abc import Sandbox, Tx
+from eventproc.abc import Sandbox, Store, Tx
 from eventproc.blobs import MemoryBlobs
 from eventproc.bus.memory import MemoryBus
+from eventproc.client.pipelines import pipeline_part
 from eventproc.codec.blob import pack, verify
 from eventproc.codec.inline import with_inline_requirements
 from eventproc.engine import series
@@ -53,6 +54,9 @@ from eventproc.model import (
     Run,
     RunFilter,
     Series,
+    Stream,
+    StreamFilter,
+    TriggerRecord,
     from_datetime,
     to_datetime,
 )
@@ -65,11 +69,13 @@ from eventproc.sandbox.memory import InProcessSandbox
 from eventproc.service.context import ServiceContext
 from eventproc.service.facade import UseCases
 from eventproc.service.hooks import sync_bundled_hooks
+from eventproc.service.pipelines import part_from_json
 from eventproc.service.vault import Vault
 from eventproc.service.world import World
 from eventproc.store.memory import MemoryStore
 
 MAX_LISTED = 100_000
+LONG_PAUSE_S = 0.02
 LEASE_S = 3600.0  # of the harness's own clock, which only moves when the test says so
 
 
@@ -118,12 +124,20 @@ class _Dry(Exception):
 class Harness:
     """The whole platform in memory. Use it as a context manager."""
 
-    def __init__(self, *, sandbox: Sandbox | None = None, bundled_hooks: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        sandbox: Sandbox | None = None,
+        bundled_hooks: bool = True,
+        store: Store | None = None,
+        worker: WorkerSettings | None = None,
+    ) -> None:
         self.clock = ManualClock()
         self.bus = MemoryBus()
         self.blobs = MemoryBlobs()
         self.mailer = MemoryMailer()
-        self.store = MemoryStore()
+        self.store: Store = store or MemoryStore()
+        self.cache = CatalogueCache(self.store)
         self._sandbox = sandbox or InProcessSandbox()
         self.store.upgrade()
         self._context = ServiceContext(
@@ -132,13 +146,14 @@ class Harness:
             blobs=self.blobs,
             sandbox=self._sandbox,
             clock=self.clock,
-            cache=CatalogueCache(self.store),
+            cache=self.cache,
             group=GroupCommit(self.store),
             vault=Vault.random(),
         )
         self.use = UseCases(self._context)
         with self.store.begin() as tx:
-            self.admin = tx.users.add("tester", Role.ADMIN, now_us=self.clock.now_us())
+            known = tx.users.find("tester")
+            self.admin = known or tx.users.add("tester", Role.ADMIN, now_us=self.clock.now_us())
             if bundled_hooks:
                 specs, _ = load_specs(files_in(bundled_dir("hooks"), "hooks"), source="bundled")
                 sync_bundled_hooks(tx, specs, now_us=self.clock.now_us())
@@ -149,9 +164,12 @@ class Harness:
             sandbox=self._sandbox,
             services=self._world,
             clock=self.clock,
-            settings=WorkerSettings(slots=1, lease_s=LEASE_S),
+            settings=worker or WorkerSettings(slots=1, lease_s=LEASE_S),
+            cache=self.cache,
         )
-        self._housekeeper = Housekeeper(store=self.store, bus=self.bus, blobs=self.blobs, clock=self.clock)
+        self._housekeeper = Housekeeper(
+            store=self.store, bus=self.bus, blobs=self.blobs, clock=self.clock, cache=self.cache
+        )
         self._notifier = Notifier(
             store=self.store, bus=self.bus, mailer=self.mailer, renderer=TemplateRenderer(), clock=self.clock
         )
@@ -225,6 +243,41 @@ class Harness:
         )
         return registered.handler
 
+    def register_pipeline(
+        self,
+        name: str,
+        handlers: Sequence[Any],
+        *,
+        notify_on_success: str | None = None,
+        notify_on_failure: str | None = None,
+        naive: bool = False,
+        setup: Sequence[str] = (),
+        **options: Any,
+    ) -> HandlerRecord:
+        """Register a pipeline as `register_pipeline(name, handlers=[...], conn=...)` would."""
+        return self.use.pipelines.register(
+            self.admin,
+            name=name,
+            handlers=[
+                part_from_json(data, bundle) for data, bundle in (pipeline_part(handler) for handler in handlers)
+            ],
+            notify_on_success=notify_on_success,
+            notify_on_failure=notify_on_failure,
+            options=options,
+            naive=naive,
+            setup=setup,
+        )
+
+    def add_trigger(self, **definition: Any) -> TriggerRecord:
+        """Store a trigger, given by the keys of a triggers.yaml."""
+        return self.use.triggers.put_one(self.admin, definition).triggers[0]
+
+    @property
+    def streams(self) -> list[Stream]:
+        """All streams, the oldest first."""
+        with self.store.read() as tx:
+            return tx.streams.page(StreamFilter(), limit=MAX_LISTED, newest_first=False)
+
     def emit(
         self,
         hook: str,
@@ -251,7 +304,7 @@ class Harness:
 
     def run_until_idle(self, timeout_s: float = 60.0) -> None:
         """
-        Run everything that is due at the clock's time: schedules, runs, what they emit, and mails.
+        Run everything that is due at the clock's time: schedules, streams, runs, what they emit, and mails.
 
         Retries and schedules that are due later stay: move `clock` and call it again.
         """
@@ -260,8 +313,30 @@ class Harness:
             self._housekeeper.tick()
             self._wait_for_runs(deadline)
             self._notifier.turn()
-            if self._idle():
+            if self._idle() and not self._streams_are_due():
                 return
+            if time.monotonic() > deadline:
+                raise NotIdle("streams go on firing without an end")
+
+    def _streams_are_due(self) -> bool:
+        with self.store.read() as tx:
+            due_us = tx.streams.next_due_us()
+        return due_us is not None and due_us <= self.clock.now_us()
+
+    def settle(self, timeout_s: float = 600.0) -> None:
+        """See all runs to their end that are due at the clock's time; nothing else happens."""
+        deadline = time.monotonic() + timeout_s
+        pause = 0.0005
+        while True:
+            counts = self._counts()
+            if not any(counts.get(state, 0) for state in ("queued", "running", "committing")):
+                return
+            if pause > LONG_PAUSE_S and self._idle():  # what waits is paused, or ordered behind such
+                return
+            if time.monotonic() > deadline:
+                raise NotIdle(f"runs are still going on: {counts}")
+            time.sleep(pause)
+            pause *= 1.5
 
     def _wait_for_runs(self, deadline: float) -> None:
         self.bus.wake("runs")

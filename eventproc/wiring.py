@@ -16,6 +16,7 @@ import socket
 import threading
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import structlog
@@ -111,8 +112,22 @@ class Platform:
                 environ=environ,
                 policy=self.policy,
                 provider=self.provider,
+                handler_path=self._handler_path(),
             )
         )
+
+    def _handler_path(self) -> list[Path]:
+        """Return the directories that pipelines may import from; handlers can read all that is in them."""
+        paths = [path.resolve() for path in self.settings.handler_path]
+        data = self.settings.data.resolve()
+        for path in paths:
+            if not path.is_dir():
+                raise ConfigError(f"there is no directory {path} (setting 'handler_path')")
+            if data.is_relative_to(path):
+                raise ConfigError(
+                    f"the setting 'handler_path' would let handlers read the platform's own data: {data} lies in {path}"
+                )
+        return paths
 
     @cached_property
     def provider(self) -> Provider:
@@ -269,6 +284,7 @@ class Platform:
             rejects_s=_whole(keep.rejects),
             outbox_s=_whole(keep.outbox),
             dedup_s=int(keep.dedup),
+            streams_s=_whole(keep.streams),
         )
 
     @property

@@ -110,6 +110,7 @@ class EventRows(Protocol):
         after: int | None = None,
         limit: int = 100,
         newest_first: bool = True,
+        traits: Mapping[str, Any] | None = None,
     ) -> list[Event]:
         """Return events by seq, starting behind seq `after` (keyset paging); since/until compare `time_us`."""
 

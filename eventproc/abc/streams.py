@@ -190,6 +190,9 @@ class StreamRows(Protocol):
         expire_error; commit_failed: commit_error.
         """
 
+    def out_of_step(self, *, limit: int) -> list[int]:
+        """Return runs that ended while their streams are still firing or expiring."""
+
     def reset(self, stream_ids: Sequence[int], *, now_us: int) -> set[int]:
         """Make error retry_fire, due now, and expire_error retry_expire; return the ids of those changed."""
 

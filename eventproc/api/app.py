@@ -21,6 +21,7 @@ from eventproc.api import (
     people,
     runs,
     secrets,
+    streams,
 )
 from eventproc.api.deps import ERRORS, SECURED
 from eventproc.api.errors import install
@@ -69,6 +70,9 @@ def create_app(context: ServiceContext) -> FastAPI:
         monitoring.router,
         outbox.router,
         secrets.router,
+        streams.pipelines,
+        streams.triggers,
+        streams.streams,
     ):
         app.include_router(router, prefix=PREFIX, dependencies=SECURED, responses=ERRORS)
     for router in (emit.router, ingest.router, files.router, pages.health):

@@ -12,6 +12,7 @@ from eventproc.api.answers import Event, Page, answers
 from eventproc.api.deps import After, Cases, Limit, Number, Principal, keyset
 from eventproc.api.models import ReplayIn
 from eventproc.errors import InvalidInput
+from eventproc.registry.traits import parse_trait
 
 router = APIRouter(prefix="/events", tags=["events"])
 
@@ -26,6 +27,9 @@ def events(
     key: str | None = None,
     since: Annotated[str | None, Query(description="ISO-8601; compared with the events' own time.")] = None,
     until: str | None = None,
+    trait: Annotated[
+        list[str] | None, Query(description="`name:value` of a payload member; a number, true, or a text. Repeatable.")
+    ] = None,
     after: After = None,
     limit: Limit = 100,
 ) -> Response:
@@ -38,6 +42,7 @@ def events(
         until_us=shapes.parse_time(until, "until"),
         after=keyset(after),
         limit=limit,
+        traits=dict(parse_trait(text) for text in trait or ()),
     )
     return shapes.page(found, shapes.event, limit=limit, cursor=lambda event: event.seq)
 

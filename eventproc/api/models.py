@@ -61,6 +61,35 @@ class HandlerIn(Body):
     )
 
 
+class PipelineIn(Body):
+    name: str
+    handlers: list[dict[str, Any]] = Field(
+        description="In order: name, params, and one of bundle (as for handlers), import (`module:Class`) and handler "
+        "(the name of a registered one)."
+    )
+    notify_on_success: str | None = Field(default=None, description="Mail addresses, separated by commas.")
+    notify_on_failure: str | None = None
+    naive: bool = Field(default=False, description="Handlers see naive datetimes, in UTC.")
+    setup: list[str] = Field(default_factory=list, description="`module:function`, called before anything is imported.")
+    options: dict[str, Any] | None = Field(default=None, description="timeout, retries, isolation, …")
+
+
+class TriggersIn(Body):
+    text: str | None = Field(default=None, description="The text of a triggers.yaml.")
+    name: str = Field(default="triggers.yaml", description="Of the file, for messages.")
+    lenient: bool = Field(default=False, description="Pass over keys that winchester passes over, with a warning.")
+    definition: dict[str, Any] | None = Field(default=None, description="Or one trigger with the same keys.")
+
+
+class StreamsIn(Body):
+    ids: list[Id] | None = None
+    trigger: str | None = None
+    state: list[str] | None = None
+    older_than: str | None = Field(default=None, description="ISO-8601; compared with the first event.")
+    younger_than: str | None = Field(default=None, description="ISO-8601; compared with the last event.")
+    traits: dict[str, Any] | None = Field(default=None, description="Values of distinguishing traits.")
+
+
 class CurrentIn(Body):
     version: Id
 

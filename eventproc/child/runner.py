@@ -11,7 +11,7 @@ import signal
 import threading
 from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
-from . import loader, results
+from . import loader, pipeline, results
 from .capture import Capture
 from .cell import Cell
 from .channel import Channel, WorkerGone
@@ -238,7 +238,10 @@ class Runner:
             install(self._ep, own_process=True)
         try:
             self._alarms.start(self._limits)
-            self._handler = loader.load(blob, header["python"], header.get("source"), header.get("filename"))
+            if header.get("kind") == "pipeline":
+                self._handler = pipeline.load(blob, header["python"])
+            else:
+                self._handler = loader.load(blob, header["python"], header.get("source"), header.get("filename"))
         except WorkerGone:
             raise
         except BaseException as error:  # noqa: BLE001  a blob may raise anything; it goes to the owner
@@ -247,7 +250,7 @@ class Runner:
             if self._load_failure["kind"] in {"exception", "exit"}:
                 self._load_failure["kind"] = "load"
         self._alarms.stop()
-        if self._handler is not None and not inspect.isclass(self._handler):
+        if self._handler is not None and not inspect.isclass(self._handler) and not self._is_pipeline():
             self._parameters = Parameters(self._handler)
         return self._load_failure
 
@@ -286,6 +289,8 @@ class Runner:
 
     def _invoke(self, run: Execution, hook: str, event: Dict[str, Any], payload: Dict[str, Any]) -> Any:
         db = Db(run)
+        if self._is_pipeline():
+            return self._handler.run(run, db, payload)
         if self._parameters is None:
             value = self._handle_events(run, db, event, payload)
         else:
@@ -294,6 +299,9 @@ class Runner:
         if inspect.iscoroutine(value):
             return asyncio.run(value)
         return value
+
+    def _is_pipeline(self) -> bool:
+        return isinstance(self._handler, pipeline.Pipeline)
 
     def _handle_events(self, run: Execution, db: Db, event: Dict[str, Any], payload: Dict[str, Any]) -> Any:
         instance = self._handler()

@@ -23,11 +23,15 @@ def events() -> None:
 @click.option("--key")
 @click.option("--since", metavar="ISO")
 @click.option("--until", metavar="ISO")
+@click.option("--trait", "-t", multiple=True, metavar="NAME:VALUE", help="A payload member's value; repeatable.")
 @click.option("--limit", "-n", default=50, show_default=True, type=click.IntRange(1))
-def list_(limit: int, **which: str | None) -> None:
-    """List events, newest first."""
-    items = list(connect().pages("/events", which, limit=limit))
+def list_(limit: int, trait: tuple[str, ...], **which: str | None) -> None:
+    """List events, newest first, for example `events list --hook "order.closed" -t order:7`."""
+    items = list(connect().pages("/events", {**which, "trait": list(trait)}, limit=limit))
     output.show(items, lambda: output.table(items, ["id", "hook", "time", "tags", "key", "source"], empty="no events"))
+
+
+events.add_command(list_, "find")
 
 
 @events.command("show")

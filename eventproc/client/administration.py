@@ -56,6 +56,66 @@ class Administration(ABC):
         """Delete a hook of one's own."""
         self.request("DELETE", f"/hooks/{_segment(name)}")
 
+    # triggers, pipelines, streams
+
+    def push_triggers(self, text: str, *, name: str = "triggers.yaml", lenient: bool = False) -> dict[str, Any]:
+        """Store the triggers of a YAML text, all or none: `triggers`, `changed`, `warnings`."""
+        return self._object("POST", "/triggers", {"text": text, "name": name, "lenient": lenient})
+
+    def put_trigger(self, **definition: Any) -> dict[str, Any]:
+        """Store one trigger, given by the keys of a triggers.yaml."""
+        done = self._object("POST", "/triggers", {"definition": definition})
+        trigger: dict[str, Any] = done["triggers"][0]
+        return trigger
+
+    def triggers(self) -> list[dict[str, Any]]:
+        """List the triggers."""
+        return list(self._pages("/triggers", {}, None))
+
+    def trigger(self, name: str) -> dict[str, Any]:
+        """Return one trigger, and what its checks came to."""
+        return self._object("GET", f"/triggers/{_segment(name)}")
+
+    def delete_trigger(self, name: str) -> None:
+        """Delete a trigger; its streams still fire and expire."""
+        self.request("DELETE", f"/triggers/{_segment(name)}")
+
+    def explain_trigger(self, name: str, event_id: str) -> dict[str, Any]:
+        """Say why a trigger does or does not collect an event, and what its stream lacks to fire."""
+        path = f"/triggers/{_segment(name)}/explain"
+        answer: dict[str, Any] = self.request("GET", path, params={"event": event_id})
+        return answer
+
+    def pipelines(self) -> list[dict[str, Any]]:
+        """List the pipelines."""
+        return list(self._pages("/pipelines", {}, None))
+
+    def pipeline(self, name: str) -> dict[str, Any]:
+        """Return one pipeline with its handlers."""
+        return self._object("GET", f"/pipelines/{_segment(name)}")
+
+    def deregister_pipeline(self, name: str) -> None:
+        """Remove a pipeline; streams that wait for it end in error until they are reset."""
+        self.request("DELETE", f"/pipelines/{_segment(name)}")
+
+    def streams(self, *, limit: int | None = 100, **which: Any) -> list[dict[str, Any]]:
+        """List streams, newest first: `trigger`, `state`, `trait` (`name:value`), `older_than`, `younger_than`."""
+        return list(self._pages("/streams", which, limit))
+
+    def stream(self, stream_id: int, *, events: bool = False) -> dict[str, Any]:
+        """Return one stream; with `events`, what it holds."""
+        params = {"events": "true"} if events else None
+        answer: dict[str, Any] = self.request("GET", f"/streams/{int(stream_id)}", params=params)
+        return answer
+
+    def reset_streams(self, *ids: int, **which: Any) -> dict[str, Any]:
+        """Send streams in error through their pipeline again: `ids`, and `refused` with reasons."""
+        return self._object("POST", "/streams/reset", {"ids": list(ids)} if ids else which)
+
+    def delete_streams(self, *ids: int, **which: Any) -> dict[str, Any]:
+        """Delete streams that no run works on; their events stay."""
+        return self._object("POST", "/streams/delete", {"ids": list(ids)} if ids else which)
+
     # users and keys
 
     def users(self) -> list[dict[str, Any]]:

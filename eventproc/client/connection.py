@@ -19,6 +19,7 @@ from eventproc.client.administration import Administration
 from eventproc.client.endpoint import CA_VARIABLE, resolve
 from eventproc.client.handlers import Handler, HandlerOptions, check_options, make_mark
 from eventproc.client.monitoring import Monitoring
+from eventproc.client.pipelines import pipeline_request
 from eventproc.client.requests import Ready, batches, error_item, ready, timestamp
 from eventproc.codec.bundle import HandlerWarning, bundle_to_json
 from eventproc.errors import ConfigError, EventprocError, InvalidInput, ServerUnreachable, from_wire
@@ -209,6 +210,32 @@ class Connection(Administration, Monitoring):
         answer: dict[str, Any] = self.request("POST", "/handlers", json=body, timeout=patience)
         for text in answer.get("warnings") or ():
             warnings.warn(f"{registration.name}: {text}", HandlerWarning, stacklevel=4)
+        return answer
+
+    def register_pipeline(
+        self,
+        name: str,
+        handlers: Sequence[Any],
+        *,
+        params: Mapping[str, Mapping[str, Any]] | None = None,
+        notify_on_success: str | None = None,
+        notify_on_failure: str | None = None,
+        naive: bool = False,
+        setup: Sequence[str] = (),
+        **options: Unpack[HandlerOptions],
+    ) -> dict[str, Any]:
+        """Register a pipeline, or its next version, see `eventproc.register_pipeline`."""
+        body = pipeline_request(
+            name,
+            handlers,
+            params=params,
+            notify_on_success=notify_on_success,
+            notify_on_failure=notify_on_failure,
+            naive=naive,
+            setup=setup,
+            options=check_options(options),
+        )
+        answer: dict[str, Any] = self.request("POST", "/pipelines", json=body)
         return answer
 
     def list_handlers(self, hook: str = "") -> list[Handler]:

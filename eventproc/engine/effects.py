@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 
 from eventproc.abc import Tx
 from eventproc.engine import series as samples
 from eventproc.engine.accept import accept_events
-from eventproc.errors import Conflict, EventprocError, NotFound
-from eventproc.model import Accepted, Claim, Effects, FileRecord
+from eventproc.errors import Conflict, EventConflict, EventprocError, NotFound
+from eventproc.model import PIPELINE, Accepted, Claim, Effects, FileRecord
 from eventproc.registry.catalogue import Catalogue
+
+log = logging.getLogger(__name__)
 
 NO_EFFECTS = Effects()
 
@@ -52,6 +56,9 @@ def _emit(tx: Tx, catalogue: Catalogue, claim: Claim, effects: Effects, *, now_u
     source = f"handler:{claim.handler_name}"
     results = accept_events(tx, catalogue, effects.events, user_id=claim.owner_id, now_us=now_us, source=source)
     for result in results:
-        if isinstance(result, EventprocError):
+        if isinstance(result, EventConflict) and claim.handler.kind == PIPELINE:
+            # A pipeline that is repeated makes the same events again: those that are there stay as they are.
+            log.info("run %d of pipeline %r: %s", claim.run_id, claim.handler_name, result)
+        elif isinstance(result, EventprocError):
             raise result
     return any(isinstance(result, Accepted) and result.runs for result in results)

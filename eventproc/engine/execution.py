@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,11 +17,23 @@ from eventproc.engine import outcomes
 from eventproc.engine.children import Children, Key, Warm, key_of
 from eventproc.engine.effects import NO_EFFECTS
 from eventproc.engine.finishing import Finisher, Written
+from eventproc.engine.firing import MAX_CALL_BYTES, call_payload, stream_of
 from eventproc.engine.leases import Ending, Leases
 from eventproc.engine.outcomes import Conclusion
 from eventproc.engine.redaction import redacted, redacted_failure
 from eventproc.errors import ConfigError, DamagedData, EventprocError, MissingSecret, SandboxError, Unavailable
-from eventproc.model import FULL_NETWORK, Claim, Effects, Failure, Finish, Isolation, Options, RunState
+from eventproc.model import (
+    FULL_NETWORK,
+    PIPELINE,
+    Claim,
+    Effects,
+    Event,
+    Failure,
+    Finish,
+    Isolation,
+    Options,
+    RunState,
+)
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +84,9 @@ class Executor:
         finisher: Finisher,
         clock: Clock,
         settings: ExecutionSettings,
+        stream_events: Callable[[Sequence[int]], Mapping[int, Sequence[Event]]] | None = None,
     ) -> None:
+        self._stream_events = stream_events
         self._children = children
         self._services = services
         self._leases = leases
@@ -206,10 +220,16 @@ class Executor:
     def _open(self, chunk: list[Claim], done: set[int]) -> tuple[list[tuple[Call, RunSession]], list[Claim]]:
         """Open the runs' sessions; a run whose secrets can not be had ends here."""
         calls, claims = [], []
+        payloads = self._payloads(chunk)
         for claim in chunk:
+            payload = payloads.get(claim.run_id)
+            if isinstance(payload, Failure):
+                done.add(claim.run_id)
+                self._conclude_failure(claim, payload, figures={}, logs=())
+                continue
             session = self._services.open(claim)
             try:
-                call = call_of(claim, session.secrets())
+                call = call_of(claim, session.secrets(), payload=payload)
             except (MissingSecret, ConfigError) as error:
                 session.discard()
                 done.add(claim.run_id)
@@ -218,6 +238,25 @@ class Executor:
                 calls.append((call, session))
                 claims.append(claim)
         return calls, claims
+
+    def _payloads(self, chunk: Sequence[Claim]) -> Mapping[int, bytes | Failure]:
+        """Return, by run, what pipelines are given in place of their event's payload: all events of the stream."""
+        streams = {claim.run_id: stream_of(claim) for claim in chunk if claim.handler.kind == PIPELINE}
+        if not streams or self._stream_events is None:
+            return {}
+        events = self._stream_events(sorted(set(streams.values())))
+        found: dict[int, bytes | Failure] = {}
+        for claim in chunk:
+            stream_id = streams.get(claim.run_id)
+            if stream_id is None:
+                continue
+            given = events.get(stream_id)
+            if not given:
+                found[claim.run_id] = Failure(kind="stream", message=f"stream {stream_id} or its events are gone")
+                continue
+            payload = call_payload(claim, given)
+            found[claim.run_id] = payload if len(payload) <= MAX_CALL_BYTES else _too_large(stream_id, len(payload))
+        return found
 
     def _hit_by_mistake(self, claim: Claim, outcome: Outcome) -> bool:
         killed = outcome.failure is not None and outcome.failure.kind == "cancelled"
@@ -389,8 +428,15 @@ def _effects_of(session: RunSession) -> Effects:
     return NO_EFFECTS if effects == NO_EFFECTS else effects
 
 
-def call_of(claim: Claim, secrets: Mapping[str, str] = NO_SECRETS) -> Call:
-    """Return the execution as the child is told of it."""
+def _too_large(stream_id: int, size: int) -> Failure:
+    text = (
+        f"the events of stream {stream_id} are {size:,} bytes, more than the {MAX_CALL_BYTES:,} that a child is given"
+    )
+    return Failure(kind="stream", message=f"{text}; distinguish its trigger by more traits, or let it expire sooner")
+
+
+def call_of(claim: Claim, secrets: Mapping[str, str] = NO_SECRETS, *, payload: bytes | None = None) -> Call:
+    """Return the execution as the child is told of it; `payload` stands in for the event's own."""
     event = claim.event
     return Call(
         run_id=claim.run_id,
@@ -405,7 +451,7 @@ def call_of(claim: Claim, secrets: Mapping[str, str] = NO_SECRETS) -> Call:
                 "attempt": claim.attempt,
             }
         ),
-        payload_json=event.payload_json.encode(),
+        payload_json=event.payload_json.encode() if payload is None else payload,
         hook=event.hook,
         callbacks_only=claim.callbacks_only,
         secrets=secrets,

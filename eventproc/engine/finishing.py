@@ -15,7 +15,7 @@ from eventproc.engine.batches import Batches
 from eventproc.engine.effects import NO_EFFECTS, apply_effects
 from eventproc.engine.outcomes import Conclusion, failure_event_of, notice_of, unblocks_others
 from eventproc.errors import EventprocError, Unavailable
-from eventproc.model import Claim, LogChunk, NewEvent, NewNotice, RunState
+from eventproc.model import PIPELINE, Claim, LogChunk, NewEvent, NewNotice, RunState
 from eventproc.registry.catalogue import Catalogue, CatalogueCache
 
 log = logging.getLogger(__name__)
@@ -169,6 +169,10 @@ class Finisher:
             now_us = self._clock.now_us()
             asked = [each.finish for each in conclusions if latest[each.run_id] == each.finish.token]
             ours = {(run_id, latest[run_id]) for run_id in tx.runs.finish(asked, now_us=now_us)}
+            streams = _stream_runs(conclusions)
+            followed = sorted(run_id for run_id, _ in ours if run_id in streams)
+            if followed:
+                tx.streams.follow(followed, now_us=now_us)
             catalogue: Catalogue | None = None
             for index, each in enumerate(conclusions):
                 if _lease_of(each) not in ours:
@@ -198,6 +202,10 @@ class Finisher:
             tx.runs.add_logs(gathered.logs)
         if gathered.wake:
             tx.after_commit(lambda: self._bus.wake(*sorted(gathered.wake)))
+
+
+def _stream_runs(conclusions: Sequence[Conclusion]) -> set[int]:
+    return {each.run_id for each in conclusions if each.claim.handler.kind == PIPELINE}
 
 
 def _lease_of(conclusion: Conclusion) -> _Lease:

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 
 from eventproc.abc import Blobs, Bus, Clock, RetentionPolicy, Store, Tx
 from eventproc.engine.accept import accept_events
+from eventproc.engine.firing import fire_due_streams
 from eventproc.engine.outcomes import failure_event, notice_of
 from eventproc.engine.schedules import fire_due
 from eventproc.errors import EventprocError, Unavailable
-from eventproc.model import SECOND_US, NewNotice, Run, RunState
+from eventproc.model import SECOND_US, STREAM_HOOKS, NewNotice, Run, RunState
 from eventproc.registry.catalogue import CatalogueCache
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,9 @@ class Housekeeper:
         self._thread_id: int | None = None
         self._duties = [
             _Duty("schedules", 0.0, self.fire_schedules),
+            _Duty("streams", 0.0, self.fire_streams),
             _Duty("due runs", 0.0, self.wake_due_runs),
+            _Duty("streams in step", settings.leases_every_s, self.keep_in_step),
             _Duty("leases", settings.leases_every_s, self.expire_leases),
             _Duty("retention", settings.retention_every_s, self.prune),
             _Duty("orphans", settings.orphans_every_s, self.delete_orphans),
@@ -99,12 +102,12 @@ class Housekeeper:
     def run(self) -> None:
         """Do the duties until `stop`."""
         self._thread_id = threading.get_ident()
-        listener = self._bus.listen("schedules")
+        listener = self._bus.listen("schedules", "streams")
         try:
             while not self._stop.is_set():
                 self._do_duties(all_of_them=False)
                 try:
-                    listener.wait(self.settings.poll_s)
+                    listener.wait(self._until_due_s())
                 except EventprocError as error:
                     log.warning("no wake-ups for now: %s", error)
                     self._stop.wait(self.settings.poll_s)
@@ -153,6 +156,47 @@ class Housekeeper:
                 break
         return fired
 
+    def fire_streams(self) -> int:
+        """Give streams that are due to their pipelines; return how many."""
+        now_us = self._clock.now_us()
+        if not self._any_due(now_us):
+            return 0
+        total = 0
+        while not self._stop.is_set():
+            with self._store.begin() as tx:
+                done = fire_due_streams(
+                    tx, self._cache.current(tx), now_us=now_us, limit=self.settings.chunk, bus=self._bus
+                )
+            total += done.total
+            if done.total < self.settings.chunk:
+                break
+        return total
+
+    def _any_due(self, now_us: int) -> bool:
+        with self._store.read() as tx:
+            due_us = tx.streams.next_due_us()
+        return due_us is not None and due_us <= now_us
+
+    def _until_due_s(self) -> float:
+        """Return how long to wait for the next stream that is due, at most the polling interval."""
+        try:
+            with self._store.read() as tx:
+                due_us = tx.streams.next_due_us()
+        except EventprocError:
+            return self.settings.poll_s
+        if due_us is None:
+            return self.settings.poll_s
+        return max(0.0, min(self.settings.poll_s, (due_us - self._clock.now_us()) / SECOND_US))
+
+    def keep_in_step(self) -> int:
+        """Let streams follow runs that ended where nobody thought of them (cancelled, say); return how many."""
+        with self._store.read() as tx:
+            run_ids = tx.streams.out_of_step(limit=self.settings.chunk)
+        if run_ids:
+            with self._store.begin() as tx:
+                tx.streams.follow(run_ids, now_us=self._clock.now_us())
+        return len(run_ids)
+
     def wake_due_runs(self) -> bool:
         """Wake workers when a run has become due since the last look."""
         with self._store.read() as tx:
@@ -176,6 +220,7 @@ class Housekeeper:
                     now_us=now_us, max_interruptions=self.settings.max_interruptions, limit=self.settings.chunk
                 )
                 self._tell_of(tx, runs, now_us=now_us)
+                tx.streams.follow([run.id for run in runs if run.hook in STREAM_HOOKS], now_us=now_us)
                 if any(run.state is RunState.QUEUED for run in runs):
                     tx.after_commit(lambda: self._bus.wake("runs"))
             total += len(runs)

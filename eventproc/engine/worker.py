@@ -11,7 +11,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,7 +22,7 @@ from eventproc.engine.finishing import Finisher
 from eventproc.engine.leases import Ending, Leases
 from eventproc.engine.slots import Slots
 from eventproc.errors import EventprocError, Unavailable
-from eventproc.model import SECOND_US, Claim, Isolation
+from eventproc.model import SECOND_US, Claim, Event, Isolation
 from eventproc.registry.catalogue import CatalogueCache
 
 log = logging.getLogger(__name__)
@@ -129,6 +129,7 @@ class Worker:
             leases=self._leases,
             finisher=self._finisher,
             clock=clock,
+            stream_events=self._stream_events,
             settings=ExecutionSettings(
                 sandbox_label=", ".join([report.level, *report.layers]),
                 batch_max=settings.batch_max,
@@ -184,6 +185,10 @@ class Worker:
             for thread in threads:
                 thread.join()
             listener.close()
+
+    def _stream_events(self, stream_ids: Sequence[int]) -> Mapping[int, Sequence[Event]]:
+        with self._store.read() as tx:
+            return tx.streams.events(stream_ids)
 
     def _make_slots(self) -> tuple[Slots, Slots]:
         def freed() -> None:

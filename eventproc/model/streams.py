@@ -22,6 +22,10 @@ DATETIMES: Final = "_datetimes"
 PIPELINE_HOOK: Final = "stream.pipeline"
 STREAM_FIRED: Final = "stream.fired"
 STREAM_EXPIRED: Final = "stream.expired"
+STREAM_HOOKS: Final = frozenset({STREAM_FIRED, STREAM_EXPIRED})
+
+# The kind of a handler version that is a pipeline.
+PIPELINE: Final = "pipeline"
 
 
 class StreamState(IntEnum):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Mapping
 from typing import Any
 
+from eventproc.errors import InvalidInput
 from eventproc.model import DATETIMES, Trait, TraitEvent
 
 _SCALARS = (str, int, float, bool)
@@ -39,3 +41,14 @@ def _moment(text: str) -> dt.datetime | None:
         return found.replace(tzinfo=dt.UTC) if found.tzinfo is None else found.astimezone(dt.UTC)
     except (ValueError, OverflowError):
         return None
+
+
+def parse_trait(text: str) -> tuple[str, Any]:
+    """Read `name:value`; the value is JSON if it can be read as that, else a text. Raises InvalidInput."""
+    name, colon, value = text.partition(":")
+    if not colon or not name:
+        raise InvalidInput(f"a trait is name:value, not {text[:100]!r}", path="trait")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from eventproc.abc import Compile, Matcher
-from eventproc.errors import ConfigError, EventprocError
-from eventproc.model import Distinguishing, Span, TriggerDefinition, TriggerRecord, from_datetime, isoformat
+from eventproc.errors import EventprocError
+from eventproc.model import Distinguishing, Span, TriggerRecord, from_datetime, isoformat
+from eventproc.registry.triggers import compile_trigger
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class TriggerSet:
     """An immutable snapshot; its cache fills up as it is used and is safe to share between threads."""
 
     def __init__(self, records: Sequence[TriggerRecord], compile_: Compile | None = None) -> None:
-        self.triggers: tuple[Trigger, ...] = tuple(_compiled(records, compile_ or _compile))
+        self.triggers: tuple[Trigger, ...] = tuple(_compiled(records, compile_ or compile_trigger))
         self._by_type: dict[str, tuple[Trigger, ...]] = {}
 
     def __bool__(self) -> bool:
@@ -50,15 +51,16 @@ class TriggerSet:
         """Return the triggers that an event of this type could match, in the order in which they were made."""
         found = self._by_type.get(event_type)
         if found is None:
-            found = tuple(trigger for trigger in self.triggers if trigger.matcher.could_match(event_type))
+            found = tuple(trigger for trigger in self.triggers if _may(trigger, event_type))
             if len(self._by_type) >= _MAX_CACHED_TYPES:
                 self._by_type.clear()
             self._by_type[event_type] = found
         return found
 
 
-def _compile(definition: TriggerDefinition) -> Matcher:
-    raise ConfigError(f"nothing compiles triggers here: {definition.name!r} is left out")
+def _may(trigger: Trigger, event_type: str) -> bool:
+    # Where reasons are counted, an event of the wrong type is one of them.
+    return trigger.record.definition.debug_level > 0 or trigger.matcher.could_match(event_type)
 
 
 def _compiled(records: Sequence[TriggerRecord], compile_: Compile) -> list[Trigger]:

@@ -169,6 +169,7 @@ class ConnectedChild(Child):
     def _send_load(self, program: Program) -> None:
         order = {
             "t": "load",
+            "kind": program.kind,
             "python": program.python,
             "limits": self._limit_values,
             "source": program.source,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from eventproc.abc import Call, Child, Outcome, Program, RunSession, Sandbox, SandboxReport
+from eventproc.child.pipeline import PATH_VARIABLE
 from eventproc.errors import ConfigError, UnsupportedOption
 from eventproc.model import FULL_NETWORK, Environment, Failure, Limits, Policy
 from eventproc.sandbox import powers
@@ -96,7 +98,8 @@ class ForkServerSandbox(Sandbox):
     The strongest level that can be put up is taken. `levels` are those to try; levels without Landlock (C) or
     without anything ("none") are tried with `allow_unsafe` only. `scratch` is where private directories are made,
     `spares` how many children are started ahead of their need. Blobs of other versions of Python, and those with
-    requirements, need a `provider` of interpreters and packages.
+    requirements, need a `provider` of interpreters and packages. Pipelines may import from the directories of
+    `handler_path`, which all children can read.
     """
 
     def __init__(
@@ -110,6 +113,7 @@ class ForkServerSandbox(Sandbox):
         environ: Mapping[str, str] | None = None,
         provider: Provider | None = None,
         policy: Policy | None = None,
+        handler_path: Sequence[Path] = (),
     ) -> None:
         unsafe = sorted(set(levels) - set(SAFE_LEVELS))
         if unsafe and not allow_unsafe:
@@ -121,6 +125,9 @@ class ForkServerSandbox(Sandbox):
         self._levels = tuple(levels)
         self._environ = dict(environ or {})
         self._python = python
+        self._paths = [str(path.resolve()) for path in handler_path if path.is_dir()]
+        if self._paths:
+            self._environ[PATH_VARIABLE] = os.pathsep.join(self._paths)
         self._launcher = self._make_launcher(python, scratch, spares, None)
         self._layers: tuple[str, ...] | None = None
         self._provider = provider
@@ -139,6 +146,7 @@ class ForkServerSandbox(Sandbox):
     ) -> Launcher:
         launcher = Launcher(python, scratch, self._levels, spares, modules, full_network=full_network)
         launcher.environ.update(self._environ)
+        launcher.paths += self._paths
         return launcher
 
     # ------------------------------------------------------------------------------------------- children

@@ -83,6 +83,7 @@ class Launcher:
         self._closed = False
         self._python = python
         self.environ = dict(ENVIRONMENT)
+        self.paths: list[str] = []  # of the host that handlers may read
         self._levels = tuple(levels)
         self.level: str | None = None  # the one that could be put up
         self.refused: dict[str, str] = {}
@@ -275,7 +276,7 @@ class Launcher:
             "mountpoint": str(self._directory("root")),
             "packages": list(self._modules.packages),
             "environment": self._modules.environment,
-            "paths": [self._modules.environment] if self._modules.environment else [],
+            "paths": [*self.paths, *([self._modules.environment] if self._modules.environment else [])],
             "left_out": self._modules.left_out,
             "network": "full" if self._full_network else "",
         }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from typing import Any
 
 from eventproc.abc import Tx
 from eventproc.engine.accept import Result, accept_events
@@ -69,12 +70,20 @@ class Events:
         until_us: int | None = None,
         after: int | None = None,
         limit: int = 100,
+        traits: Mapping[str, Any] | None = None,
     ) -> list[Event]:
         """Return events, newest first."""
         require(principal, Role.VIEWER, "listing events")
         with self._context.store.read() as tx:
             return tx.events.page(
-                hook=hook, tag=tag, key=key, since_us=since_us, until_us=until_us, after=after, limit=limit
+                hook=hook,
+                tag=tag,
+                key=key,
+                since_us=since_us,
+                until_us=until_us,
+                after=after,
+                limit=limit,
+                traits=traits,
             )
 
     def get(self, principal: User, event_id: str) -> Event:

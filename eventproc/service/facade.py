@@ -14,11 +14,14 @@ from eventproc.service.ingest import Ingest
 from eventproc.service.monitoring import Monitoring
 from eventproc.service.notices import Notices
 from eventproc.service.outbox import Outbox
+from eventproc.service.pipelines import Pipelines
 from eventproc.service.runs import Runs
 from eventproc.service.schedules import Schedules
 from eventproc.service.secrets import Secrets
 from eventproc.service.series import SeriesReader
+from eventproc.service.streams import Streams
 from eventproc.service.trials import Trials
+from eventproc.service.triggers import Triggers
 from eventproc.service.users import Users
 
 
@@ -45,3 +48,6 @@ class UseCases:
         self.annotations = Annotations(context)
         self.aggregates = Aggregates(context)
         self.anomalies = Anomalies(context)
+        self.pipelines = Pipelines(context)
+        self.triggers = Triggers(context)
+        self.streams = Streams(context)

@@ -19,7 +19,7 @@ from eventproc.errors import (
     NotFound,
     UnknownHandler,
 )
-from eventproc.model import Environment, HandlerBundle, HandlerRecord, HandlerVersion, Limits, Role, User
+from eventproc.model import PIPELINE_HOOK, Environment, HandlerBundle, HandlerRecord, HandlerVersion, Limits, Role, User
 from eventproc.registry.checks import check_hook_name, check_mails, check_name, check_tags, storable
 from eventproc.registry.options import parse_options
 from eventproc.service.context import ServiceContext
@@ -153,7 +153,7 @@ class Handlers:
             allow_subprocess=registration.options.allow_subprocess,
             network=registration.options.network,
         )
-        limits = _check_limits(registration.options.limits, self._context.settings.check_timeout_s)
+        limits = check_limits(registration.options.limits, self._context.settings.check_timeout_s)
         return prepare_for(self._context, program, limits, registration.options.requirements)
 
     def _warnings(self, registration: Registration) -> list[str]:
@@ -173,7 +173,7 @@ class Handlers:
         with self._context.store.read() as tx:
             if hook:
                 self._context.catalogue(tx).check_registrable(hook)
-            return tx.handlers.live(hook or None)
+            return [record for record in tx.handlers.live(hook or None) if hook or record.hook != PIPELINE_HOOK]
 
     def get(self, principal: User, handler_id: int) -> HandlerRecord:
         require(principal, Role.VIEWER, "reading handlers")
@@ -261,7 +261,8 @@ def _storable(bundle: HandlerBundle) -> HandlerBundle:
     )
 
 
-def _check_limits(limits: Limits, timeout_s: float) -> Limits:
+def check_limits(limits: Limits, timeout_s: float) -> Limits:
+    """Return the limits for loading a handler at registration."""
     return replace(limits, timeout_s=timeout_s, cpu_s=timeout_s)  # a handler's own may be too short for its imports
 
 

@@ -151,6 +151,7 @@ class Runs:
             else:
                 done = tx.runs.requeue(allowed, now_us=now_us, current=current)
                 self._context.wake_after(tx, "runs")
+            tx.streams.follow(sorted(done), now_us=now_us)
             result.add(sorted(done))
             for run_id in allowed:
                 if run_id not in done:

@@ -76,7 +76,7 @@ class Session(RunSession):
             write = self._writes.ops().get(op)
             if write is None:
                 raise InvalidInput(f"unknown request {op!r}")
-            require(self._owner_now(), Role.EMITTER if op == "emit" else Role.DEVELOPER, what)
+            require(self._owner_now(), Role.EMITTER if op in ("emit", "emit_all") else Role.DEVELOPER, what)
             return write(args, body)
 
     def secrets(self) -> Mapping[str, str]:

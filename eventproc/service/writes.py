@@ -96,6 +96,7 @@ class Writes:
             "create_stream": self.create_stream,
             "set_annotations": self.set_annotations,
             "emit": self.emit,
+            "emit_all": self.emit_all,
             "upload_open": self.upload_open,
             "upload_write": self.upload_write,
             "upload_close": self.upload_close,
@@ -158,6 +159,16 @@ class Writes:
     # ------------------------------------------------------------------------------------------ events
 
     def emit(self, args: Mapping[str, Any], body: bytes) -> Answer:  # noqa: ARG002 - writes have one shape
+        return {"id": self._emit(args, look=True)}, ()
+
+    def emit_all(self, args: Mapping[str, Any], body: bytes) -> Answer:  # noqa: ARG002 - writes have one shape
+        """Take the new events of a pipeline; ids that are taken already are left alone when they are written."""
+        given = args.get("events")
+        if not isinstance(given, list) or not all(isinstance(item, dict) for item in given):
+            raise InvalidInput("emit_all: events is a list of objects", argument="events")
+        return {"ids": [self._emit(item, look=False) for item in given]}, ()
+
+    def _emit(self, args: Mapping[str, Any], *, look: bool) -> str:
         self._open()
         cause = self._claim.event
         event = NewEvent(
@@ -183,11 +194,12 @@ class Writes:
         if known is not None:
             if known[1] != prepared.digest:
                 raise EventConflict(f"this run emitted an event {prepared.id!r} with other content", id=prepared.id)
-            return {"id": prepared.id}, ()
-        self._check_unused(event, prepared)
+            return prepared.id
+        if look:
+            self._check_unused(event, prepared)
         self._room(size=len(prepared.payload_json))
         self._events[prepared.id] = (replace(event, id=prepared.id), prepared.digest)
-        return {"id": prepared.id}, ()
+        return prepared.id
 
     def _check_unused(self, event: NewEvent, prepared: Event) -> None:
         """Tell the handler now what would otherwise break its commit: the id is taken."""

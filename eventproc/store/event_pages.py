@@ -4,14 +4,18 @@ Pages of events.
 Hook, tag and key have indexes in the order of acceptance. A range of times has one of its own: times are what senders
 say, so they may come in any order. A page in a range is looked for among the nearest events first, which finds it for
 recent times; otherwise through the index of times, at a cost that depends on the range and not on all of history.
+Traits have no index: they are compared in the payloads of what hook, tag, key and times leave over.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, and_, exists, select
+from sqlalchemy import Boolean, ColumnElement, Connection, Select, Text, and_, exists, literal, select
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 from eventproc.store.schema import event_tags, events
 
@@ -27,6 +31,7 @@ class Which:
     key: str | None
     since_us: int | None
     until_us: int | None
+    traits: tuple[tuple[str, Any], ...] = ()  # members of the payload and their values
 
     @property
     def timed(self) -> bool:
@@ -59,6 +64,7 @@ def _by_seq(which: Which, after: int | None, *, newest_first: bool) -> Select[An
         query = query.where(events.c.hook == which.hook)
     if which.key is not None:
         query = query.where(events.c.key == which.key)
+    query = query.where(*_traits(which))
     if after is not None:
         query = query.where(position < after if newest_first else position > after)
     return query.order_by(position.desc() if newest_first else position)
@@ -79,6 +85,42 @@ def _by_time(which: Which, after: int | None, *, newest_first: bool) -> Select[A
     if which.tag is not None:
         tagged = and_(event_tags.c.tag == which.tag, event_tags.c.event_seq == events.c.seq)
         query = query.where(exists().where(tagged))
+    query = query.where(*_traits(which))
     if after is not None:
         query = query.where(seq < after if newest_first else seq > after)
     return query.order_by(seq.desc() if newest_first else seq)
+
+
+class _HasTrait(FunctionElement[bool]):
+    """Whether a payload has a member with a value, both given as JSON."""
+
+    type = Boolean()
+    inherit_cache = True
+    name = "has_trait"
+
+    def self_group(self, against: Any = None) -> Any:
+        """Stay as it is: there is nothing to compare it with."""
+        del against
+        return self
+
+
+@compiles(_HasTrait, "sqlite")
+def _has_trait_sqlite(element: _HasTrait, compiler: Any, **kw: Any) -> str:
+    payload, name, value = [compiler.process(part, **kw) for part in element.clauses]
+    return (
+        f"EXISTS (SELECT 1 FROM json_each({payload}) m, json_each(json_array(json({value}))) w"  # noqa: S608 - compiled
+        f" WHERE m.key = {name} AND m.value = w.value AND m.type = w.type)"
+    )
+
+
+@compiles(_HasTrait, "postgresql")
+def _has_trait_postgresql(element: _HasTrait, compiler: Any, **kw: Any) -> str:
+    payload, name, value = [compiler.process(part, **kw) for part in element.clauses]
+    return f"(({payload})::jsonb -> ({name})::text = ({value})::jsonb)"
+
+
+def _traits(which: Which) -> list[ColumnElement[bool]]:
+    return [
+        _HasTrait(events.c.payload_json, literal(name, Text), literal(json.dumps(value), Text))
+        for name, value in which.traits
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -151,9 +151,12 @@ class SqlEvents(Rows):
         after: int | None = None,
         limit: int = 100,
         newest_first: bool = True,
+        traits: Mapping[str, Any] | None = None,
     ) -> list[Event]:
         """Return events by seq, starting behind seq `after` (keyset paging); since/until compare `time_us`."""
-        which = Which(hook=hook, tag=tag, key=key, since_us=since_us, until_us=until_us)
+        which = Which(
+            hook=hook, tag=tag, key=key, since_us=since_us, until_us=until_us, traits=tuple((traits or {}).items())
+        )
         seqs = page_of_seqs(self.work.conn, which, after=after, limit=limit, newest_first=newest_first)
         found = self.by_seq(seqs)
         return [found[seq] for seq in seqs if seq in found]

@@ -131,6 +131,10 @@ _IN_STEP = BulkUpdate(
         "updated_us": param("updated_us"),
     },
 )
+_OUT_OF_STEP = text(
+    "SELECT r.id FROM streams s JOIN runs r ON r.id = s.run_id WHERE s.state IN (2, 3) AND s.state <> 6"
+    " AND r.state IN ('succeeded', 'failed', 'commit_failed', 'cancelled') ORDER BY r.id LIMIT :wanted"
+)
 _RESETTABLE = (
     select(streams.c.id)
     .where(any_of(streams.c.id, "ids"), streams.c.state.in_((StreamState.ERROR, StreamState.EXPIRE_ERROR)))
@@ -299,6 +303,10 @@ class SqlStreams(Rows):
                 rows.append({"id": row.stream_id, "state": int(state), "failure_json": failure, "updated_us": now_us})
         if rows:
             self.work.bulk.update(self.work.conn, _IN_STEP, rows)
+
+    def out_of_step(self, *, limit: int) -> list[int]:
+        """Return runs that ended while their streams are still firing or expiring."""
+        return [row.id for row in self._all(_OUT_OF_STEP, {"wanted": limit})]
 
     def reset(self, stream_ids: Sequence[int], *, now_us: int) -> set[int]:
         """Make error retry_fire, due now, and expire_error retry_expire; return the ids of those changed."""
