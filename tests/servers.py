@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -219,11 +220,17 @@ class RabbitServer:
 
 
 def _port_with_neighbour() -> int:
-    """Return a free port whose next one is free too: the broker's port mapper takes that."""
+    """
+    Return a free port whose next one is free too: the broker's port mapper takes that.
+
+    Below the ports that the kernel gives to clients, or one that tries to reach the broker while it is down may get
+    the broker's own port.
+    """
     for _ in range(100):
-        port = free_port()
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port + 1))
+        port = random.randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", port))
+            second.bind(("127.0.0.1", port + 1))
             return port
     pytest.fail("no two free ports in a row on 127.0.0.1")
 

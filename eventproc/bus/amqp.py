@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import threading
+import time
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -17,7 +20,10 @@ from pika.exceptions import (
     ProbableAuthenticationError,
 )
 
-from eventproc.errors import BrokerUnavailable, ConfigError
+from eventproc.errors import BrokerUnavailable, ConfigError, Unavailable
+
+FIRST_PAUSE_S: Final = 0.25
+LONGEST_PAUSE_S: Final = 15.0
 
 # What a lost, refused or hanging connection raises; pika lets some of the socket's own errors through.
 LOST: Final = (AMQPError, OSError)
@@ -79,6 +85,30 @@ def describe(error: BaseException) -> str:
     return text or type(current).__name__
 
 
+def keep_at_it(serve: Callable[[], None], stopping: threading.Event, lost: Callable[[str, bool], None]) -> None:
+    """
+    Call `serve` until it returns or `stopping` is set; whenever it loses the broker, again, later and later.
+
+    `lost` is told why, and whether that is the first time since it went well.
+    """
+    pause_s = FIRST_PAUSE_S
+    while not stopping.is_set():
+        begun = time.monotonic()
+        try:
+            serve()
+        except Unavailable as error:
+            reason = str(error)
+        except LOST as error:
+            reason = f"the connection was lost ({describe(error)})"
+        else:
+            return
+        if time.monotonic() - begun > LONGEST_PAUSE_S:
+            pause_s = FIRST_PAUSE_S
+        lost(reason, pause_s == FIRST_PAUSE_S)
+        stopping.wait(pause_s)
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+
 def close(connection: BlockingConnection | None) -> None:
     """Close a connection that may be gone already."""
     if connection is not None:
@@ -87,4 +117,4 @@ def close(connection: BlockingConnection | None) -> None:
                 connection.close()
 
 
-__all__ = ["LOST", "Broker", "close", "describe"]
+__all__ = ["LOST", "Broker", "close", "describe", "keep_at_it"]

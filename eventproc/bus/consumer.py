@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -11,14 +11,12 @@ import pika
 import structlog
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 
-from eventproc.bus.amqp import LOST, Broker, close, describe
-from eventproc.errors import BrokerUnavailable, Unavailable
+from eventproc.bus.amqp import Broker, close, keep_at_it
+from eventproc.errors import BrokerUnavailable
 
 REJECTED: Final = ".rejected"  # behind the queue's name: where messages go that nobody can read
 MAX_BATCH: Final = 200  # messages
 
-_FIRST_PAUSE_S: Final = 0.5
-_LONGEST_PAUSE_S: Final = 30.0
 _TURN_S: Final = 0.5
 _REASON_CHARS: Final = 1000
 
@@ -54,24 +52,10 @@ class QueueConsumer:
 
     def run(self) -> None:
         """Consume until `stop`."""
-        pause_s = _FIRST_PAUSE_S
-        while not self._stopping.is_set():
-            begun = time.monotonic()
-            try:
-                self._serve()
-            except Unavailable as error:
-                reason = str(error)
-            except LOST as error:
-                reason = f"the connection was lost ({describe(error)})"
-            else:
-                return
-            finally:
-                self.consuming.clear()
-            if time.monotonic() - begun > _LONGEST_PAUSE_S:
-                pause_s = _FIRST_PAUSE_S
-            log.warning("consuming pauses", queue=self._queue, reason=reason, pause_s=pause_s)
-            self._stopping.wait(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        keep_at_it(self._serve, self._stopping, self._lost)
+
+    def _lost(self, reason: str, first: bool) -> None:  # noqa: FBT001 - as `keep_at_it` calls it
+        log.log(logging.WARNING if first else logging.DEBUG, "consuming pauses", queue=self._queue, reason=reason)
 
     def _serve(self) -> None:
         connection = self._broker.connect()
@@ -91,6 +75,7 @@ class QueueConsumer:
             while not self._stopping.is_set():
                 self._turn(connection, channel, waiting)
         finally:
+            self.consuming.clear()
             close(connection)
 
     def _turn(self, connection: BlockingConnection, channel: BlockingChannel, waiting: list[tuple[int, bytes]]) -> None:

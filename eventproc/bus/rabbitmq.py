@@ -9,7 +9,6 @@ polls. When it is back, everybody is woken once for all topics, since nobody kno
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -18,14 +17,11 @@ from pika.adapters.blocking_connection import BlockingChannel, BlockingConnectio
 from pika.spec import BasicProperties
 
 from eventproc.abc import Bus, Listener
-from eventproc.bus.amqp import LOST, Broker, close, describe
+from eventproc.bus.amqp import LOST, Broker, close, keep_at_it
 from eventproc.bus.local import LocalBus
-from eventproc.errors import BrokerUnavailable
 
 EXCHANGE: Final = "eventproc.wakeups"
 
-_FIRST_PAUSE_S: Final = 0.2
-_LONGEST_PAUSE_S: Final = 15.0
 _TURN_S: Final = 1.0
 _JOIN_S: Final = 5.0
 
@@ -70,27 +66,11 @@ class _Link(threading.Thread):
             return  # it is being lost, and its own thread will see that
 
     def run(self) -> None:
-        pause_s = _FIRST_PAUSE_S
-        complained = False
-        while not self._stopping.is_set():
-            begun = time.monotonic()
-            try:
-                self._serve()
-            except BrokerUnavailable as error:
-                reason = str(error)
-            except LOST as error:
-                reason = f"the connection was lost ({describe(error)})"
-            else:
-                return
-            finally:
-                self.connected.clear()
-            if time.monotonic() - begun > _LONGEST_PAUSE_S:
-                pause_s, complained = _FIRST_PAUSE_S, False
-            if not complained:
-                log.warning("no wake-ups between hosts for now; polling goes on", reason=reason)
-                complained = True
-            self._stopping.wait(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        keep_at_it(self._serve, self._stopping, self._lost)
+
+    def _lost(self, reason: str, first: bool) -> None:  # noqa: FBT001 - as `keep_at_it` calls it
+        if first:
+            log.warning("no wake-ups between hosts for now; polling goes on", reason=reason)
 
     def _serve(self) -> None:
         connection = self._broker.connect()
@@ -109,6 +89,7 @@ class _Link(threading.Thread):
                 self._flush(channel)
                 connection.process_data_events(time_limit=_TURN_S)
         finally:
+            self.connected.clear()
             with self._lock:
                 self._connection = None
             close(connection)
