@@ -34,6 +34,10 @@ class Ep(Protocol):
     def event(self) -> EventInfo:
         """The event at hand."""
 
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        """The secrets that the handler was registered with, by name."""
+
     def emit(
         self,
         hook: str,
