@@ -14,6 +14,7 @@ from eventproc.api import (
     handlers,
     hooks,
     ingest,
+    metrics,
     misc,
     monitoring,
     outbox,
@@ -69,13 +70,14 @@ def create_app(context: ServiceContext) -> FastAPI:
         misc.router,
         monitoring.router,
         outbox.router,
+        metrics.router,
         secrets.router,
         streams.pipelines,
         streams.triggers,
         streams.streams,
     ):
         app.include_router(router, prefix=PREFIX, dependencies=SECURED, responses=ERRORS)
-    for router in (emit.router, ingest.router, files.router, pages.health):
+    for router in (emit.router, ingest.router, metrics.push_router, files.router, pages.health):
         app.include_router(router, prefix=PREFIX)
     app.include_router(pages.router)
     app.include_router(files.router)

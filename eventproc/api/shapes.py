@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -80,6 +81,17 @@ def parse_time(text: str | None, name: str) -> int | None:
         raise InvalidInput(
             f"{name!r} must be a time such as 2026-01-02T03:04:05.678Z, not {text[:100]!r}", path=name
         ) from None
+
+
+def parse_moment(text: str | None, name: str) -> int | None:
+    """Read a time as ISO-8601, or as seconds since 1970, as microseconds."""
+    if text and re.fullmatch(r"-?\d{1,12}(\.\d+)?", text):
+        return round(float(text) * 1e6)
+    return parse_time(text, name)
+
+
+def json_or_none(text: str | None) -> Any:
+    return None if text is None else json.loads(text)
 
 
 def time_or_none(us: int | None) -> str | None:

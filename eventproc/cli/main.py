@@ -35,6 +35,7 @@ COMMANDS = {
     "annotations": ("annotations", "Notes about times and servers: list, add, change, delete."),
     "aggregates": ("annotations", "Metrics made of others: list, add, preview, pause, delete."),
     "ingest": ("ingest", "Import recordings."),
+    "metrics": ("metrics", "Metrics: list, query, dump, rejected, import, agent."),
     "models": ("models", "Anomaly models: list, monitor, activate, retry, export, import."),
     "playback": ("playback", "Play a recorded day at its own times, without a server."),
     "schedules": ("schedules", "Schedules: list, set, delete."),

@@ -18,6 +18,7 @@ from urllib.parse import quote
 from eventproc.client.administration import Administration
 from eventproc.client.endpoint import CA_VARIABLE, resolve
 from eventproc.client.handlers import Handler, HandlerOptions, check_options, make_mark
+from eventproc.client.metrics import Metrics
 from eventproc.client.monitoring import Monitoring
 from eventproc.client.pipelines import pipeline_request
 from eventproc.client.requests import Ready, batches, error_item, ready, timestamp
@@ -36,7 +37,7 @@ PAGE = 500
 FOLLOW_PAUSE_S = 0.5
 
 
-class Connection(Administration, Monitoring):
+class Connection(Administration, Metrics, Monitoring):
     """
     A platform's HTTP API, spoken with one user's rights.
 
@@ -497,6 +498,16 @@ class Connection(Administration, Monitoring):
                 to.write(piece)
                 size += len(piece)
         return size
+
+    def _text(
+        self, method: str, path: str, *, params: Mapping[str, Any] | None = None, content: bytes | None = None
+    ) -> Iterator[str]:
+        with self._http().stream(method, path, params=params, content=content) as response:
+            from eventproc.client.deadline import prolong  # noqa: PLC0415 - comes with the HTTP client
+
+            for piece in response.iter_text():
+                prolong(self._timeout)
+                yield piece
 
     def ingest_comtrade(
         self,

@@ -1,5 +1,5 @@
 """
-Series of samples on top of stored chunks: insert, read, and statistics over windows of time.
+Series of samples: insert, read, and statistics over windows of time; stored as chunks, or as the rows of a metric.
 
 Times are int64 nanoseconds since 1970 UTC, values float64. Ranges include their start and not their end. The windows
 follow btrdb's documented rules:
@@ -16,6 +16,7 @@ NaN is a sample whose value is missing: `values`, `count`, `earliest`, `latest` 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, TypeAlias
 
@@ -24,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from eventproc.abc import Tx
 from eventproc.codec import chunks
-from eventproc.errors import DamagedData, InvalidInput, NotFound
+from eventproc.errors import Conflict, DamagedData, InvalidInput, NotFound
 from eventproc.model import Chunk, Series
 
 Times: TypeAlias = NDArray[np.int64]
@@ -60,6 +61,8 @@ def insert(tx: Tx, uuid: str, times_ns: ArrayLike, values: ArrayLike, *, scale: 
     series = _series(tx, uuid)
     if len(times) == 0:
         return 0
+    if series.layout == "metric":
+        raise Conflict(f"series {uuid} is a metric ({series.name}): its samples come through the metrics' ports")
     tx.series.lock(uuid)
     series = tx.series.get(uuid) or series  # as it is now that nobody else can write
     touched = _touched(tx, series, int(times[0]), int(times[-1]))
@@ -158,8 +161,8 @@ def _chunks(uuid: str, times: Times, values: Values, scale: chunks.Scale | None)
 def values(tx: Tx, uuid: str, start_ns: int, end_ns: int) -> tuple[Times, Values]:
     """Return the samples of [start_ns, end_ns) in order of time."""
     start_ns, end_ns = _range(start_ns, end_ns)
-    _series(tx, uuid)
-    return _join([_cut(chunk, start_ns, end_ns) for chunk in tx.series.chunks(uuid, start_ns, end_ns)])
+    found = _chunks_of(tx, _series(tx, uuid), start_ns, end_ns)
+    return _join([_cut(chunk, start_ns, end_ns) for chunk in found])
 
 
 def count(tx: Tx, uuid: str, start_ns: int | None = None, end_ns: int | None = None) -> int:
@@ -169,7 +172,7 @@ def count(tx: Tx, uuid: str, start_ns: int | None = None, end_ns: int | None = N
         return series.count
     start, end = _range(MIN_TIME_NS if start_ns is None else start_ns, MAX_TIME_NS + 1 if end_ns is None else end_ns)
     total = 0
-    for chunk in tx.series.chunks(uuid, start, end):
+    for chunk in _chunks_of(tx, series, start, end):
         whole = start <= chunk.start_ns and chunk.end_ns < end
         total += chunk.count if whole else len(_cut(chunk, start, end)[0])
     return total
@@ -206,7 +209,7 @@ def nearest(tx: Tx, uuid: str, time_ns: int, *, backward: bool = False) -> Point
 
 
 def _point(tx: Tx, uuid: str, start_ns: int, end_ns: int, index: int) -> Point | None:
-    found = tx.series.chunks(uuid, start_ns, end_ns)
+    found = _chunks_of(tx, _series(tx, uuid), start_ns, end_ns)
     for chunk in reversed(found) if index < 0 else found:
         times, numbers = _cut(chunk, start_ns, end_ns)
         if len(times):
@@ -227,7 +230,42 @@ def _range(start_ns: int, end_ns: int) -> tuple[int, int]:
     return max(int(start_ns), MIN_TIME_NS), min(int(end_ns), MAX_TIME_NS + 1)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Rows(Chunk):
+    """Rows of a metric, read as if they were a chunk."""
+
+    times: Times
+    values: Values
+
+
+def _chunks_of(tx: Tx, series: Series, start_ns: int, end_ns: int) -> Sequence[Chunk]:
+    """Return the chunks that overlap [start_ns, end_ns), whatever the series' layout."""
+    if series.layout != "metric":
+        return tx.series.chunks(series.uuid, start_ns, end_ns)
+    metric = tx.metrics.by_uid(series.uuid)
+    if metric is None or end_ns <= start_ns:
+        return []
+    # Rounded up: a time belongs to the range if it does so to the nanosecond.
+    times_us, numbers = tx.samples.columns(metric.id, -(-start_ns // 1000), -(-end_ns // 1000))
+    if not len(times_us):
+        return []
+    times = times_us * 1000
+    return [
+        _Rows(
+            series=series.uuid,
+            start_ns=int(times[0]),
+            end_ns=int(times[-1]),
+            count=len(times),
+            data=b"",
+            times=times,
+            values=numbers,
+        )
+    ]
+
+
 def _decode(chunk: Chunk) -> tuple[Times, Values]:
+    if isinstance(chunk, _Rows):
+        return chunk.times, chunk.values
     try:
         return chunks.decode(chunk.data)
     except DamagedData as error:
@@ -301,7 +339,7 @@ def _statistics(tx: Tx, uuid: str, start_ns: int, end_ns: int, width_ns: int) ->
     """Return the windows with samples; chunks are decoded a batch at a time, so that memory stays small."""
     if end_ns <= start_ns:
         return np.empty(0, dtype=WINDOW_DTYPE)
-    found = tx.series.chunks(uuid, start_ns, end_ns)
+    found = _chunks_of(tx, _series(tx, uuid), start_ns, end_ns)
     parts: list[Windows] = []
     for i in range(0, len(found), _BATCH):
         times, numbers = _join([_cut(chunk, start_ns, end_ns) for chunk in found[i : i + _BATCH]])

@@ -11,6 +11,7 @@ from eventproc.service.files import Files
 from eventproc.service.handlers import Handlers
 from eventproc.service.hooks import Hooks
 from eventproc.service.ingest import Ingest
+from eventproc.service.metrics import Metrics
 from eventproc.service.monitoring import Monitoring
 from eventproc.service.notices import Notices
 from eventproc.service.outbox import Outbox
@@ -51,3 +52,4 @@ class UseCases:
         self.pipelines = Pipelines(context)
         self.triggers = Triggers(context)
         self.streams = Streams(context)
+        self.metrics = Metrics(context)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import bindparam, delete, func, insert, select, text, update
 
 from eventproc.errors import NotFound
 from eventproc.model import Chunk, Series
 from eventproc.store.base import Rows, any_of, to_json
-from eventproc.store.schema import series, series_chunks
+from eventproc.store.schema import metric_samples, metric_states, metrics, series, series_chunks
+
+METRICS: Final = "metrics"  # the collection of metrics
 
 _PUT = text(
     "INSERT INTO series (uuid, name, collection, unit, tags_json, annotations_json, layout, points, earliest_ns,"
@@ -38,6 +40,47 @@ _SET_EXTENT = text(
     " latest_ns = (SELECT end_ns FROM series_chunks WHERE series = :uuid ORDER BY start_ns DESC LIMIT 1)"
     " WHERE uuid = :uuid"
 )
+
+# A metric as a series. Its rows have no gaps, so that the first and the last one say how many there are.
+_FIRST = (
+    select(func.min(metric_samples.c.rowid))
+    .where(metric_samples.c.metric_id == metrics.c.id)
+    .correlate(metrics)
+    .scalar_subquery()
+)
+_FIRST_TIME = (
+    select(metric_samples.c.time_us)
+    .where(metric_samples.c.metric_id == metrics.c.id)
+    .order_by(metric_samples.c.rowid)
+    .limit(1)
+    .correlate(metrics)
+    .scalar_subquery()
+)
+_METRICS = select(
+    metrics,
+    metric_states.c.last_rowid,
+    metric_states.c.last_time_us,
+    _FIRST.label("first"),
+    _FIRST_TIME.label("first_us"),
+).select_from(metrics.join(metric_states, metric_states.c.id == metrics.c.id))
+_GET_METRIC = _METRICS.where(metrics.c.uid == bindparam("uid"))
+
+
+def _metric_series(row: Any) -> Series:
+    empty = row.first is None
+    return Series(
+        uuid=row.uid,
+        name=row.name,
+        collection=METRICS,
+        unit=row.unit,
+        tags=json.loads(row.tags_json),
+        layout="metric",
+        count=0 if empty else row.last_rowid - row.first + 1,
+        earliest_ns=None if empty else row.first_us * 1000,
+        latest_ns=None if empty else row.last_time_us * 1000,
+        created_us=row.created_us,
+        owner_id=row.owner_id,
+    )
 
 
 def _series(row: Any) -> Series:
@@ -83,8 +126,12 @@ class SqlSeries(Rows):
         return stored
 
     def get(self, uuid: str) -> Series | None:
+        """Return a series, or a metric as one."""
         row = self._first(_GET, {"uuid": uuid})
-        return _series(row) if row else None
+        if row is not None:
+            return _series(row)
+        row = self._first(_GET_METRIC, {"uid": uuid})
+        return _metric_series(row) if row else None
 
     def find(
         self,
@@ -104,7 +151,8 @@ class SqlSeries(Rows):
         elif collection is not None:
             query = query.where(series.c.collection == collection)
         if not tags:
-            return [_series(row) for row in self._all(query.limit(limit))]
+            listed = [_series(row) for row in self._all(query.limit(limit))]
+            return listed + self._metrics(name, collection, tags, limit - len(listed), prefix=prefix)
         found: list[Series] = []
         for row in self.work.conn.execute(query):
             candidate = _series(row)
@@ -112,11 +160,28 @@ class SqlSeries(Rows):
                 found.append(candidate)
             if len(found) >= limit:
                 break
-        return found
+        return found + self._metrics(name, collection, tags, limit - len(found), prefix=prefix)
+
+    def _metrics(
+        self, name: str | None, collection: str | None, tags: Mapping[str, str] | None, limit: int, *, prefix: bool
+    ) -> list[Series]:
+        """Return metrics as series: all of them are in one collection."""
+        if collection is not None and not (METRICS.startswith(collection) if prefix else collection == METRICS):
+            return []
+        query = _METRICS.order_by(metrics.c.name)
+        if name is not None:
+            query = query.where(metrics.c.name == name)
+        if not tags:
+            return [_metric_series(row) for row in self._all(query.limit(max(0, limit)))]
+        found = (_metric_series(row) for row in self._all(query.where(metrics.c.tags_json != "{}")))
+        wanted = tags.items()
+        return [one for one in found if all(one.tags.get(key) == value for key, value in wanted)][: max(0, limit)]
 
     def collections(self, prefix: str = "") -> list[str]:
-        rows = self._all(select(series.c.collection).distinct())
-        return sorted(row.collection for row in rows if row.collection.startswith(prefix))
+        found = {row.collection for row in self._all(select(series.c.collection).distinct())}
+        if self._first(select(metrics.c.id).limit(1)) is not None:
+            found.add(METRICS)
+        return sorted(collection for collection in found if collection.startswith(prefix))
 
     def set_annotations(self, uuid: str, annotations: Mapping[str, str]) -> bool:
         return self._changed(_ANNOTATE, {"_uuid": uuid, "_text": to_json(dict(annotations))}) > 0

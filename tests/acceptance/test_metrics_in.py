@@ -95,3 +95,50 @@ def test_messages_of_htmengines_producers_are_taken_from_the_broker(serve, rabbi
 
     wait_until(lambda: set_aside() == 1, timeout_s=60, what="the message that can not be read")
     connection.close()
+
+
+def test_the_command_line_from_the_first_sample_to_the_last(serve, tmp_path):
+    served = serve()
+    send(served, "web.requests 1.5 100\nweb.requests 2 160.25\nweb.requests 3 160\nbad\nweb.errors;dc=eu 0 100\n")
+    wait_until(lambda: len(stored(served.data)) == 3, what="the samples")
+    dumped = served.cli("metrics", "dump").stdout
+    assert dumped == "web.errors;dc=eu 0.0 100\nweb.requests 1.5 100\nweb.requests 2.0 160.25\n"
+    assert served.cli("metrics", "dump", "web.r*", "--start", "150").stdout == "web.requests 2.0 160.25\n"
+    assert [one["name"] for one in served.json("metrics", "list", "-t", "dc=e*")] == ["web.errors;dc=eu"]
+    assert served.json("metrics", "show", "web.requests")["accepted"] == 2
+    assert [one["value"] for one in served.json("metrics", "query", "web.requests")] == [2.0, 1.5]
+    assert served.json("metrics", "query", "web.requests", "--window", "1000")[0]["count"] == 2
+    rejected = served.json("metrics", "rejected")
+    assert {one["reason"]: one["examples"] for one in rejected} == {
+        "late": ["web.requests 3.0 160.0"],
+        "unreadable": ["bad"],
+    }
+    assert "web.requests" in served.cli("metrics", "rejected").stdout
+    missing = served.cli("metrics", "show", "web.request")
+    assert missing.returncode == 4
+    assert "web.requests" in missing.stderr.partition("did you mean")[2]
+    assert served.cli("metrics", "delete", "web.requests", "--yes").returncode == 0
+    (tmp_path / "dump.txt").write_text(dumped + "nonsense\n")
+    again = served.cli("metrics", "import", str(tmp_path / "dump.txt"))
+    assert again.returncode == 2
+    assert "2 samples stored, 1 new metrics" in again.stdout
+    assert "line 4: unreadable: nonsense" in again.stdout
+    assert served.cli("metrics", "dump").stdout == dumped
+    (tmp_path / "old.csv").write_text("when,reading\n2024-01-01 00:00,1\n2024-01-01 00:05,2.5\n")
+    assert served.cli("metrics", "import", str(tmp_path / "old.csv"), "--name", "old").returncode == 0
+    exported = served.cli("metrics", "export", "old").stdout.splitlines()
+    assert exported[0] == "timestamp,value,raw_score,anomaly_score"
+    assert exported[1:] == ["2024-01-01T00:00:00.000000Z,1.0,,", "2024-01-01T00:05:00.000000Z,2.5,,"]
+
+
+def test_the_agent_and_the_load_generator_send_to_the_platform_of_this_machine(serve):
+    served = serve()
+    done = served.cli("metrics", "agent", "--count", "2", "--every", "0.2", "--prefix", "me")
+    assert done.returncode == 0, done.stderr
+    done = served.cli("metrics", "load", "--metrics", "50", "--rounds", "20", "--json")
+    assert json.loads(done.stdout)["samples"] == 1000
+    wait_until(lambda: len(stored(served.data)) > 1000, what="the load")
+    names = [one["name"] for one in served.json("metrics", "list", "me.*")]
+    assert {"me.cpu.percent", "me.memory.used_percent", "me.network.lo.sent_bytes"} <= set(names)
+    assert served.json("metrics", "rejected") == []
+    assert served.cli("metrics", "agent", "--to", "127.0.0.1:1", "--count", "1").returncode == 6
