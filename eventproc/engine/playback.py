@@ -103,6 +103,15 @@ class Playback:
             self._clock.set(max(until_us, self._clock.now_us()))
         return self.played
 
+    def look(self, at_us: int) -> Played:
+        """Let everything fire and expire that is due by then, all at that time, as a worker that looks then does."""
+        self._fire_at(at_us)
+        return self.played
+
+    def advance(self, at_us: int) -> None:
+        """Say that it is that time now, for something that is not an event has been seen."""
+        self._now_us = max(at_us, self._now_us or at_us)
+
     # ---------------------------------------------------------------------------------------- events
 
     def _time_of(self, event: NewEvent) -> int:

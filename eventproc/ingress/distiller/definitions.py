@@ -162,7 +162,7 @@ class Distiller:
         definition = self._definition_of(event_type)
         if definition is None:
             return None
-        when = self._when(notification)
+        when = self.when(notification)
         payload: dict[str, Any] = {}
         datetimes: list[str] = []
         for trait in definition.traits:
@@ -189,7 +189,8 @@ class Distiller:
             self._by_type[event_type] = found
             return found
 
-    def _when(self, notification: Mapping[str, Any]) -> int | None:
+    def when(self, notification: Mapping[str, Any]) -> int | None:
+        """Return a notification's time; the present one, or None, where it does not say. Raises InvalidInput."""
         when = notification.get("timestamp", notification.get("_context_timestamp"))
         if not when:
             return None if self._clock is None else self._clock.now_us()
