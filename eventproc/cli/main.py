@@ -38,6 +38,7 @@ COMMANDS = {
     "metrics": ("metrics", "Metrics: list, query, dump, rejected, import, agent."),
     "models": ("models", "Anomaly models: list, monitor, activate, retry, export, import."),
     "playback": ("playback", "Play a recorded day at its own times, without a server."),
+    "winchester": ("winchester", "Move in from winchester: check, replay, import, run."),
     "schedules": ("schedules", "Schedules: list, set, delete."),
     "mail": ("mail", "Notices: list, show."),
     "outbox": ("outbox", "Messages to other systems: list, show, requeue, delete."),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,33 +50,45 @@ class Read:
             self.instances[instance] = event.id
 
 
-def read_notifications(configuration: Configuration, path: Path, read: Read) -> Iterator[tuple[int, NewEvent | None]]:
+def read_notifications(
+    configuration: Configuration, lines: Iterable[str], read: Read
+) -> Iterator[tuple[int, NewEvent | None]]:
     """
-    Yield time and event of each notification of a file: JSON lines, also gzipped.
+    Yield time and event of each notification, one JSON object a line.
 
     The event is None where no definition matches; what is malformed is noted in `read`.
     """
     if configuration.distiller is None:
         raise ConfigError(f"{configuration.path}: distiller_config is missing, so notifications can not be read")
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            read.notifications += 1
-            try:
-                notification = json.loads(line)
-                event = configuration.distiller.distill(notification)
-                time_us = configuration.distiller.when(notification) if event is None else event.time_us
-            except (InvalidInput, ValueError, RecursionError) as error:
-                read.refused.append({"line": number, "error": str(error)})
-                continue
-            if event is None:
-                read.dropped += 1
-            else:
-                read.note(event)
-            if time_us is not None:
-                yield time_us, event
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        read.notifications += 1
+        try:
+            notification = json.loads(line)
+            event = configuration.distiller.distill(notification)
+            time_us = configuration.distiller.when(notification) if event is None else event.time_us
+        except (InvalidInput, ValueError, RecursionError) as error:
+            read.refused.append({"line": number, "error": str(error)})
+            continue
+        if event is None:
+            read.dropped += 1
+        else:
+            read.note(event)
+        yield 0 if time_us is None else time_us, event
+
+
+@contextmanager
+def open_lines(path: Path) -> Iterator[Iterable[str]]:
+    """Open a file of lines, gzipped or not; `-` is the standard input."""
+    if str(path) == "-":
+        yield sys.stdin
+        return
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+            yield lines
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path}: can not be read: {error}", file=str(path)) from error
 
 
 def replay(
@@ -98,8 +112,9 @@ def replay(
         set_up(harness, configuration)
         playback = playback_on(harness, every_s=None, on_progress=on_progress)
         day = _Day(playback, harness.clock, every_us=EVERY_US if interleave else None)
-        for time_us, event in read_notifications(configuration, notifications, read):
-            day.take(time_us, event)
+        with open_lines(notifications) as lines:
+            for time_us, event in read_notifications(configuration, lines, read):
+                day.take(time_us, event)
         played = day.end()
         instances, states = _outcomes(harness, read)
     return {

@@ -1,0 +1,154 @@
+"""`eventproc winchester`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+
+from eventproc.cli import output
+from eventproc.cli.base import Group
+from eventproc.cli.playback import progress
+from eventproc.cli.remote import connect
+
+CONFIG = click.argument("file", metavar="CONFIG", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+STRICT = click.option(
+    "--strict", is_flag=True, help="As winchester: pass over misspelt keys and load_criteria, with a warning."
+)
+BATCH = 500  # events in one request
+
+
+@click.group(cls=Group)
+def winchester() -> None:
+    """Move in from StackTach's winchester: use its configuration files and handlers as they are."""
+
+
+@winchester.command("check")
+@CONFIG
+@STRICT
+def check(file: Path, *, strict: bool) -> None:
+    """Read CONFIG and the files it names, and say what is wrong; as `winchester check etc/winchester.yaml`."""
+    from eventproc.compat.winchester.configuration import read_configuration
+
+    found = read_configuration(file, strict=strict)
+    shown = {
+        "triggers": [trigger.definition.name for trigger in found.triggers],
+        "pipelines": {name: [use.name for use in uses] for name, uses in found.pipelines.items()},
+        "event_types": found.distiller.event_types if found.distiller else [],
+        "warnings": list(found.warnings),
+    }
+    output.show(shown, lambda: _checked(shown))
+
+
+def _checked(shown: dict[str, Any]) -> None:
+    for warning in shown["warnings"]:
+        click.echo(output.plain(warning), err=True)
+    click.echo(output.plain(f"triggers: {', '.join(shown['triggers']) or 'none'}"))
+    for name, handlers in shown["pipelines"].items():
+        click.echo(output.plain(f"pipeline {name}: {', '.join(handlers)}"))
+
+
+@winchester.command("replay")
+@CONFIG
+@click.argument("notifications", type=click.Path(exists=True, dir_okay=False, path_type=Path, allow_dash=True))
+@click.option("--mode", type=click.Choice(["batch", "interleave"]), default="batch", show_default=True)
+@click.option(
+    "--report", type=click.Path(dir_okay=False, path_type=Path), help="Write there what came of each instance."
+)
+@click.option("--database-url", metavar="URL", help="An empty database of its own (else SQLite in memory).")
+@STRICT
+def replay(
+    file: Path, notifications: Path, mode: str, report: Path | None, database_url: str | None, *, strict: bool
+) -> None:
+    """
+    Play a day of recorded NOTIFICATIONS (JSON lines, also gzipped) at their own times, without a server.
+
+    For example `winchester replay etc/winchester.yaml day.jsonl.gz --report day.json`. In mode batch streams fire and expire after the day, in mode interleave also every ten minutes of it.
+    """
+    from eventproc.compat.winchester.configuration import read_configuration
+    from eventproc.compat.winchester.replay import replay as play
+
+    with progress(f"{notifications.name}: events") as count:
+        found = play(
+            read_configuration(file, strict=strict),
+            notifications,
+            interleave=mode == "interleave",
+            database=database_url,
+            on_progress=count,
+        )
+    if report is not None:
+        report.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    finals = Counter(each["final"] for each in found["instances"].values())
+    shown = {**found["meta"], "finals": dict(sorted(finals.items()))}
+    output.show(shown, lambda: _played(shown))
+
+
+def _played(shown: dict[str, Any]) -> None:
+    for warning in shown["warnings"]:
+        click.echo(output.plain(warning), err=True)
+    click.echo(
+        f"{shown['notifications']} notifications: {shown['events']} events, {shown['duplicates']} duplicates, "
+        f"{shown['dropped']} without a definition, {len(shown['refused'])} refused"
+    )
+    for line in shown["refused"][:10]:
+        click.echo(output.plain(f"  {line}"))
+    click.echo(f"{shown['fired']} streams fired, {shown['expired']} expired")
+    for name, number in shown["finals"].items():
+        click.echo(output.plain(f"  {name}: {number}"))
+
+
+@winchester.command("import")
+@CONFIG
+@STRICT
+def import_(file: Path, *, strict: bool) -> None:
+    """
+    Move a configuration into a running platform: hooks for its event types, its pipelines and its triggers.
+
+    Handlers are imported where handlers run: the operator names their directories in the setting handler_path.
+    """
+    from eventproc.compat.winchester.configuration import read_configuration
+    from eventproc.compat.winchester.moving import move_in
+
+    found = move_in(connect().connection, read_configuration(file, strict=strict))
+    output.show(found, lambda: _moved(found))
+
+
+def _moved(found: dict[str, Any]) -> None:
+    for warning in found["warnings"]:
+        click.echo(output.plain(warning), err=True)
+    for what in ("hooks", "pipelines", "triggers"):
+        click.echo(output.plain(f"{what}: {', '.join(found[what]) or 'none'}"))
+
+
+@winchester.command("run")
+@CONFIG
+@click.argument("notifications", default="-", type=click.Path(dir_okay=False, path_type=Path, allow_dash=True))
+@STRICT
+def run(file: Path, notifications: Path, *, strict: bool) -> int:
+    """
+    Feed NOTIFICATIONS (JSON lines; - for the standard input) into a running platform, as events.
+
+    It stands in for winchester's yagi handler: `consumer | eventproc winchester run etc/winchester.yaml`. The platform
+    itself does what pipeline_worker does. A notification that was sent before changes nothing.
+    """
+    from eventproc.compat.winchester.configuration import read_configuration
+    from eventproc.compat.winchester.moving import feed
+    from eventproc.compat.winchester.replay import open_lines
+
+    configuration = read_configuration(file, strict=strict)
+    with open_lines(notifications) as lines, progress("events") as count:
+        found = feed(connect().connection, configuration, lines, on_progress=count)
+    output.show(found, lambda: _fed(found))
+    return 1 if found["refused"] else 0
+
+
+def _fed(found: dict[str, Any]) -> None:
+    click.echo(
+        f"{found['notifications']} notifications: {found['events']} events, {found['duplicates']} duplicates, "
+        f"{found['dropped']} without a definition, {len(found['refused'])} refused"
+    )
+    for line in found["refused"][:10]:
+        click.echo(output.plain(f"  {line}"), err=True)

@@ -1,0 +1,89 @@
+"""Moving a winchester configuration into a running platform, and feeding that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from itertools import islice
+from typing import Any
+
+from eventproc.client import Connection
+from eventproc.compat.winchester.configuration import READY, Configuration
+from eventproc.compat.winchester.replay import Read, read_notifications
+from eventproc.model import NewEvent, TriggerDefinition
+
+BATCH = 500  # events in one request
+
+
+def move_in(connection: Connection, configuration: Configuration) -> dict[str, Any]:
+    """Put hooks, pipelines and triggers of a configuration; what is there already and says the same stays."""
+    hooks = event_types(configuration)
+    known = {spec["name"] for spec in connection.hook_specs()}
+    for name in hooks:
+        if name not in known:
+            connection.put_hook(name, summary="Events distilled from notifications.")
+    for name, uses in configuration.pipelines.items():
+        connection.register_pipeline(
+            name, [use.described() for use in uses], naive=True, setup=[READY], isolation="batch"
+        )
+    for trigger in configuration.triggers:
+        connection.put_trigger(**as_mapping(trigger.definition))
+    return {
+        "hooks": hooks,
+        "pipelines": list(configuration.pipelines),
+        "triggers": [trigger.definition.name for trigger in configuration.triggers],
+        "warnings": list(configuration.warnings),
+    }
+
+
+def event_types(configuration: Configuration) -> list[str]:
+    """Return the event types, with wildcards, that definitions and triggers speak of."""
+    found = list(configuration.distiller.event_types) if configuration.distiller else []
+    for trigger in configuration.triggers:
+        for criteria in (*trigger.definition.match_criteria, *trigger.definition.fire_criteria):
+            given = criteria.get("event_type", [])
+            found += [name for name in ([given] if isinstance(given, str) else given) if not name.startswith("!")]
+    return list(dict.fromkeys(found))
+
+
+def as_mapping(definition: TriggerDefinition) -> dict[str, Any]:
+    """Return a definition with the keys of triggers.yaml."""
+    given = asdict(definition)
+    given["fire_delay"] = given.pop("fire_delay_s")
+    return {
+        name: list(value) if isinstance(value, tuple) else value for name, value in given.items() if value is not None
+    }
+
+
+def feed(
+    connection: Connection,
+    configuration: Configuration,
+    lines: Iterable[str],
+    *,
+    on_progress: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Send the events of notifications, one JSON object a line; return the counts, and what was refused and why."""
+    read = Read()
+    counts = {"events": 0, "duplicates": 0}
+
+    def events() -> Iterator[NewEvent]:
+        for _, event in read_notifications(configuration, lines, read):
+            if event is not None:
+                yield event
+
+    refused: list[dict[str, Any]] = []
+    waiting = events()
+    while batch := list(islice(waiting, BATCH)):
+        for event, answer in zip(batch, connection.emit_many(batch), strict=True):
+            if "error" in answer:
+                refused.append({"message_id": event.id, "error": answer["error"]["message"]})
+            else:
+                counts["duplicates" if answer["duplicate"] else "events"] += 1
+        if on_progress is not None:
+            on_progress(len(batch))
+    return {
+        "notifications": read.notifications,
+        **counts,
+        "dropped": read.dropped,
+        "refused": read.refused + refused,
+    }
