@@ -66,7 +66,8 @@ def replay(
     """
     Play a day of recorded NOTIFICATIONS (JSON lines, also gzipped) at their own times, without a server.
 
-    For example `winchester replay etc/winchester.yaml day.jsonl.gz --report day.json`. In mode batch streams fire and expire after the day, in mode interleave also every ten minutes of it.
+    For example `winchester replay etc/winchester.yaml day.jsonl.gz --report day.json`. In mode batch streams fire and
+    expire after the day, in mode interleave also every ten minutes of it.
     """
     from eventproc.compat.winchester.configuration import read_configuration
     from eventproc.compat.winchester.replay import replay as play

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import builtins
-import datetime
+import datetime as dt
 import fnmatch
 import json
 import logging
@@ -24,7 +24,7 @@ class PipelineHandlerBase(abc.ABC):
     Side effects belong into `commit`: it is called once everything the pipeline made is stored.
     """
 
-    def __init__(self, **kw: Any) -> None:
+    def __init__(self, **_kw: Any) -> None:
         super().__init__()
 
     @abc.abstractmethod
@@ -67,7 +67,7 @@ class UsageException(Exception):
 OPERATIONS = ("compute.instance.rebuild.end", "compute.instance.finish_resize.end", "compute.instance.rescue.end")
 DELETE = "compute.instance.delete.end"
 EXISTS = "compute.instance.exists"
-DAY = datetime.timedelta(days=1)
+DAY = dt.timedelta(days=1)
 
 
 class UsageHandler(_NothingToDo):
@@ -246,14 +246,14 @@ class UsageHandler(_NothingToDo):
         if not self._is_exists(event):
             return False
         apb, ape = self._get_audit_period(event)
-        midnight = datetime.time(0, 0, 0)
+        midnight = dt.time(0, 0, 0)
         return bool(
             apb and ape and apb.time() == midnight and ape.time() == midnight and ape.date() == apb.date() + DAY
         )
 
 
-def _utcnow() -> datetime.datetime:
-    return datetime.datetime.now(datetime.timezone.utc).replace(tzinfo=None)
+def _utcnow() -> dt.datetime:
+    return dt.datetime.now(dt.timezone.utc).replace(tzinfo=None)
 
 
 def _platform() -> Any:
@@ -467,12 +467,12 @@ class AtomPubHandler(_NothingToDo):
             "version": "1",
         }
         opening = " ".join(f"{name}={quoteattr(str(value))}" for name, value in head.items())
-        return (
+        content = (
             f'<event xmlns="http://docs.rackspace.com/core/event" xmlns:nova="http://docs.rackspace.com/event/nova" '
             f'{opening}><nova:product resourceType="SERVER" serviceCode="CloudServersOpenStack" version="1" '
-            f"{product} /></event>",
-            "application/xml",
+            f"{product} /></event>"
         )
+        return content, "application/xml"
 
     def _get_options(self, event: Event) -> Dict[str, str]:
         try:
@@ -495,7 +495,7 @@ class AtomPubHandler(_NothingToDo):
 
 
 def _iso(value: Any) -> str:
-    if isinstance(value, datetime.datetime):
-        naive = value.replace(tzinfo=None) if value.tzinfo is None else value.astimezone(datetime.timezone.utc)
+    if isinstance(value, dt.datetime):
+        naive = value.replace(tzinfo=None) if value.tzinfo is None else value.astimezone(dt.timezone.utc)
         return naive.replace(tzinfo=None).isoformat() + "Z"
     return "" if value is None else str(value)
