@@ -66,7 +66,8 @@ class Canaries:
         self.udp = self._socket(socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", 0))
         self.unix = self._socket(socket.AF_UNIX, socket.SOCK_STREAM, str(self.directory / "socket"))
         self.dgram = self._socket(socket.AF_UNIX, socket.SOCK_DGRAM, str(self.directory / "dgram"))
-        self.abstract = self._socket(socket.AF_UNIX, socket.SOCK_STREAM, f"\0ep-canary-{os.getpid()}")
+        self.name = self.directory.name
+        self.abstract = self._socket(socket.AF_UNIX, socket.SOCK_STREAM, f"\0{self.name}")
         for name in ("socket", "dgram"):
             (self.directory / name).chmod(0o777)
         self.victims = [self._victim(user) for user in (None, ORDINARY) if user is None or os.geteuid() == 0]
@@ -94,7 +95,7 @@ class Canaries:
             "udp": self.udp.getsockname()[1],
             "unix": str(self.directory / "socket"),
             "dgram": str(self.directory / "dgram"),
-            "abstract": f"ep-canary-{os.getpid()}",
+            "abstract": self.name,
             "level": level,
             "user": who == "user",
         }

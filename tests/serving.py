@@ -36,6 +36,8 @@ class Served:
             "EVENTPROC_WORKER__MAX_INTERRUPTIONS": "1000",
             **environ,
         }
+        self.command = [sys.executable, "-m", "eventproc"]
+        self.account: dict[str, Any] = {}  # whose processes they are, as subprocess.Popen has it
         self.process: subprocess.Popen[str] | None = None
         self.said: list[str] = []
         self._reader: threading.Thread | None = None
@@ -48,13 +50,14 @@ class Served:
         self.said = []
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "eventproc", "serve", *arguments],
+                [*self.command, "serve", *arguments],
                 env=self.environ,
                 cwd=self.data.parent,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
                 start_new_session=True,
+                **self.account,
             )
         self._reader = threading.Thread(target=self._read, args=(self.process, self.said), daemon=True)
         self._reader.start()

@@ -2,7 +2,8 @@
 Hostile handlers, registered by a user on a running platform.
 
 Each is contained, no canary is touched, the platform's own files and processes are as before, and a good handler runs
-right afterwards. The whole collection meets the sandbox itself in tests/integration/test_sandbox_attacks.py.
+right afterwards. Then the whole collection is let loose at a time, on platforms at both levels, of root and of an
+ordinary user; the sandbox alone meets it in tests/integration/test_sandbox_attacks.py.
 """
 
 # Handlers stand here as users write them.
@@ -10,15 +11,19 @@ right afterwards. The whole collection meets the sandbox itself in tests/integra
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sqlite3
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sandbox_attacks import ATTACKS, by_value
-from sandbox_canaries import SECRET, Canaries
+from sandbox_canaries import ORDINARY, SECRET, Canaries, environment, interpreter_for
+from sandbox_power_attacks import POWER_ATTACKS
 from serving import Served
 from waiting import wait_until
 
@@ -26,7 +31,14 @@ from eventproc import Connection
 
 pytestmark = pytest.mark.slow
 
-LIMITS = {"timeout": "5s", "cpu": "2s", "memory": "400MB", "files": {"size": "16MiB", "open": 64}}
+LIMITS = {
+    "timeout": "5s",
+    "cpu": "2s",
+    "memory": "400MB",
+    "files": {"size": "16MiB", "open": 64},
+    "processes": 40,
+    "scratch": {"size": "32MiB", "files": 2000},
+}
 CANARY = "in-the-data-directory.txt"
 ROWS = [
     *("read_platform_file", "list_host", "symlink_scratch", "proc_root_tricks", "modify_existing_code"),
@@ -64,7 +76,7 @@ def conn(served: Served) -> Connection:
     return connection
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def unharmed(served: Served, conn: Connection, canaries: Canaries) -> Iterator[None]:
     """See after each attack that the platform is as it was."""
     before = _state(served)
@@ -115,12 +127,13 @@ def contained(run: dict[str, Any], name: str) -> None:
     assert run["attempt"] == 1
 
 
-@pytest.mark.parametrize("isolation", ["run", "cell"])
+@pytest.mark.usefixtures("unharmed")
 @pytest.mark.parametrize("name", ROWS)
-def test_a_registered_attack_is_contained(conn, knowledge, name, isolation):
-    contained(attack(conn, name, knowledge, isolation), name)
+def test_a_registered_attack_is_contained_in_a_cell(conn, knowledge, name):
+    contained(attack(conn, name, knowledge, "cell"), name)
 
 
+@pytest.mark.usefixtures("unharmed")
 @pytest.mark.parametrize("name", [CANARY, "admin.key", "eventproc.db", "secret.key", "endpoints.json"])
 def test_a_handler_can_not_read_the_platforms_own_files(served, conn, knowledge, name):
     target = served.data / name
@@ -130,6 +143,7 @@ def test_a_handler_can_not_read_the_platforms_own_files(served, conn, knowledge,
         contained(attack(conn, row, {**knowledge, "file": str(target)}), row)
 
 
+@pytest.mark.usefixtures("unharmed")
 def test_a_handler_can_not_reach_the_platforms_own_doors(served, conn, knowledge):
     """The API listens on loopback, wake-ups come through sockets in the data directory."""
     port = int(served.endpoints["http"].rpartition(":")[2].strip("/"))
@@ -140,6 +154,7 @@ def test_a_handler_can_not_reach_the_platforms_own_doors(served, conn, knowledge
         contained(attack(conn, "unix_dgram_pair_sendto", {**knowledge, "dgram": str(path)}), "unix_dgram_pair_sendto")
 
 
+@pytest.mark.usefixtures("unharmed")
 def test_a_handler_can_not_find_what_another_run_has_in_its_private_directory(conn, knowledge):
     """Both run at one time; the one looks for the other's file in all places and by all ways through /proc."""
 
@@ -179,6 +194,95 @@ def test_a_handler_can_not_find_what_another_run_has_in_its_private_directory(co
     conn.emit("looked", {})
     assert (looked["state"], looked["result"]) == ("succeeded", [])
     assert conn.wait(kept)["result"] == SECRET
+
+
+# ---------------------------------------------------------------------- everything at once, everywhere
+
+# What a container does with Docker's default profile: no namespaces, so that level B is what can be had.
+WITHOUT_NAMESPACES = """
+import runpy, sys
+from eventproc.child.layers import kernel, seccomp
+from eventproc.child.layers.tables import TABLES
+numbers = {"x86_64": (272, 308, 165), "aarch64": (97, 268, 40)}[kernel.MACHINE]  # unshare, setns, mount
+program = seccomp.Program(TABLES[kernel.MACHINE])
+for number in numbers:
+    program.answer(number, 1)
+kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+seccomp.install(program.finish())
+sys.argv[0] = "eventproc"
+runpy.run_module("eventproc", run_name="__main__", alter_sys=True)
+"""
+
+
+@contextlib.contextmanager
+def platform(level: str, who: str, directory: Path) -> Iterator[Served]:
+    """Serve at that level and as that user."""
+    directory.mkdir()
+    made = Served(
+        directory / "data",
+        **environment(),
+        EVENTPROC_WORKER__SLOTS="10",
+        EVENTPROC_POLICY__NETWORK="any",
+    )
+    made.environ["PYTHONPATH"] = environment()["PYTHONPATH"]
+    if who == "user" and os.geteuid() == 0:
+        os.chown(directory, ORDINARY, ORDINARY)
+        made.account = {"user": ORDINARY, "group": ORDINARY, "extra_groups": []}
+    python = interpreter_for(who)
+    made.command = [python, "-m", "eventproc"] if level == "A" else [python, "-c", WITHOUT_NAMESPACES]
+    try:
+        yield made.start()
+    finally:
+        made.close()
+
+
+@pytest.mark.parametrize("who", ["root", "user"])
+@pytest.mark.parametrize("level", ["A", "B"])
+def test_all_attacks_at_a_time_are_contained(level, who):
+    """On a platform of its own; with nothing granted, and with what a registration can ask for at that level."""
+    if who == "root" and os.geteuid() != 0:
+        pytest.skip("needs root")
+    with (
+        tempfile.TemporaryDirectory(prefix="ep-attacked-") as directory,
+        contextlib.ExitStack() as stack,
+    ):
+        Path(directory).chmod(0o755)
+        canaries = Canaries()
+        stack.enter_context(canaries.stack)
+        served = stack.enter_context(platform(level, who, Path(directory) / "own"))
+        conn = served.connect()
+        before = _roles(served)
+        known = {**canaries.told(level, who), "pids": [*canaries.told(level, who)["pids"], *before.values()]}
+        attacks = {name: (*attack, "") for name, attack in ATTACKS.items()} | {
+            name: attack for name, attack in POWER_ATTACKS.items() if attack[2] != "subprocess" or level == "A"
+        }
+        runs = {name: _let_loose(conn, name, attack, known) for name, attack in attacks.items()}
+        escaped = {}
+        for name, run_id in runs.items():
+            run = conn.wait(run_id)
+            assert run["sandbox"].startswith(f"{level}, ")
+            kind = (run["failure"] or {}).get("kind")
+            if kind not in attacks[name][1] and not str(run["result"]).startswith("contained"):
+                escaped[name] = run["failure"] or run["result"]
+        assert escaped == {}
+        assert canaries.touched() == []
+        assert _roles(served) == before
+        conn.put_hook("good", summary="x", sample={})
+        conn.register(lambda db, n, **kwargs: f"fine {n}", hook="good", name="good")
+        assert conn.wait(conn.emit("good", {"n": 1})["runs"][0])["result"] == "fine 1"
+
+
+def _roles(served: Served) -> dict[str, int | None]:
+    return {role: served.pid_of(role) for role in ("api", "engine", "worker", "notifier")}
+
+
+def _let_loose(conn: Connection, name: str, attack: tuple[Any, tuple[str, ...], str], known: dict[str, Any]) -> int:
+    function, _, power = attack
+    conn.put_hook(name, summary="x", sample={})
+    asked = {"subprocess": {"allow_subprocess": True}, "network": {"network": ["127.0.0.1:9"]}}.get(power, {})
+    conn.register(by_value(function), hook=name, name=name, **LIMITS, **asked)
+    run: int = conn.emit(name, known)["runs"][0]
+    return run
 
 
 def test_the_database_is_whole_after_all_of_it(served, conn):
