@@ -95,6 +95,31 @@ def half(name: str) -> str:
     return "choose" if hashlib.sha256(Path(name).name.encode()).digest()[0] % 2 == 0 else "report"
 
 
+def splits(names: Sequence[str], count: int = 200) -> list[NDArray[np.bool_]]:
+    """Split a corpus into halves in many ways, each group of files (directory) evenly; the same ones every time."""
+    rng = np.random.default_rng(1)
+    groups: dict[str, list[int]] = {}
+    for i, name in enumerate(names):
+        groups.setdefault(name.split("/")[0], []).append(i)
+    found = []
+    for _ in range(count):
+        first = np.zeros(len(names), bool)
+        for members in groups.values():
+            size = (len(members) + int(rng.integers(0, 2))) // 2  # the odd one goes either way
+            first[rng.permutation(members)[:size]] = True
+        found.append(first)
+    return found
+
+
+def crossed(corpus: Sequence[Steps], first: NDArray[np.bool_], profile: str) -> float:
+    """Score each half with the threshold chosen on the other; together, by number of windows."""
+    parts = [[one for one, mine in zip(corpus, first, strict=True) if mine == which] for which in (True, False)]
+    thresholds = [sweep(part, profile)[1] for part in parts]
+    windows = [sum(one.windows for one in part) for part in parts]
+    scores = [at(part, profile, threshold) for part, threshold in zip(parts, reversed(thresholds), strict=True)]
+    return sum(score * count for score, count in zip(scores, windows, strict=True)) / max(1, sum(windows))
+
+
 def sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(x > 3.0, -1.0, 2.0 / (1.0 + np.exp(5.0 * np.minimum(x, 3.0))) - 1.0)
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from eventproc.htm import AnomalyModel, Statistics, process_models
+from eventproc.htm import AnomalyModel, NumentaHTM, Statistics, process_models
 
 START = """
 import time; began = time.perf_counter()
@@ -84,6 +84,38 @@ def one_by_one() -> list[tuple[str, str]]:
     ]
 
 
+def refits() -> list[tuple[str, str]]:
+    """Cost of a record at which the historical likelihood is fitted anew, against all others."""
+    detector, values = NumentaHTM(), series(11_000)
+    detector.score_many(values[:9000])
+    spent = []
+    for value in values[9000:]:
+        began = time.process_time_ns()
+        detector.process_one(value)
+        spent.append((time.process_time_ns() - began) / 1000)
+    due = np.arange(9000, 11_000) % 100 == 0
+    fitted, usual = np.median(np.array(spent)[due]), np.median(np.array(spent)[~due])
+    return [
+        ("numenta, process_one, median", f"{usual:.0f} µs"),
+        ("numenta, a record with a refit (8,640 records of history)", f"{fitted:.0f} µs, {fitted / usual:.2f} times"),
+    ]
+
+
+def foresight() -> list[tuple[str, str]]:
+    """What best next values add."""
+    values = series(6000)
+    lines = []
+    for steps in ((1,), (1, 2, 3, 4, 5)):
+        model = AnomalyModel(predict_steps=steps)
+        model.process_many(values[:5000])
+        began = time.process_time()
+        model.process_many(values[5000:])
+        spent = (time.process_time() - began) / 1000
+        lines.append((f"default with {len(steps)} step(s) predicted, per record", f"{spent * 1e6:.0f} µs"))
+        lines.append(("saved", f"{len(model.save()) / 1e3:.0f} kB"))
+    return lines
+
+
 def sizes() -> list[tuple[str, str]]:
     """Creation, state, save and load after 10,000 records."""
     model, values = AnomalyModel(), series(10_100)
@@ -131,6 +163,8 @@ def main() -> None:
         *by_age(AnomalyModel, given.records),
         *by_age(Statistics, given.records),
         *one_by_one(),
+        *refits(),
+        *foresight(),
         *sizes(),
         *many_models(),
         *start(),

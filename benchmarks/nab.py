@@ -30,6 +30,7 @@ from rich.table import Table
 
 from eventproc.htm import find_detector
 
+FIXED = 0.66  # the threshold docs/htm.rst recommends for the default detector
 console = Console()
 
 
@@ -99,33 +100,32 @@ def write(out: Path, name: str, corpus: list[nab.Series], scores: list[NDArray[n
 
 
 def report(title: str, corpus: list[nab.Series], runs: dict[int, list[NDArray[np.float64]]]) -> None:
-    """Print a row per seed: the three profiles, and what thresholds chosen on one half give on the other."""
+    """Print a row per seed: the three profiles, at a fixed threshold, and with thresholds chosen on other files."""
     table = Table(title=title)
-    for column in (
+    columns = (
         "seed",
         *nab.PROFILES,
         "threshold",
-        "choose half",
-        "report half",
-        "report half, threshold of the other",
-    ):
+        f"at {FIXED}",
+        "half 1",
+        "half 2",
+        "crossed",
+        "random halves",
+        "lowest",
+    )
+    for column in columns:
         table.add_column(column, justify="right")
+    first = np.array([nab.half(series.name) == "choose" for series in corpus])
+    ways = nab.splits([series.name for series in corpus])
     lines = []
-    for seed, scores in runs.items():
+    for seed, scores in track(list(runs.items()), "scoring", console=console, transient=True):
         steps = [nab.steps(series, each) for series, each in zip(corpus, scores, strict=True)]
-        parts = {
-            which: [one for one, series in zip(steps, corpus, strict=True) if nab.half(series.name) == which]
-            for which in ("choose", "report")
-        }
-        chosen, other = (nab.sweep(parts[which], "standard") for which in ("choose", "report"))
+        halves = [[one for one, mine in zip(steps, first, strict=True) if mine == which] for which in (True, False)]
         line = [nab.sweep(steps, profile)[0] for profile in nab.PROFILES]
-        line += [nab.sweep(steps, "standard")[1], chosen[0], other[0]]
-        crossed = [
-            (nab.at(parts[which], "standard", threshold), sum(one.windows for one in parts[which]))
-            for which, threshold in (("report", chosen[1]), ("choose", other[1]))
-        ]
-        line.append(crossed[0][0])
-        line.append(sum(score * windows for score, windows in crossed) / max(1, sum(one.windows for one in steps)))
+        line += [nab.sweep(steps, "standard")[1], nab.at(steps, "standard", FIXED)]
+        line += [nab.sweep(part, "standard")[0] for part in halves] + [nab.crossed(steps, first, "standard")]
+        many = [nab.crossed(steps, way, "standard") for way in ways]
+        line += [statistics.fmean(many), min(many)]
         lines.append(line)
         table.add_row(str(seed), *_shown(line))
     if len(lines) > 1:
@@ -133,6 +133,10 @@ def report(title: str, corpus: list[nab.Series], runs: dict[int, list[NDArray[np
         for word, fold in (("mean", statistics.fmean), ("lowest", min)):
             table.add_row(word, *_shown([fold(column) for column in zip(*lines, strict=True)]))
     console.print(table)
+    console.print(
+        "crossed: each half with the threshold chosen on the other; random halves: the mean of that over"
+        f" {len(ways)} ways to halve the corpus, each directory evenly"
+    )
 
 
 def _shown(line: Iterable[float]) -> list[str]:

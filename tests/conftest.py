@@ -16,5 +16,5 @@ sys.path.insert(0, str(Path(__file__).parent))
 def clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test may pass or fail by what the developer's shell has set."""
     for name in list(os.environ):
-        if name.startswith(("EVENTPROC_", "BTRDB_")) and name != "EVENTPROC_TEST_DATA":
+        if name.startswith(("EVENTPROC_", "BTRDB_")) and not name.startswith("EVENTPROC_TEST_"):
             monkeypatch.delenv(name)

@@ -346,7 +346,7 @@ def _new_watch(p: Parameters) -> streams.Watch:
     return streams.Watch(
         recent=np.zeros(_RING),
         bounds=np.zeros((streams.STREAMS, 3)),
-        season=np.zeros((2, 48)),
+        season=np.zeros((2, 48 + 168)),
         coded=np.zeros(2 * ring, np.int32),
         near=np.zeros(lags + 1, np.int64),
         unit=np.zeros(3),

@@ -32,6 +32,7 @@ STREAMS = 5  # VALUE to SHAPE
 
 # How a stream's range behaves: it stays, it fades, it fades and only its upper end counts.
 _STAYS, _FADES, _UPPER = range(3)
+_DRAWN = 10.0
 _LARGEST_CODE = 1 << 24  # the sum of 48 squares of differences fits 63 bits, also while one value is four times that
 
 
@@ -40,7 +41,7 @@ class Watch(NamedTuple):
 
     recent: Array  # float64[64] last values, a ring
     bounds: Array  # float64[5, 3] highest, lowest and mean of each stream
-    season: Array  # float64[2, 48] level and number of records of each hour of working days, then of weekends
+    season: Array  # float64[2, 216] level and number of records: 48 hours of working days and weekends, 168 of the week
     coded: Array  # int32[2 * ring] last values as integers, twice, so that a window never wraps
     near: Array  # int64[lags + 1] squared distance of the last values to those so far back; found again when loaded
     unit: Array  # float64[3]
@@ -191,15 +192,31 @@ def discord(w: Watch, t: int, span: int) -> Any:
 
 
 @jit()
+def unseasonal(season: Array, value: float, hour: int, day: int) -> Any:
+    """
+    Say how far a value lies off the level of its hour, and remember it.
+
+    The level is that of the hour of this day of the week, drawn to that of the hour of working days or weekends as if
+    that had been seen ten times: a day of its own counts as soon as it is known.
+    """
+    kind, own = (24 if day >= 5 else 0) + hour, 48 + 24 * day + hour
+    off = 0.0
+    if season[1, kind] > 0.0:
+        seen = season[1, own]
+        off = value - (seen * season[0, own] + _DRAWN * season[0, kind]) / (seen + _DRAWN)
+    for place in (kind, own):
+        season[1, place] += 1.0
+        season[0, place] += (value - season[0, place]) * max(0.05, 1.0 / season[1, place])
+    return off
+
+
+@jit()
 def observe(w: Watch, record: Array, rule: Array, spans: Array, row: Array) -> None:
     """Let all streams see the record; their parts of the score go into the row."""
     t, value, day = int(w.clock[SEEN]), record[0], int(record[2])
     w.recent[t % w.recent.shape[0]] = value
     row[VALUE] = excess(w.bounds[0], value, t, rule, _STAYS)
-    place = (24 if day >= 5 else 0) + int(record[1])
-    off = value - w.season[0, place] if w.season[1, place] > 0.0 else 0.0
-    w.season[1, place] += 1.0
-    w.season[0, place] += (value - w.season[0, place]) * max(0.05, 1.0 / w.season[1, place])
+    off = unseasonal(w.season, value, int(record[1]), day)
     row[SEASON] = excess(w.bounds[1], off, t, rule, _STAYS)
     row[VARIATION] = excess(w.bounds[2], deviation(w.recent, t, spans[VARIATION_SPAN]), t, rule, _FADES)
     row[LEVEL] = excess(w.bounds[3], average(w.recent, t, spans[LEVEL_SPAN]), t, rule, _FADES)

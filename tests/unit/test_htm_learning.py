@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from eventproc.htm import AnomalyModel
 from eventproc.htm.encoders import RandomScalar
 from eventproc.htm.pooler import make
-from eventproc.htm.sensing import pooled
+from eventproc.htm.sensing import pool_learn, pooled
 
 # Letters are values so far apart that they share bits by chance only.
 ALPHABET: dict[str, Any] = {"minimum": 0.0, "maximum": 26.0, "buckets": (26 * 40,), "learning": 0}
@@ -70,6 +71,43 @@ def test_predictions_survive_noise_in_the_values() -> None:
             model.learn_one(letter + rng.normal(0, 0.1))
     last = [model.process_one(letter + rng.normal(0, 0.1)).raw for letter in range(0, 24, 3)]
     assert np.mean(last) < 0.35
+
+
+def test_a_wrong_element_does_not_lose_the_sequence() -> None:
+    """After a surprise the memory is back in its sequence at the next element but one (a burst predicts it)."""
+    model = memory()
+    for _ in range(30):
+        raws(model, "ABCDEFGH")
+    wrong = raws(model, "ABCZEFGH")
+    assert wrong[3:5] == [1.0, 1.0]
+    assert max(wrong[5:]) < 0.2
+
+
+def test_room_decides_how_many_sequences_are_known() -> None:
+    rng = np.random.default_rng(2)
+    sequences = ["".join(chr(65 + int(i)) for i in rng.permutation(26)[:6]) for _ in range(12)]
+    known = {}
+    for segments in (150, 8192):
+        model = memory(segments=segments)
+        for _ in range(12):
+            for sequence in sequences:
+                raws(model, sequence)
+        known[segments] = np.mean([raws(model, sequence)[1:] for sequence in sequences])
+    assert known[8192] < 0.1
+    assert known[150] > 0.5
+
+
+def test_half_of_the_cells_may_fall_silent() -> None:
+    """Distributed codes: segments that see more cells than they need still fire when some are lost."""
+    model = memory(activate=8, match=6)
+    for _ in range(30):
+        raws(model, "ABCDEFGH")
+    raws(model, "ABC")
+    mind = model._state.mind
+    on = np.nonzero(mind.active[0])[0]
+    mind.active[0, on[::3]] = 0  # a third of the active cells
+    saved = AnomalyModel.load(model.save())  # counts segments anew
+    assert saved.process_one(3.0).raw < 0.2
 
 
 def test_the_expected_value_is_named() -> None:
@@ -162,6 +200,32 @@ def test_the_pooler_is_the_same_every_time_and_another_with_another_seed(pooler:
 def test_half_of_the_potential_synapses_begin_connected(pooler: Any) -> None:
     assert (pooler.permanence >= 0).mean() == pytest.approx(0.8, abs=0.01)
     assert pooler.joined.mean() == pytest.approx(0.4, abs=0.01)
+
+
+def test_learning_keeps_overlap_and_comes_to_rest() -> None:
+    """Cui, Ahmad & Hawkins 2017: with repeated inputs columns settle; what was apart stays so, and what was near."""
+    encoder, made = RandomScalar(resolution=1.0), make(400, 512, potential=0.8, connected=2000, seed=3)
+    gains = np.array([30, 5, 2000])
+
+    def epoch() -> list[set[int]]:
+        found = []
+        for x in range(0, 200, 5):
+            bits = encoder.encode(float(x))
+            chosen = pooled(bits, made.joined, made.order, 20)
+            pool_learn(bits, made.joined, made.permanence, chosen, gains)
+            found.append(set(chosen.tolist()))
+        return found
+
+    def kept(one: list[set[int]], other: list[set[int]]) -> float:
+        return float(np.mean([len(a & b) / 20 for a, b in zip(one, other, strict=True)]))
+
+    epochs = [epoch() for _ in range(40)]
+    assert kept(epochs[-2], epochs[-1]) > 0.95
+    assert kept(epochs[-2], epochs[-1]) > kept(epochs[0], epochs[1])
+    near = [len(a & b) / 20 for a, b in pairwise(epochs[-1])]
+    far = [len(a & b) / 20 for a, b in zip(epochs[-1], epochs[-1][20:], strict=False)]
+    assert np.mean(near) > np.mean(far) + 0.2
+    assert np.mean(far) < 0.2
 
 
 def test_a_learning_pooler_becomes_stable() -> None:

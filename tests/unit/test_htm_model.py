@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,14 +18,15 @@ from htm_world import SMALL, daily, digest, stamps
 import eventproc.htm
 from eventproc.htm import HTM, AnomalyModel, Parameters, Statistics, find_detector, jit, process_models
 from eventproc.htm.records import rows, zone_named
+from eventproc.htm.streams import unseasonal
 
 HERE = Path(__file__).parents[1]
 
 
-def python(code: str, **environment: str) -> Any:
+def python(code: str, *, interpreter: str = sys.executable, **environment: str) -> Any:
     """Run code in a fresh interpreter, with the tests' helpers at hand, and read the JSON it prints last."""
     done = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(HERE)!r})\n{code}"],
+        [interpreter, "-c", f"import sys; sys.path[:0] = [{str(HERE)!r}, {str(HERE.parent)!r}]\n{code}"],
         capture_output=True,
         text=True,
         check=False,
@@ -42,7 +44,8 @@ from eventproc.htm import AnomalyModel, jit
 values = daily(400)
 values[300:304] = 40.0
 found = []
-for changes in ({}, {"pooler_learns": True, "time_on": 21, "punish": 2, "weekend_on": 5, "buckets": (60, 20)}):
+for changes in ({}, {"pooler_learns": True, "time_on": 21, "punish": 2, "weekend_on": 5, "buckets": (60, 20)},
+                {"predict_steps": (1, 4), "predict_classes": 16, "delta_on": 9, "adaptive": True}):
     model = AnomalyModel(**{**SMALL, **changes})
     table = model.process_many(values, stamps(400))
     asked = model.score_one(99.0, 0.0)
@@ -72,6 +75,35 @@ def test_without_numba_the_numbers_are_the_same(walk: Any) -> None:
         assert np.array_equal(ours[3], theirs[3], equal_nan=True), "expected values"
         assert ours[4] == pytest.approx(theirs[4], abs=1e-12)
         assert ours[0] == theirs[0], "state"
+
+
+def other_pythons() -> list[str]:
+    """Interpreters of other versions that have NumPy and zstandard, also those named in EVENTPROC_TEST_PYTHONS."""
+    named = os.environ.get("EVENTPROC_TEST_PYTHONS", "").split(os.pathsep)
+    found = []
+    for path in [*named, *(f"python3.{minor}" for minor in range(11, 16))]:
+        where = shutil.which(path) if path else None
+        if where is None:
+            continue
+        check = "import sys, numpy, zstandard; print(*sys.version_info[:2])"
+        done = subprocess.run([where, "-c", check], capture_output=True, text=True, check=False, timeout=60)
+        if done.returncode == 0 and done.stdout.split() != [str(part) for part in sys.version_info[:2]]:
+            found.append(where)
+    return found
+
+
+def test_other_versions_of_python_give_the_same_numbers(walk: Any) -> None:
+    interpreters = other_pythons()
+    if not interpreters:
+        pytest.skip(
+            "no other Python with NumPy and zstandard is at hand: python3.13 -m venv DIR, DIR/bin/pip install numpy"
+            " zstandard numba, EVENTPROC_TEST_PYTHONS=DIR/bin/python"
+        )
+    for interpreter in interpreters:
+        for ours, theirs in zip(python(WALK, interpreter=interpreter)[1], walk[1], strict=True):
+            assert ours[0] == theirs[0], f"state, {interpreter}"
+            assert ours[1] == theirs[1], f"raw scores, {interpreter}"
+            assert np.abs(np.array(ours[2]) - theirs[2]).max() < 1e-12
 
 
 def test_numba_missing_altogether_is_no_error() -> None:
@@ -240,6 +272,34 @@ def test_a_level_shift_inside_the_known_range_is_flagged() -> None:
     values = daily(3000)
     values[2400:2500] = 9.0 + np.random.default_rng(4).normal(0, 0.5, 100)
     assert [i for i in detections(values) if 2400 <= i < 2500] != []
+
+
+def test_a_constant_metric_that_only_flickers_is_flagged_by_the_statistics_alone() -> None:
+    values = np.full(1500, -3.0)
+    values[1100] = -2.999
+    assert detections(values, Statistics())[0] == 1100
+
+
+@pytest.mark.parametrize("kind", [AnomalyModel, Statistics])
+def test_one_missing_heartbeat_in_a_regular_series_is_flagged(kind: Any) -> None:
+    """A burst every 50 records; one of them does not come."""
+    values = np.tile(np.concatenate([np.full(45, 1.0), np.full(5, 30.0)]), 50)
+    values += np.random.default_rng(3).normal(0, 0.1, values.size)
+    quiet = values.copy()
+    quiet[2245:2250] = quiet[2195:2200] - 29.0
+    assert [i for i in detections(values, kind()) if i >= 2000] == []
+    assert [i for i in detections(quiet, kind()) if 2245 <= i < 2300] != []
+
+
+def test_a_day_of_the_week_counts_as_soon_as_it_is_known() -> None:
+    """Mondays are loud: what is usual then is 40 too much on a Tuesday."""
+    season = np.zeros((2, 216))
+    found = {}
+    for week in range(8):
+        for day in range(7):
+            found[week, day] = unseasonal(season, 50.0 if day == 0 else 10.0, 12, day)
+    assert abs(found[7, 0]) < 20.0 < found[1, 0]
+    assert unseasonal(season, 50.0, 12, 1) > 30.0
 
 
 def test_a_calm_series_is_left_in_peace() -> None:

@@ -115,3 +115,24 @@ def test_a_corpus_is_read_with_its_windows(tmp_path: Path) -> None:
     assert one.labels.sum() == 5
     with pytest.raises(SystemExit, match=r"neither windows\.json nor"):
         nab.load(tmp_path / "data")
+
+
+def test_a_corpus_is_halved_in_many_ways_each_directory_evenly() -> None:
+    names = [f"{group}/{i}.csv" for group, count in (("a", 6), ("b", 3)) for i in range(count)]
+    ways = nab.splits(names, 50)
+    assert {int(way[:6].sum()) for way in ways} == {3}
+    assert {int(way[6:].sum()) for way in ways} == {1, 2}
+    assert len({way.tobytes() for way in ways}) > 20
+    assert all((one == other).all() for one, other in zip(ways, nab.splits(names, 50), strict=True))
+
+
+def test_crossed_scores_use_the_other_halfs_threshold() -> None:
+    """Where the halves agree on it, nothing is lost; where a half alone would choose another, something is."""
+    quiet, loud = (series(200, [(120, 139)]) for _ in range(2))
+    scores = np.zeros(200)
+    scores[125] = 0.9
+    alike = [nab.steps(quiet, scores), nab.steps(loud, scores)]
+    first = np.array([True, False])
+    assert nab.crossed(alike, first, "standard") == pytest.approx(nab.sweep(alike, "standard")[0])
+    other = [alike[0], nab.steps(loud, scores / 2)]
+    assert nab.crossed(other, first, "standard") < nab.sweep(other, "standard")[0]
