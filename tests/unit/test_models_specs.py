@@ -17,6 +17,7 @@ from eventproc.models.parameters import model_params
 from eventproc.models.scorer import Scorer
 from eventproc.models.specs import estimate_range, parse_spec
 
+EPOCH_US = 1_386_201_600_000_000
 BASE = {"datasource": "custom", "metricSpec": {"metric": "cpu"}}
 COMPLETE = {
     "modelConfig": {
@@ -277,3 +278,23 @@ def test_a_checkpoint_with_any_byte_changed_is_refused(place, change):
 def test_a_checkpoint_that_was_cut_off_is_refused(length):
     with pytest.raises(DamagedData):
         Scorer.load(PARAMS, SAVED[:length])
+
+
+def scored(values, **params):
+    scorer = Scorer.new(parameters(**params)["detector"])
+    return scorer.score(np.array(values, float), EPOCH_US + np.arange(len(values)) * 300_000_000).anomaly
+
+
+def test_a_constant_that_changes_is_an_alarm():
+    scores = scored([42.0] * 1200 + [55.0] * 20, min=0, max=100)
+    assert scores[:1200].max() == 0.0
+    assert scores[1200:].max() > 0.99999
+
+
+def test_a_periodic_spike_that_is_missing_is_reported():
+    values = [10.0 + (80.0 if i % 24 == 0 else 0.0) for i in range(3000)]
+    for i in range(2400, 3000):
+        values[i] = 10.0
+    scores = scored(values, min=0, max=100)
+    assert scores[1200:2400].max() < 0.99
+    assert scores[2400:].max() > 0.99999
