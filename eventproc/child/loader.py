@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import dis
+import importlib
 import inspect
 import linecache
 import sys
 import types
-from typing import Any, Iterator, List, Optional
+from typing import Any, Iterator, List, Optional, Set
 
 from . import codecheck
 from .failures import LoadError, safe_str, shorten
@@ -39,6 +42,30 @@ def load(blob: bytes, python: str, source: Optional[str], filename: Optional[str
     if source:
         seed_source(handler, source, filename)
     return handler
+
+
+def import_ahead(handler: Any) -> None:
+    """
+    Import what the handler's own functions import, before the process is forked for each call.
+
+    What can not be imported here is left for the call to tell.
+    """
+    seen: Set[str] = set()
+    for code in _codes(handler):
+        for name in _imports(code):
+            if name not in seen and name not in sys.modules:
+                seen.add(name)
+                with contextlib.suppress(Exception, SystemExit):
+                    importlib.import_module(name)
+
+
+def _imports(code: types.CodeType) -> Iterator[str]:
+    for instruction in dis.get_instructions(code):
+        if instruction.opname == "IMPORT_NAME" and instruction.argval:
+            yield instruction.argval
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            yield from _imports(const)
 
 
 def seed_source(handler: Any, source: str, filename: Optional[str]) -> None:

@@ -242,6 +242,8 @@ class Runner:
                 self._handler = pipeline.load(blob, header["python"])
             else:
                 self._handler = loader.load(blob, header["python"], header.get("source"), header.get("filename"))
+                if header.get("cell"):
+                    loader.import_ahead(self._handler)
         except WorkerGone:
             raise
         except BaseException as error:  # noqa: BLE001  a blob may raise anything; it goes to the owner

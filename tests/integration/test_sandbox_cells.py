@@ -222,3 +222,25 @@ def test_a_killed_cell_is_cancelled_and_its_forks_are_gone(sandbox):
     child.close()
     assert outcome.failure.kind == "cancelled"
     assert os.getpid()
+
+
+def test_what_a_handler_imports_is_imported_before_the_cell_forks(sandbox):
+    """Each run would import it anew otherwise; what is not there is left for the run to tell."""
+
+    def handler(db, missing):
+        import sys
+
+        there = "graphlib" in sys.modules
+        import graphlib  # noqa: F401
+
+        if missing:
+            import no_such_module_anywhere  # noqa: F401
+        return there
+
+    child = cell(sandbox, handler)
+    told = [run(child, number, {"missing": False}).result_json for number in range(2)]
+    failed = run(child, 3, {"missing": True}).failure
+    child.close()
+    level_a = sandbox.report().level == "A"  # at B, each call has a process of its own
+    assert told == ["true" if level_a else "false"] * 2
+    assert failed.type == "ModuleNotFoundError"
