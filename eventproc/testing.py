@@ -323,6 +323,14 @@ class Harness:
             due_us = tx.streams.next_due_us()
         return due_us is not None and due_us <= self.clock.now_us()
 
+    def expire_leases(self) -> int:
+        """Take back runs whose worker is gone; return how many."""
+        return self._housekeeper.expire_leases()
+
+    def fire_streams(self) -> int:
+        """Give the streams that are due to their pipelines; return how many."""
+        return self._housekeeper.fire_streams()
+
     def settle(self, timeout_s: float = 600.0) -> None:
         """See all runs to their end that are due at the clock's time; nothing else happens."""
         deadline = time.monotonic() + timeout_s
@@ -331,12 +339,12 @@ class Harness:
             counts = self._counts()
             if not any(counts.get(state, 0) for state in ("queued", "running", "committing")):
                 return
-            if pause > LONG_PAUSE_S and self._idle():  # what waits is paused, or ordered behind such
-                return
+            if pause >= LONG_PAUSE_S and not (counts.get("running") or counts.get("committing")) and self._idle():
+                return  # what waits is paused, or ordered behind such
             if time.monotonic() > deadline:
                 raise NotIdle(f"runs are still going on: {counts}")
             time.sleep(pause)
-            pause *= 1.5
+            pause = min(pause * 1.5, LONG_PAUSE_S)
 
     def _wait_for_runs(self, deadline: float) -> None:
         self.bus.wake("runs")

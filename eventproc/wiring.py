@@ -58,7 +58,7 @@ class Platform:
 
     def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
         self.settings = settings
-        self.clock = clock or SystemClock()
+        self.clock = clock or _clock(settings)
         self.draining = threading.Event()
         self._opened: list[_Closable] = []
 
@@ -373,6 +373,14 @@ class Platform:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _clock(settings: Settings) -> Clock:
+    if settings.time_sync is None:
+        return SystemClock()
+    from eventproc.timesync import TimeSyncClock
+
+    return TimeSyncClock(settings.time_sync)
 
 
 def _whole(seconds: float | None) -> int | None:

@@ -39,6 +39,7 @@ COMMANDS = {
     "models": ("models", "Anomaly models: list, monitor, activate, retry, export, import."),
     "playback": ("playback", "Play a recorded day at its own times, without a server."),
     "winchester": ("winchester", "Move in from winchester: check, replay, import, run."),
+    "timesync": ("timesync", "Serve one time to several processes, for playback."),
     "schedules": ("schedules", "Schedules: list, set, delete."),
     "mail": ("mail", "Notices: list, show."),
     "outbox": ("outbox", "Messages to other systems: list, show, requeue, delete."),
