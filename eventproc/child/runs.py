@@ -8,7 +8,10 @@ from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 from .channel import Channel, PlatformError
 
 EFFECTS = frozenset(
-    {"emit", "emit_all", "insert", "create_stream", "set_annotations", "upload_open", "upload_write", "upload_close"}
+    {
+        *("emit", "emit_all", "publish", "post", "insert", "create_stream", "set_annotations"),
+        *("upload_open", "upload_write", "upload_close"),
+    }
 )
 
 Callback = Tuple[str, Callable[[], Any]]

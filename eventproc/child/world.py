@@ -12,6 +12,7 @@ import types
 from pathlib import Path
 from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence, Tuple
 
+from . import results
 from .channel import InvalidError, PlatformError
 from .runs import Execution, RunOver, Secrets
 from .times import from_us, to_us
@@ -97,6 +98,43 @@ class Ep:
             raise InvalidError(f"the payload can not be written as JSON: {error}", "invalid_payload") from None
         return str(answer["id"])
 
+    def publish(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: Any,
+        *,
+        content_type: Optional[str] = None,
+        headers: Optional[Dict[str, str]] = None,
+        declare: Optional[str] = None,
+    ) -> None:
+        """
+        Send a message to the platform's broker once this run's result is stored.
+
+        `body` is bytes, a text, or what can be written as JSON. `declare` (topic, direct or fanout) makes the exchange
+        if it is not there. The outbox keeps the message until the broker has it; it can arrive twice.
+        """
+        data, kind = _bytes(body)
+        args = {
+            "exchange": exchange,
+            "routing_key": routing_key,
+            "content_type": content_type or kind,
+            "headers": headers or {},
+            "declare": declare,
+        }
+        self._current().ask("publish", args, [data])
+
+    def post(self, url: str, body: Any, headers: Optional[Dict[str, str]] = None, *, method: str = "POST") -> None:
+        """
+        Send a request to a web server once this run's result is stored.
+
+        Any answer of 2xx ends it. What fails in passing is tried again with growing pauses, for three days at most.
+        """
+        data, kind = _bytes(body)
+        given = {str(name).lower(): str(value) for name, value in (headers or {}).items()}
+        given.setdefault("content-type", kind)
+        self._current().ask("post", {"url": url, "headers": given, "method": method}, [data])
+
     def upload_file(self, file: Any, file_name: Optional[str] = None) -> str:
         """Keep a file beyond this run; returns the URL under which people can download it once the run commits."""
         path = os.fspath(file)
@@ -139,6 +177,15 @@ class Ep:
         return function
 
 
+def _bytes(body: Any) -> Tuple[bytes, str]:
+    """Return a message's body, and what kind of content it is."""
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        return bytes(body), "application/octet-stream"
+    if isinstance(body, str):
+        return body.encode("utf-8"), "text/plain; charset=utf-8"
+    return results.to_json(body), "application/json"
+
+
 def install(ep: Ep, *, own_process: bool) -> None:
     """Make `ep` reachable: as a builtin, in `__main__`, and under the name that btrdbextras' handlers import."""
     ep.log.setLevel(logging.INFO)
@@ -148,7 +195,7 @@ def install(ep: Ep, *, own_process: bool) -> None:
     sys.modules["__main__"].ep = ep  # type: ignore[attr-defined]
     parent = parent_module()
     module = types.ModuleType(f"{BTRDB_MODULE}.eventproc", "Stands in for btrdbextras.eventproc inside a handler.")
-    for name in ("upload_file", "emit", "on_commit", "on_rollback", "log", "_uploads"):
+    for name in ("upload_file", "emit", "publish", "post", "on_commit", "on_rollback", "log", "_uploads"):
         setattr(module, name, getattr(ep, name))
     module.__getattr__ = lambda name: _of_ep(ep, name)  # type: ignore[method-assign]
     parent.eventproc = module  # type: ignore[attr-defined]

@@ -51,6 +51,21 @@ class Ep(Protocol):
     ) -> str:
         """Emit an event when the run commits; returns its id."""
 
+    def publish(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: Any,
+        *,
+        content_type: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        declare: str | None = None,
+    ) -> None:
+        """Send a message to the platform's broker once the run has committed; `declare` makes the exchange."""
+
+    def post(self, url: str, body: Any, headers: Mapping[str, str] | None = None, *, method: str = "POST") -> None:
+        """Send a request to a web server once the run has committed; tried again for three days at most."""
+
     def upload_file(self, file: str, file_name: str | None = None) -> str:
         """Keep a file beyond the run; returns the URL for downloading it once the run has committed."""
 

@@ -49,6 +49,8 @@ def apply_effects(tx: Tx, catalogue: Catalogue, claim: Claim, effects: Effects, 
                 for file in effects.files
             ]
         )
+    if effects.outgoing:
+        tx.outbox.add(effects.outgoing, now_us=now_us)
     return bool(effects.events) and _emit(tx, catalogue, claim, effects, now_us=now_us)
 
 

@@ -182,6 +182,8 @@ class Finisher:
                         catalogue = catalogue or self._cache.current(tx)
                         if apply_effects(tx, catalogue, each.claim, each.effects, now_us=now_us):
                             gathered.wake.add("runs")
+                        if each.effects.outgoing:
+                            gathered.wake.add("outbox")
                 except Unavailable:
                     raise
                 except Exception as error:

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from eventproc.model.events import Event, NewEvent
 from eventproc.model.handlers import HandlerVersion
+from eventproc.model.outbox import NewOutgoing
 from eventproc.model.series import Series
 
 
@@ -155,6 +156,7 @@ class Effects:
     files: tuple[FileEffect, ...] = ()
     series: tuple[Series, ...] = ()  # to be created
     annotations: tuple[AnnotationsEffect, ...] = ()
+    outgoing: tuple[NewOutgoing, ...] = ()  # messages to other systems, by the outbox
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

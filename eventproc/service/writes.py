@@ -23,11 +23,13 @@ from eventproc.model import (
     FileEffect,
     InsertEffect,
     NewEvent,
+    NewOutgoing,
     Series,
     User,
 )
 from eventproc.registry.catalogue import Catalogue
 from eventproc.service import args as take
+from eventproc.service import messages
 from eventproc.service.context import ServiceContext
 from eventproc.service.reads import Answer, stream_dict
 
@@ -85,6 +87,7 @@ class Writes:
         self._series: dict[str, Series] = {}
         self._annotations: dict[str, AnnotationsEffect] = {}
         self._files: list[FileEffect] = []
+        self._outgoing: list[NewOutgoing] = []
         self._uploads: dict[str, Upload] = {}
         self._count = 0
         self._bytes = 0
@@ -97,6 +100,8 @@ class Writes:
             "set_annotations": self.set_annotations,
             "emit": self.emit,
             "emit_all": self.emit_all,
+            "publish": self.publish,
+            "post": self.post,
             "upload_open": self.upload_open,
             "upload_write": self.upload_write,
             "upload_close": self.upload_close,
@@ -112,6 +117,7 @@ class Writes:
             files=tuple(self._files),
             series=tuple(self._series.values()),
             annotations=tuple(self._annotations.values()),
+            outgoing=tuple(self._outgoing),
         )
 
     def discard(self) -> None:
@@ -119,6 +125,7 @@ class Writes:
         self._sealed = True
         self._drop_uploads()
         files, self._files = self._files, []
+        self._outgoing = []
         self._events, self._inserts, self._series, self._annotations = {}, [], {}, {}
         for file in files:
             # What stays behind has no row, and is swept up later.
@@ -216,6 +223,22 @@ class Writes:
             self._catalogue = self._context.cache.latest()
             self._catalogue_until = now + CATALOGUE_S
         return self._catalogue
+
+    # ------------------------------------------------------------------------------------------ other systems
+
+    def publish(self, args: Mapping[str, Any], body: bytes) -> Answer:
+        """Keep a message for the broker."""
+        self._keep(messages.to_broker(args, body))
+        return None, ()
+
+    def post(self, args: Mapping[str, Any], body: bytes) -> Answer:
+        """Keep a request to a web server; whether its address may be reached is looked at now."""
+        self._keep(messages.to_web(args, body, self._context.settings.policy.network))
+        return None, ()
+
+    def _keep(self, message: NewOutgoing) -> None:
+        self._room(size=len(message.body) + len(message.target) + len(str(message.headers)))
+        self._outgoing.append(message)
 
     # ------------------------------------------------------------------------------------------ series
 
