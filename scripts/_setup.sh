@@ -77,3 +77,18 @@ fetch_samples() {
     fi
     rm -rf "$download"
 }
+
+# A real series for the demo: river's WaterFlow, which comes with its wheel. River itself is not installed.
+fetch_series() {
+    local series="$CACHE/water-flow.csv" download="$CACHE/river-wheel"
+    [ -f "$series" ] && return
+    rm -rf "$download" && mkdir -p "$download"
+    if "$VENV/bin/python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+        --dest "$download" river==0.26.1 >"$CACHE/series.log" 2>&1 \
+        && "$VENV/bin/python" -m zipfile -e "$download"/river-*.whl "$download/river"; then
+        mv "$download/river/river/datasets/water-flow.csv" "$series"
+    else
+        say "the water series could not be fetched (see .cache/series.log); a generated one is used"
+    fi
+    rm -rf "$download"
+}

@@ -7,6 +7,8 @@ The main job on real input, from beginning to end: `scripts/run --demo`.
 3. Three handlers are registered. One analyses the waveforms and uploads a plot, one fails, and one has another tag.
 4. The archive is imported with the tag "demo": the first two handlers run, and their mails are written.
 5. It is checked that all this happened, and that the third handler did not run.
+6. Then samples: a real series goes in through the Graphite port, an anomaly model scores it, a handler mails its report,
+   and values, scores and labels are drawn (demo_metrics.py).
 """
 
 # ruff: noqa: ARG001, N803, PLC0415 - handlers are called with the payload's names and import what they need themselves
@@ -31,6 +33,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import demo_metrics
 from rich.console import Console
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -134,7 +137,7 @@ def platform(data: Path) -> Iterator[Connection]:
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("EVENTPROC_", "BTRDB_"))}
     environ |= {"EVENTPROC_DATA": str(data)}
     environ |= dict.fromkeys(
-        ("EVENTPROC_HTTP", "EVENTPROC_GRAPHITE", "EVENTPROC_GRPC"), "127.0.0.1:0"
+        ("EVENTPROC_HTTP", "EVENTPROC_GRAPHITE", "EVENTPROC_GRAPHITE_PICKLE", "EVENTPROC_GRPC"), "127.0.0.1:0"
     )  # any free ports
     data.mkdir(parents=True)
     log = data / "serve.log"
@@ -293,12 +296,25 @@ def demonstrate(conn: Connection, folder: Path) -> None:
     console.print(table)
 
 
+def demonstrate_metrics(conn: Connection, folder: Path) -> None:
+    """Show the line from samples to a mail and a plot."""
+    happened = demo_metrics.demonstrate(conn, folder, console, patiently)
+    console.print(Panel(Text(happened.pop("report")), title="Mail: water-report", title_align="left"))
+    table = Table(title="What happened to the samples")
+    table.add_column("step")
+    table.add_column("outcome")
+    for step, outcome in happened.items():
+        table.add_row(step, outcome)
+    console.print(table)
+
+
 def main() -> int:
     with tempfile.TemporaryDirectory(prefix="eventproc-demo-") as name:
         folder = Path(name)
         try:
             with platform(folder / "data") as conn:
                 demonstrate(conn, folder)
+                demonstrate_metrics(conn, folder)
         except (EventprocError, RuntimeError, OSError, LookupError, ValueError) as error:
             console.print(Text(f"The demonstration failed: {error}", style="bold red"))
             return 1

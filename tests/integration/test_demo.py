@@ -30,6 +30,8 @@ def assert_everything_was_shown(done: subprocess.CompletedProcess[str]) -> None:
     assert "Mail: [eventproc] fault-locator failed on ctingress.on_complete" in done.stdout
     assert "the .cfg announces 800: it seems cut off" in done.stdout
     assert "did not run, as it should" in done.stdout
+    assert "water-report" in done.stdout
+    assert "4 of 4 (anomaly likelihood 0.99 or more)" in done.stdout
     assert "All of it was checked" in done.stdout
 
 
@@ -40,7 +42,7 @@ def test_the_demo_passes_from_beginning_to_end() -> None:
 
 @pytest.mark.slow
 def test_the_demo_passes_without_the_records_from_the_network() -> None:
-    done = run("-c", "import demo, pathlib, sys; demo.SAMPLES = pathlib.Path('/none'); sys.exit(demo.main())")
+    done = run("-c", "import demo, pathlib, sys; demo.SAMPLES = demo.demo_metrics.SERIES = pathlib.Path('/none'); sys.exit(demo.main())")
     assert_everything_was_shown(done)
     assert "2 generated" in done.stdout
 
