@@ -7,8 +7,8 @@ The main job on real input, from beginning to end: `scripts/run --demo`.
 3. Three handlers are registered. One analyses the waveforms and uploads a plot, one fails, and one has another tag.
 4. The archive is imported with the tag "demo": the first two handlers run, and their mails are written.
 5. It is checked that all this happened, and that the third handler did not run.
-6. Then samples: a real series goes in through the Graphite port, an anomaly model scores it, a handler mails its report,
-   and values, scores and labels are drawn (demo_metrics.py).
+6. Then samples: a real series goes in through the Graphite port, an anomaly model scores it, a handler mails its
+   report, and values, scores and labels are drawn (demo_metrics.py).
 """
 
 # ruff: noqa: ARG001, N803, PLC0415 - handlers are called with the payload's names and import what they need themselves

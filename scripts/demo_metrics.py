@@ -77,12 +77,12 @@ def register_report(conn: Connection) -> None:
         notify_on_success="waterworks@example.com",
     )
     def water_report(db: Any, metric: dict[str, Any], results: list[dict[str, Any]], **kwargs: Any) -> str:
-        from datetime import datetime, timezone
+        from datetime import datetime
 
         lines = [f"Unusual flow at {metric['resource']} ({metric['name']}):"]
         for row in results:
             if row["anomaly"] >= 0.99:
-                when = datetime.fromtimestamp(row["ts"], timezone.utc)
+                when = datetime.fromtimestamp(row["ts"], dt.UTC)
                 lines.append(f"  {when:%Y-%m-%d %H:%M} UTC  {row['value']:6.1f} l/s  anomaly {row['anomaly']:.5f}")
         return "\n".join(lines)
 

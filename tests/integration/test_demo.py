@@ -42,7 +42,10 @@ def test_the_demo_passes_from_beginning_to_end() -> None:
 
 @pytest.mark.slow
 def test_the_demo_passes_without_the_records_from_the_network() -> None:
-    done = run("-c", "import demo, pathlib, sys; demo.SAMPLES = demo.demo_metrics.SERIES = pathlib.Path('/none'); sys.exit(demo.main())")
+    done = run(
+        "-c",
+        "import demo, pathlib, sys; demo.SAMPLES = demo.demo_metrics.SERIES = pathlib.Path('/none'); sys.exit(demo.main())",
+    )
     assert_everything_was_shown(done)
     assert "2 generated" in done.stdout
 

@@ -1,0 +1,1 @@
+"""nta's names, for applications that come from htmengine."""

@@ -1,0 +1,1 @@
+"""Configuration and message bus, as nta.utils had them."""
