@@ -22,6 +22,11 @@ def marked(stem: str):
     return found
 
 
+@pytest.fixture(autouse=True)
+def in_a_work_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def platform():
     with Harness() as harness:
