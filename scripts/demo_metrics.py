@@ -138,7 +138,7 @@ def demonstrate(conn: Connection, folder: Path, console: Console, patiently: Pat
     return {
         "samples stored and scored": f"{len(rows)}, through the Graphite port",
         "labelled segments found": f"{found} of {len(SEGMENTS)} (anomaly likelihood {ALARM:g} or more)",
-        "water-report": f"ran on inference.batch_done and mailed its report ({len(mails)} mail{'s' if len(mails) > 1 else ''})",
+        "water-report": f"ran on inference.batch_done and mailed its report; mails: {len(mails)}",
         "values, scores, labels": str(PLOT),
         "report": mails[0],
     }
