@@ -116,7 +116,7 @@ def test_the_tutorial_s_flow(application):
     assert created.startswith("Created ")
     assert application.put(metric, "{}") == "Model already exists for /load_average"
     application.post(metric, [f"{n}.5 {START + 600 + 300 * n}" for n in range(8)])
-    wait_until(lambda: all(not line.endswith("None") for line in application.get(metric)), what="scores")
+    wait_until(lambda: all(not line.endswith("None") for line in application.get(metric)), what="scores", timeout_s=180)
     assert application.get(metric)[0] == "/load_average 1.5 1386201600 0.0"
     with repository.engineFactory(application.config).connect() as conn:
         uid = created.split()[1]
