@@ -148,14 +148,21 @@ class Launcher:
 
     def _new_monitor(self) -> MonitorHandle:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs, self._lock:
-            self._ensure()
-            assert self._control is not None
-            scratch = "" if self.level == "A" else str(self._directory("runs"))  # at level A it is a mount of their own
-            request = json.dumps({"scratch": scratch}).encode()
-            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs.fileno()]))
-            self._control.sendmsg([request], [rights])
+        try:
+            with theirs, self._lock:
+                self._ensure()
+                self._ask_for_monitor(theirs)
+        except BaseException:  # the fork server has just been killed, or none can be had
+            ours.close()
+            raise
         return MonitorHandle(ours)
+
+    def _ask_for_monitor(self, theirs: socket.socket) -> None:
+        assert self._control is not None
+        scratch = "" if self.level == "A" else str(self._directory("runs"))  # at level A it is a mount of their own
+        request = json.dumps({"scratch": scratch}).encode()
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs.fileno()]))
+        self._control.sendmsg([request], [rights])
 
     def _idle_monitor(self) -> MonitorHandle | None:
         """Return a monitor whose child has ended."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -224,7 +225,11 @@ def named(mark: str) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("way", ["returns", "crashes", "is killed"])
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+@pytest.mark.parametrize("way", ["returns", "crashes", "is killed", "loses its monitor", "loses its zygote"])
 def test_nothing_outlives_the_run(sandbox, way):
     def handler(db, mark, way):
         import os
@@ -241,22 +246,27 @@ def test_nothing_outlives_the_run(sandbox, way):
         ep.emit("ready", {})  # noqa: F821
         if way == "crashes":
             os.abort()
-        if way == "is killed":
+        if way != "returns":
             time.sleep(60)
 
+    assert run_one(sandbox, lambda db: 1)[0].failure is None
     mark = f"outlive-{way.replace(' ', '-')}-{time.monotonic_ns()}"
     child = sandbox.spawn(replace(program(handler), allow_subprocess=True), SMALL)
 
     def ready(args, body):
         wait_until(lambda: all(named(f"{mark}-{number}") for number in range(3)), what="the daemons")
+        monitor = parent(parent(named(f"{mark}-0")[0]))
         if way == "is killed":
             child.kill()
+        elif way.startswith("loses"):
+            os.kill(monitor if way == "loses its monitor" else parent(monitor), signal.SIGKILL)
         return {"id": "x"}, ()
 
     session = Session({"emit": ready})
     list(child.execute([(call(1, {"mark": mark, "way": way}), session)]))
     child.close()
     assert [op for op, _, _ in session.asked] == ["emit"]
+    assert run_one(sandbox, lambda db: 1, allow_subprocess=True)[0].result_json == "1"
     wait_until(lambda: not named(mark), what="the end of all that the handler started")
 
 
