@@ -15,7 +15,6 @@ import select
 import shutil
 import signal
 import socket
-import time
 from typing import Any, Dict, List, Optional
 
 from . import process
@@ -27,7 +26,6 @@ from .tree import Tree
 from .wire import receive
 
 MESSAGE_BYTES = 4096
-KILL_PAUSE_S = 0.002
 LOOK_MS = 250  # how often a directory without a cap of its own is looked at
 
 
@@ -182,18 +180,10 @@ class Monitor:
             for pid in everybody:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
-            if self._reaped_all():
-                return
-            time.sleep(KILL_PAUSE_S)
-
-    def _reaped_all(self) -> bool:
-        while True:
             try:
-                pid, status, usage = os.wait4(-1, os.WNOHANG)
+                pid, status, usage = os.wait4(-1, 0)  # it was killed, so this takes as long as its end does
             except ChildProcessError:
-                return True
-            if pid == 0:
-                return False
+                return
             if pid == self._pid:
                 self._status, self._usage = status, usage
 
