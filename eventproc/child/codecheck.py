@@ -14,7 +14,7 @@ import dis
 import inspect
 import opcode
 import sys
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, FrozenSet, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from .failures import WrongCodeError
 
@@ -25,6 +25,10 @@ GENERATORS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENE
 BEFORE_RESUME = frozenset({"COPY_FREE_VARS", "MAKE_CELL", "RETURN_GENERATOR", "POP_TOP"})
 ENDS = frozenset({"RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE"})
 JUMPS = frozenset({"JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT", "JUMP_ABSOLUTE"})
+OF_BLOCKS = frozenset({"CALL_FINALLY", "POP_FINALLY", "END_FINALLY", "WITH_CLEANUP_START", "WITH_CLEANUP_FINISH"})
+# What the compilers of 3.8 and 3.9 leave where nobody comes: behind a return or an endless loop.
+USELESS = frozenset({"NOP"} | ({"LOAD_CONST", "RETURN_VALUE"} | JUMPS if sys.version_info < (3, 10) else set()))
+OLD_SCALE = UNIT if sys.version_info >= (3, 10) else 1  # bytes in the unit of a jump, before 3.11
 INTERNAL = ("INSTRUMENTED_", "CACHE", "RESERVED", "INTERPRETER_EXIT", "ENTER_EXECUTOR", "DO_TRACING")
 # A generator is started by a value that is sent to it; newer versions count it as the instruction's own.
 START_OF_GENERATOR = int(MODERN and dis.stack_effect(opcode.opmap["RETURN_GENERATOR"]) == 0)
@@ -151,8 +155,9 @@ def guess(args: Sequence[Any]) -> str:
     versions = next((versions for number, versions in RESUMES.items() if (number, 0) in head), ())
     if len(values) == 16 and versions:
         return f"Python {' or '.join(versions)} with a dill that is too old for it"
-    if len(values) == 16:
-        return "Python 3.8, 3.9 or 3.10"
+    if len(values) == 16:  # from dill 0.3.6 on, the table of lines comes first on 3.10
+        old = "Python 3.8 or 3.9 (or 3.10 with a dill that is too old for it)"
+        return old if isinstance(args[0], int) else "Python 3.10"
     return " or ".join(f"Python {each}" for each in versions if each != RUNNING) or "another version of Python"
 
 
@@ -166,6 +171,10 @@ def read(args: Sequence[Any]) -> Tuple[Parts, str]:
         exceptions = None
     else:
         raise WrongCode(f"a code object has {len(values)} parts")
+    if not MODERN and len(values) == OLD_PARTS:
+        both = len(args) > len(values)  # dill from 0.3.6 on writes both tables of lines on 3.10
+        if both != (sys.version_info >= (3, 10)):
+            raise WrongCode("its table of lines is that of another Python" if both else "it lacks a table of lines")
     if not MODERN and exceptions is not None:
         raise WrongCode("it has an exception table")
     (*_, stacksize, flags, code, consts) = front
@@ -196,6 +205,10 @@ def verify(parts: Parts) -> None:
         _entry(instructions, parts)
         handlers = list(_handlers(parts, at))
         _walk(parts, instructions, at, handlers)
+    else:
+        _reach(instructions, at, OLD_SCALE)
+        if OLD_SCALE == 1 and any(map(_jumps, instructions)) and _fits(instructions, at, UNIT):
+            raise WrongCode("by its jumps it may as well be that of Python 3.10")
 
 
 # ---------------------------------------------------------------------------------------------- instructions
@@ -262,6 +275,65 @@ def _room(each: Instruction, parts: Parts) -> int:
     if MODERN:
         return len(parts.varnames) + len(set(parts.cellvars) - set(parts.varnames)) + len(parts.freevars)
     return len(parts.varnames if each.opcode in dis.haslocal else [*parts.cellvars, *parts.freevars])
+
+
+# ---------------------------------------------------------------------------------------------- flow, 3.8 to 3.10
+
+
+def _jumps(each: Instruction) -> bool:
+    return each.opcode in dis.hasjrel or each.opcode in dis.hasjabs
+
+
+def _fits(instructions: List[Instruction], at: Dict[int, int], scale: int) -> bool:
+    """Say whether the code makes sense with jumps in that unit, down to the last instruction."""
+    try:
+        _reach(instructions, at, scale, useless=frozenset({"NOP"}))
+    except WrongCode:
+        return False
+    return True
+
+
+def _reach(
+    instructions: List[Instruction], at: Dict[int, int], scale: int, useless: Optional[FrozenSet[str]] = None
+) -> None:
+    """Follow every way through the code: jumps lead to instructions, and all is reached that is of any use."""
+    reached = _follow(instructions, at, scale)
+    blocks = any(each.name.startswith("SETUP_") for each in instructions)
+    if useless is not None or not blocks:  # with blocks, compilers leave more useless code behind
+        for each, found in zip(instructions, reached):
+            if not found and each.name not in (useless or USELESS):
+                raise WrongCode(f"no way leads to {each.name} at {each.offset}")
+    for each in instructions:
+        if each.name in OF_BLOCKS and not blocks:
+            raise WrongCode(f"{each.name} at {each.offset} ends a block that nothing began")
+        if each.name == "COMPARE_OP" and each.argument >= len(dis.cmp_op):
+            raise WrongCode(f"COMPARE_OP at {each.offset} asks for comparison {each.argument}")
+
+
+def _follow(instructions: List[Instruction], at: Dict[int, int], scale: int) -> List[bool]:
+    reached = [False] * len(instructions)
+    todo = [0]
+    while todo:
+        index = todo.pop()
+        if index >= len(instructions):
+            raise WrongCode("it runs off its end")
+        if reached[index]:
+            continue
+        reached[index] = True
+        each = instructions[index]
+        if _jumps(each):
+            todo.append(_old_target(each, at, scale))
+        if each.name not in ENDS and each.name not in JUMPS:
+            todo.append(index + 1)
+    return reached
+
+
+def _old_target(each: Instruction, at: Dict[int, int], scale: int) -> int:
+    distance = each.argument * scale
+    target = distance if each.opcode in dis.hasjabs else each.end + distance
+    if target not in at:
+        raise WrongCode(f"{each.name} at {each.offset} jumps into the middle of something")
+    return at[target]
 
 
 # ---------------------------------------------------------------------------------------------- flow, 3.11 and newer

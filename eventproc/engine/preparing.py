@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 import socket
 import threading
 import time
@@ -30,9 +31,8 @@ LIVE_S = 45.0  # silent for longer, it counts as gone
 LEASE_S = 15.0  # of what it prepares
 FORGET_S = 86_400.0
 WRONG_CODE = "WrongCodeError"  # type of the failure of a blob that is for another Python
-TELLABLE = [3, 11]  # older bytecode is much alike: a look at it does not tell for sure which version it is for
 JOBS = 2  # at a time: each may take a processor and the network for minutes
-SENT = ("digest", "python", "kind", "name", "source", "filename")  # of a program
+SENT = ("digest", "python", "kind", "name", "source", "filename", "allow_subprocess", "network")  # of a program
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,16 +68,11 @@ def _try(sandbox: Sandbox, program: Program, limits: Limits) -> tuple[str, Failu
     first = sandbox.check(program, limits)
     if program.python or first is None or first.type != WRONG_CODE:
         return program.python or sandbox.pythons()[0], first
-    for python in sandbox.pythons(wait=True)[1:]:
-        if _number(python) < TELLABLE:
-            continue
+    likely = re.findall(r"\d\.\d+", first.message.partition("made by")[2].partition("(")[0])
+    for python in (each for each in sandbox.pythons(wait=True)[1:] if each in likely or not likely):
         if sandbox.check(replace(program, interpreter=python), limits) is None:
             return python, None
     return "", first
-
-
-def _number(python: str) -> list[int]:
-    return [int(part) for part in python.split(".")]
 
 
 # ---------------------------------------------------------------------------------------------- on the wire
@@ -98,7 +93,10 @@ def _request(asked: Preparation) -> tuple[Program, Limits, tuple[str, ...]]:
     data = json.loads(asked.request_json)
     known = {field.name for field in fields(Limits)}  # a newer API may know more
     limits = Limits(**{name: value for name, value in data["limits"].items() if name in known})
-    return Program(blob=asked.blob, **data["program"]), limits, tuple(data["requirements"])
+    sent = data["program"]
+    if isinstance(sent["network"], list):
+        sent["network"] = tuple(sent["network"])
+    return Program(blob=asked.blob, **sent), limits, tuple(data["requirements"])
 
 
 def _answer_to_json(prepared: Prepared) -> str:

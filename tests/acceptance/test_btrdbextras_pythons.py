@@ -160,16 +160,9 @@ def test_each_handler_runs_right_or_is_refused_with_the_reason(served, tmp_path,
             assert text.startswith("INVALID_ARGUMENT: "), (name, text)
             assert f"not that of Python {RUNNING}" in text, (name, text)
             assert f"register it from Python {RUNNING} with dill 0.3.6 or newer" in text, (name, text)
-    if version in {
-        "3.12",
-        "3.13",
-        "3.14",
-    }:  # it is here, or there were no blobs: they run with the Python that made them
-        assert set(refusals.values()) == {None}
-    elif version != RUNNING:
+    if (version, dill) == ("3.10", "0.3.4"):  # nothing in such a blob says whose it is
         assert all(version in text for text in refusals.values() if text)
-        assert sum(text is not None for text in refusals.values()) >= len(blobs) - 1
-    elif dill not in ("0.3.2", "0.3.4"):
+    elif version != RUNNING or dill not in ("0.3.2", "0.3.4"):  # who made them is here, and they run with it
         assert set(refusals.values()) == {None}
     else:
         assert {name for name, text in refusals.items() if text} >= {"tries", "manages"} & set(blobs)

@@ -226,3 +226,49 @@ def test_it_needs_the_interpreter_only():
         text=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+OLD = """
+import importlib, json, sys, types
+package = types.ModuleType("_checked"); package.__path__ = [sys.argv[1]]; sys.modules["_checked"] = package
+codecheck = importlib.import_module("_checked.codecheck")
+told = []
+for line in sys.stdin:
+    flags, stacksize, code, (consts, names), (varnames, cellvars, freevars), table = json.loads(line)
+    parts = codecheck.Parts(flags, stacksize, bytes.fromhex(code), (None,) * consts, ("",) * names, tuple(varnames),
+                            tuple(cellvars), tuple(freevars), None)
+    try:
+        codecheck.verify(parts)
+        told.append(None)
+    except codecheck.WrongCode as reason:
+        told.append(str(reason))
+json.dump(told, sys.stdout)
+"""
+
+
+def told_by(version: str, dumped: str) -> list[str | None]:
+    """What the check says on another interpreter; None for what it takes."""
+    package = Path(codecheck.__file__).parent
+    done = subprocess.run(
+        [find_python(version), "-I", "-c", OLD, package], input=dumped, capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("version", ["3.8", "3.9", "3.10"])
+def test_older_interpreters_know_their_own_code_and_that_of_others(version):
+    if any(find_python(each) is None for each in ("3.9", "3.10", version)):
+        pytest.skip("Pythons 3.8, 3.9 and 3.10 are not all installed")
+    paths = [str(Path(module.__file__)) for module in MODULES]
+    dumps = {
+        each: subprocess.run([find_python(each), "-c", DUMP, *paths], capture_output=True, text=True, check=True).stdout
+        for each in {"3.9", "3.10", version}
+    }
+    own = told_by(version, dumps[version])
+    assert len(own) > 100
+    taken = [text for text in own if text is None]
+    assert len(taken) > 0.95 * len(own)
+    assert all("Python 3.10" in text for text in own if text is not None)
+    other = "3.9" if version == "3.10" else "3.10"
+    foreign = told_by(version, dumps[other])
+    assert sum(text is not None for text in foreign) > 0.4 * len(foreign)
