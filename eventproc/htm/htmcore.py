@@ -9,13 +9,16 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import math
+import tempfile
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from eventproc.htm import dice, records
+from eventproc.htm import dice, pooler, records
 from eventproc.htm.blob import Arrays
-from eventproc.htm.encoders import RandomScalar, TimeOfDay, Together
+from eventproc.htm.encoders import DayOfWeek, Encoder, RandomScalar, TimeOfDay, Together, Weekend
 from eventproc.htm.historical import NumentaHTM, Source
 from eventproc.htm.parameters import Parameters
 
@@ -35,6 +38,9 @@ class HtmCore(NumentaHTM):
 
     def new_source(self) -> Source:
         """Make an untrained source of raw scores."""
+        p = self.parameters
+        if p.predict_steps or p.delta_on or p.adaptive or len(p.buckets) != 1:
+            raise ValueError("the htm.core backend has no predict_steps, delta_on, adaptive range or several members")
         if not available():
             raise ModuleNotFoundError(
                 "htm.core is not installed and not on PyPI: pip install git+https://github.com/htm-community/htm.core"
@@ -53,14 +59,13 @@ class _CoreSource:
     """
 
     def __init__(self, parameters: Parameters, timezone: str) -> None:
-        if parameters.predict_steps or parameters.delta_on:
-            raise ValueError("the htm.core backend has no predict_steps and no delta_on: use another detector")
         self._p = parameters
         self._zone = records.zone_named(timezone)
         algorithms = importlib.import_module("htm.bindings.algorithms")
         self._sdr = importlib.import_module("htm.bindings.sdr").SDR
         self._pooler = algorithms.SpatialPooler(**self._pooler_options())
         self._memory = algorithms.TemporalMemory(**self._memory_options())
+        self._memory.activateDendrites(True)
         self._encoder: Together | None = None
         self._pending: list[tuple[float, float]] = []
         self._range = (math.nan, math.nan)
@@ -69,7 +74,7 @@ class _CoreSource:
 
     def _pooler_options(self) -> dict[str, Any]:
         p = self._p
-        size = p.value_bits + (p.time_bits if p.time_on else 0)
+        size = pooler.inputs_of(p)
         return {
             "inputDimensions": (size,),
             "columnDimensions": (p.columns,),
@@ -106,18 +111,28 @@ class _CoreSource:
     def _set_range(self, low: float, high: float) -> None:
         p = self._p
         self._range = (low, high)
-        value = RandomScalar.over(
-            low, high, buckets=p.buckets[0], size=p.value_bits, on=p.value_on, seed=dice.derived(p.seed, 0, 1)
+        width = high - low if high > low else 1.0
+        value = RandomScalar(
+            resolution=p.resolution or max(p.min_resolution, width / p.buckets[0]),
+            origin=low,
+            size=p.value_bits,
+            on=p.value_on,
+            seed=dice.derived(p.seed, 0, 1),
         )
-        time = (TimeOfDay(size=p.time_bits, on=p.time_on, zone=self._zone),) if p.time_on else ()
-        self._encoder = Together((value, *time))
+        times: list[Encoder] = [TimeOfDay(size=p.time_bits, on=p.time_on, zone=self._zone)] if p.time_on else []
+        times += [DayOfWeek(on=p.day_on, zone=self._zone)] if p.day_on else []
+        times += [Weekend(on=p.weekend_on, zone=self._zone)] if p.weekend_on else []
+        self._encoder = Together((value, *times))
 
     def _columns(self, x: float, t: records.When, *, learn: bool) -> Any:
         assert self._encoder is not None
         encoded = self._sdr(self._encoder.size)
-        encoded.sparse = self._encoder.encode((x, t) if len(self._encoder.encoders) > 1 else (x,))
+        encoded.sparse = self._encoder.encode((x, *[t] * (len(self._encoder.encoders) - 1))).tolist()
         active = self._sdr(self._p.columns)
+        turn = self._pooler.getIterationNum()
         self._pooler.compute(encoded, learn, active)
+        if not learn:
+            self._pooler.setIterationNum(turn)  # it counts also when it does not learn
         return active
 
     def _raw(self, active: Any) -> float:
@@ -130,7 +145,6 @@ class _CoreSource:
     def ask(self, x: float, t: records.When) -> float:
         if self._encoder is None:
             return math.nan
-        self._memory.activateDendrites(True)  # has an effect once in a step, learning or asked
         return self._raw(self._columns(x, t, learn=False))
 
     def learn(self, x: float, t: records.When) -> float:
@@ -149,27 +163,42 @@ class _CoreSource:
         return math.nan
 
     def _step(self, x: float, seconds: float) -> float:
-        self._memory.activateDendrites(True)
         active = self._columns(x, None if math.isnan(seconds) else seconds, learn=self._p.pooler_learns)
         raw = self._raw(active)
         self._memory.activateCells(active, True)
+        self._memory.activateDendrites(True)  # at once, so that asking changes nothing
         return raw
 
     def predictions(self) -> tuple[dict[int, float], dict[int, float]]:
-        return {}, {}  # `_CoreSource` refuses predict_steps
+        return {}, {}  # `HtmCore` refuses predict_steps
 
     def arrays(self) -> Arrays:
         return {
-            "pooler": np.frombuffer(self._pooler.writeToString().encode(), np.uint8),
-            "memory": np.frombuffer(self._memory.writeToString().encode(), np.uint8),
+            "pooler": _written(self._pooler),
+            "memory": _written(self._memory),
             "extent": np.array(self._range, np.float64),
             "pending": np.array(self._pending, np.float64).reshape(-1, 2),
         }
 
     def fill(self, arrays: Arrays) -> None:
-        self._pooler.loadFromString(arrays["pooler"].tobytes().decode())
-        self._memory.loadFromString(arrays["memory"].tobytes().decode())
+        _read(self._pooler, arrays["pooler"])
+        _read(self._memory, arrays["memory"])
         low, high = arrays["extent"].tolist()
         if not math.isnan(low):
             self._set_range(low, high)
         self._pending = [(value, when) for value, when in arrays["pending"].tolist()]
+
+
+def _written(part: Any) -> NDArray[np.uint8]:
+    """Save a part by a file: the form as text rounds permanences, and a pickle must not be loaded from anywhere."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "part"
+        part.saveToFile(str(path), "PORTABLE")
+        return np.frombuffer(path.read_bytes(), np.uint8)
+
+
+def _read(part: Any, saved: NDArray[Any]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "part"
+        path.write_bytes(saved.tobytes())
+        part.loadFromFile(str(path), "PORTABLE")

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from htm_world import SMALL, daily, digest, stamps
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from eventproc.htm import AnomalyModel, HtmCore, NumentaHTM, find_detector, load_detector, of_config, of_range
 from eventproc.htm.foresight import exponential
@@ -52,6 +54,20 @@ def test_predictions_are_the_same_after_a_save_and_load() -> None:
             broken = AnomalyModel.load(broken.save())
         one, two = straight.process_one(value), broken.process_one(value)
         assert (one.predictions, one.probabilities) == (two.predictions, two.probabilities)
+    assert digest(straight) == digest(broken)
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    values=st.lists(st.one_of(st.floats(), st.floats(-5, 5)), min_size=1, max_size=50), cuts=st.sets(st.integers(0, 49))
+)
+def test_any_series_with_every_input_goes_on_after_a_save_and_load(values: list[float], cuts: set[int]) -> None:
+    every = {"learning": 8, "delta_on": 7, "adaptive": True, "day_on": 3, "weekend_on": 3, "pooler_learns": True}
+    straight, broken = (AnomalyModel(**{**SMALL, **every}, predict_steps=(2,)) for _ in range(2))
+    for i, value in enumerate(values):
+        if i in cuts:
+            broken = AnomalyModel.load(broken.save())
+        assert repr(straight.process_one(value, i * 9000.0)) == repr(broken.process_one(value, i * 9000.0))
     assert digest(straight) == digest(broken)
 
 
@@ -260,6 +276,8 @@ def test_without_htm_core_the_refusal_says_how_to_get_it() -> None:
     with pytest.raises(ModuleNotFoundError, match=r"pip install git\+https://github.com/htm-community/htm.core"):
         HtmCore()
     assert find_detector("htm.core") is HtmCore
+    with pytest.raises(ValueError, match="no predict_steps, delta_on, adaptive range"):
+        HtmCore(predict_steps=(1,))
 
 
 def test_a_learning_poolers_state_is_saved_as_what_it_learnt() -> None:
