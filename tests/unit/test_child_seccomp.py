@@ -135,3 +135,56 @@ def test_every_call_gets_one_of_our_answers(machine, number, arguments):
     program = seccomp.build(PID, machine=machine)
     found = decide(program, TABLES[machine].audit_arch, number, *arguments)
     assert found in {seccomp.ALLOW, *(answer(error) for error in (errno.EPERM, errno.ENOSYS, errno.EAFNOSUPPORT))}
+
+
+def built(machine, **powers):
+    return TABLES[machine], seccomp.build(PID, machine=machine, powers=seccomp.Powers(**powers))
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_programs_fork_and_start_others_but_get_no_namespaces(machine):
+    known, program = built(machine, programs=True, local_sockets=True)
+    assert decide(program, known.audit_arch, known.clone, 17) == seccomp.ALLOW
+    assert decide(program, known.audit_arch, known.clone, 17 | 0x20000000) == answer(errno.EPERM)
+    for number in (*known.starting, *known.kill, known.connect, *known.serving):
+        assert decide(program, known.audit_arch, number, PID + 1) == seccomp.ALLOW
+    for number in DENIED[machine].values():
+        assert number == known.connect or decide(program, known.audit_arch, number) == answer(errno.EPERM)
+    assert decide(program, known.audit_arch, known.socket, 1, 1) == seccomp.ALLOW
+    for family, kind in ((1, 2), (2, 1), (10, 1), (16, 3)):
+        assert decide(program, known.audit_arch, known.socket, family, kind) == answer(errno.EAFNOSUPPORT)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_with_listed_places_each_connection_is_asked_for(machine):
+    known, program = built(machine, network="listed")
+    assert decide(program, known.audit_arch, known.connect, 5) == seccomp.ASK
+    for family in (2, 10):
+        for protocol in (0, 6):
+            assert decide(program, known.audit_arch, known.socket, family, 1 | 0o2004000, protocol) == seccomp.ALLOW
+    for family, kind, protocol in ((2, 2, 0), (2, 1, 262), (2, 1, 132), (2, 3, 1), (1, 1, 0), (16, 3, 0), (40, 1, 0)):
+        assert decide(program, known.audit_arch, known.socket, family, kind, protocol) == answer(errno.EAFNOSUPPORT)
+    for number in (*known.serving, *known.starting):
+        assert decide(program, known.audit_arch, number) == answer(errno.EPERM)
+    for number, position in known.sending:
+        arguments = [0] * 6
+        assert decide(program, known.audit_arch, number, *arguments) == seccomp.ALLOW
+        arguments[position] = 0x20000000 | 0x4000
+        assert decide(program, known.audit_arch, number, *arguments) == answer(errno.EPERM)
+    assert decide(program, known.audit_arch, known.sendto, 3, 0, 0, 0, 1) == answer(errno.EPERM)
+    for option, expected in ((1, seccomp.ALLOW), (23, answer(errno.EPERM)), (30, answer(errno.EPERM))):
+        assert decide(program, known.audit_arch, known.setsockopt, 3, 6, option) == expected
+        assert decide(program, known.audit_arch, known.setsockopt, 3, 1, option) == seccomp.ALLOW
+    for request, expected in ((0x5421, seccomp.ALLOW), (0x8912, answer(errno.EPERM)), (0x8A00, seccomp.ALLOW)):
+        assert decide(program, known.audit_arch, known.ioctl, 3, request) == expected
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_the_full_network_is_tcp_and_udp(machine):
+    known, program = built(machine, network="full")
+    for number in (known.connect, *known.serving):
+        assert decide(program, known.audit_arch, number) == seccomp.ALLOW
+    for kind, protocol in ((1, 0), (1, 6), (2, 0), (2, 17)):
+        assert decide(program, known.audit_arch, known.socket, 2, kind, protocol) == seccomp.ALLOW
+    for family, kind, protocol in ((2, 3, 1), (2, 1, 262), (1, 1, 0), (16, 3, 0), (17, 3, 0)):
+        assert decide(program, known.audit_arch, known.socket, family, kind, protocol) == answer(errno.EAFNOSUPPORT)
