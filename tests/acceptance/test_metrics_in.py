@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import sqlite3
+import ssl
 from pathlib import Path
 
 import pika
@@ -142,3 +144,22 @@ def test_the_agent_and_the_load_generator_send_to_the_platform_of_this_machine(s
     assert {"me.cpu.percent", "me.memory.used_percent", "me.network.lo.sent_bytes"} <= set(names)
     assert served.json("metrics", "rejected") == []
     assert served.cli("metrics", "agent", "--to", "127.0.0.1:1", "--count", "1").returncode == 6
+
+
+def test_with_tls_and_a_key_only_those_who_have_both_are_heard(serve):
+    served = serve(EVENTPROC_GRAPHITE_TLS="true", EVENTPROC_GRAPHITE_KEY="s3cret")
+    context = ssl.create_default_context(cafile=str(served.data / "certs" / "ca.pem"))
+    with (
+        socket.create_connection(address(served), timeout=30) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as client,
+    ):
+        client.sendall(b"s3cret.a 1 100\nb 2 100\n")
+        wait_until(lambda: stored(served.data) == [("a", 1.0)], what="the sample with the key")
+    with socket.create_connection(address(served), timeout=30) as plain:
+        plain.sendall(b"s3cret.c 3 100\n")
+        plain.settimeout(30)
+        with contextlib.suppress(ConnectionResetError):
+            assert not plain.recv(100).startswith(b"s3cret")
+    rejected = served.json("metrics", "rejected")
+    assert [(one["reason"], one["count"], one["examples"]) for one in rejected] == [("unauthorized", 1, [""])]
+    assert stored(served.data) == [("a", 1.0)]
