@@ -215,7 +215,8 @@ def event(value: Event) -> dict[str, Any]:
 def accepted(value: Accepted | EventprocError) -> dict[str, Any]:
     if isinstance(value, EventprocError):
         return {"error": error_json(value)}
-    return {"id": value.id, "seq": value.seq, "duplicate": value.duplicate, "runs": value.runs}
+    shape = {"id": value.id, "seq": value.seq, "duplicate": value.duplicate, "runs": value.runs}
+    return shape | {"streams": value.streams} if value.streams else shape
 
 
 def failure(value: Failure | None) -> dict[str, Any] | None:

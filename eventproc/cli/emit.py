@@ -87,7 +87,10 @@ def describe(accepted: dict[str, Any]) -> str:
     runs = accepted.get("runs") or []
     if accepted.get("duplicate"):
         return f"event {output.plain(accepted['id'])} had been accepted before"
-    what = f"runs {', '.join(map(str, runs))}" if runs else "no handler matches"
+    streams = accepted.get("streams") or []
+    said = [f"runs {', '.join(map(str, runs))}"] if runs else []
+    said += [f"joined streams {', '.join(map(str, streams))}"] if streams else []
+    what = "; ".join(said) or "no handler matches"
     return f"event {output.plain(accepted['id'])} accepted: {what}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
 from collections import deque
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 _encode = msgspec.json.encode
 NO_SECRETS: Mapping[str, str] = {}
 _DEAD_KINDS = frozenset({"interrupted", "exit", "signal", "sandbox", "cancelled", "lost"})
+MAX_DEFERRED = 32  # runs whose callbacks wait for one transaction
 _SMOOTHING = 0.3  # weight of the newest measurement of a handler's duration
 
 
@@ -70,6 +72,17 @@ class Durations:
             self._by_key.clear()
         self._by_key[key] = before + _SMOOTHING * (seconds - before)
         self.mean_s += _SMOOTHING * (seconds - self.mean_s)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Deferred:
+    """A run that ended well, whose callbacks wait for its transaction."""
+
+    claim: Claim
+    session: RunSession
+    figures: dict[str, Any]
+    callbacks: bool
+    answer: queue.SimpleQueue[Written | Exception]
 
 
 class Executor:
@@ -125,6 +138,8 @@ class Executor:
         took_s = self.durations.of(key_of(waiting[0].handler))
         size = 1 if took_s is None else round(self._settings.batch_target_s / max(took_s, 1e-6))
         chunk = []
+        if _may_defer(waiting[0]):
+            size = min(size, MAX_DEFERRED)
         for _ in range(min(max(1, size), self._settings.batch_max, len(waiting))):
             claim = waiting.popleft()
             ending = self._leases.ending(claim)
@@ -198,23 +213,28 @@ class Executor:
         left: list[Claim] = []
         healthy = True
         key = key_of(chunk[0].handler)
+        deferred: list[_Deferred] | None = [] if _may_defer(chunk[0]) else None
         before = time.monotonic()
         results = child.execute(calls)
-        for claim, session, outcome in _in_turn(chunk, sessions, results, child, self._leases):
-            if claim.handler.options.secrets:
-                outcome = redacted(outcome, session)  # noqa: PLW2901 - nobody shall see the other one
-            # A killed child's other runs had no part in it: they begin again elsewhere.
-            if not outcome.started or self._hit_by_mistake(claim, outcome):
-                session.discard()
-                left.append(claim)
-                healthy = False
-                continue
-            self.durations.note(key, time.monotonic() - before)
-            warm.calls += 1
-            done.add(claim.run_id)
-            self._conclude(child, claim, session, outcome)
-            healthy = healthy and outcome.alive
-            before = time.monotonic()
+        try:
+            for claim, session, outcome in _in_turn(chunk, sessions, results, child, self._leases):
+                if claim.handler.options.secrets:
+                    outcome = redacted(outcome, session)  # noqa: PLW2901 - nobody shall see the other one
+                # A killed child's other runs had no part in it: they begin again elsewhere.
+                if not outcome.started or self._hit_by_mistake(claim, outcome):
+                    session.discard()
+                    left.append(claim)
+                    healthy = False
+                    continue
+                self.durations.note(key, time.monotonic() - before)
+                warm.calls += 1
+                done.add(claim.run_id)
+                self._conclude(child, claim, session, outcome, deferred)
+                healthy = healthy and outcome.alive
+                before = time.monotonic()
+        finally:
+            for each in deferred or ():
+                self._settle_written(child, each)
         return left, healthy
 
     def _open(self, chunk: list[Claim], done: set[int]) -> tuple[list[tuple[Call, RunSession]], list[Claim]]:
@@ -264,7 +284,14 @@ class Executor:
 
     # ---------------------------------------------------------------------------------------- conclusions
 
-    def _conclude(self, child: Child, claim: Claim, session: RunSession, outcome: Outcome) -> None:
+    def _conclude(
+        self,
+        child: Child,
+        claim: Claim,
+        session: RunSession,
+        outcome: Outcome,
+        deferred: list[_Deferred] | None = None,
+    ) -> None:
         figures = self._figures(outcome, claim)
         ending = self._leases.ending(claim)
         if ending is Ending.LOST:
@@ -279,7 +306,7 @@ class Executor:
             )
             self._conclude_ended(claim, session, failure, ending, figures)
         else:
-            self._conclude_success(child, claim, session, outcome, figures)
+            self._conclude_success(child, claim, session, outcome, figures=figures, deferred=deferred)
 
     def _conclude_ended(
         self, claim: Claim, session: RunSession, failure: Failure, ending: Ending | None, figures: dict[str, Any]
@@ -300,7 +327,14 @@ class Executor:
         self._submit(Conclusion(claim=claim, finish=finish, logs=logs))
 
     def _conclude_success(
-        self, child: Child, claim: Claim, session: RunSession, outcome: Outcome, figures: dict[str, Any]
+        self,
+        child: Child,
+        claim: Claim,
+        session: RunSession,
+        outcome: Outcome,
+        *,
+        figures: dict[str, Any],
+        deferred: list[_Deferred] | None,
     ) -> None:
         state = RunState.COMMITTING if outcome.callbacks else RunState.SUCCEEDED
         try:
@@ -316,14 +350,24 @@ class Executor:
         if not (outcome.callbacks or outcome.rollbacks):
             self._finisher.submit(conclusion, lambda answer: self._written(answer, None, claim, session, figures))
             return
-        # The child must not go on to another run: what happens next is decided by this transaction.
+        # The child stays until this transaction has decided what happens next.
         if outcome.callbacks:
             self._leases.committing(claim)
-        answer = self._finisher.write(conclusion)
-        if answer is Written.YES and outcome.callbacks:
-            self._settle(child, claim, session)
+        answer: queue.SimpleQueue[Written | Exception] = queue.SimpleQueue()
+        self._finisher.submit(conclusion, answer.put)
+        waits = _Deferred(claim=claim, session=session, figures=figures, callbacks=outcome.callbacks, answer=answer)
+        if deferred is None:
+            self._settle_written(child, waits)
         else:
-            self._written(answer, child, claim, session, figures)
+            deferred.append(waits)
+
+    def _settle_written(self, child: Child, waits: _Deferred) -> None:
+        """Wait for the transaction of a success, and run the callbacks that follow."""
+        answer = waits.answer.get()
+        if answer is Written.YES and waits.callbacks:
+            self._settle(child, waits.claim, waits.session)
+        else:
+            self._written(answer, child, waits.claim, waits.session, waits.figures)
 
     def _written(
         self,
@@ -426,6 +470,15 @@ def _in_turn(
 def _effects_of(session: RunSession) -> Effects:
     effects = session.effects()
     return NO_EFFECTS if effects == NO_EFFECTS else effects
+
+
+def _may_defer(claim: Claim) -> bool:
+    """
+    Tell whether runs may share a transaction before their callbacks run, one after the other.
+
+    Most pipelines have some: to wait for each by itself would cost more than the work.
+    """
+    return claim.handler.kind == PIPELINE and claim.handler.options.isolation is Isolation.BATCH
 
 
 def _too_large(stream_id: int, size: int) -> Failure:

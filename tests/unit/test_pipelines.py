@@ -172,6 +172,39 @@ def test_commit_follows_the_stored_result_in_order(platform: Harness) -> None:
     assert said == ["a made", "b made", "a handle", "b handle", "a commit", "b commit"]
 
 
+def test_streams_of_a_batch_commit_each_by_itself(platform: Harness) -> None:
+    class Marked:
+        def handle_events(self, events, env):
+            self.order = events[0]["order"]
+            print("handle", self.order)
+            new = {"message_id": f"m{self.order}", "event_type": "order.summed", "timestamp": events[0]["timestamp"]}
+            return [*events, new]
+
+        def commit(self):
+            print("commit", self.order)
+            if self.order == "5":
+                raise ValueError("no commit for 5")
+
+        def rollback(self):
+            print("rollback", self.order)
+
+    pipelines(platform, Marked, isolation="batch")
+    platform.add_trigger(**TRIGGER)
+    for number in range(40):
+        platform.emit("order.closed", {"order": str(number)})
+    platform.run_until_idle()
+    states = {stream.distinguished_by["order"]: stream.state for stream in platform.streams}
+    assert states.pop("5") is StreamState.COMMIT_ERROR
+    assert set(states.values()) == {StreamState.COMPLETED}
+    assert len(states) == 39
+    assert sum(event.hook == "order.summed" for event in platform.events) == 40
+    assert all(
+        run.logs.splitlines() == [f"handle {run.logs.split()[1]}", f"commit {run.logs.split()[1]}"]
+        for run in platform.runs
+        if run.state == "succeeded"
+    )
+
+
 @pytest.mark.parametrize(
     ("fails", "said"),
     [
