@@ -1,0 +1,95 @@
+"""winchester.trigger_manager: feeds notifications and events into a running platform."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from eventproc.client import Connection
+from eventproc.compat.winchester.configuration import Configuration, read_configuration
+from eventproc.compat.winchester.modules.time_sync import TimeSync
+from eventproc.errors import ConfigError, Conflict
+from eventproc.model import DATETIMES, NewEvent
+
+_OWN = ("message_id", "event_type", "timestamp")
+
+
+class TriggerManager:
+    """
+    Sends what winchester's takes to a platform, where triggers match it.
+
+    `config` is the path of winchester.yaml, or what `read_configuration` made of it; `connection` the platform's, by
+    default the one that the environment names.
+    """
+
+    def __init__(
+        self,
+        config: Configuration | str | Path,
+        *,
+        connection: Connection | None = None,
+        time_sync: TimeSync | None = None,
+    ) -> None:
+        self.config = config if isinstance(config, Configuration) else read_configuration(Path(config))
+        self._connection = connection or Connection()
+        self.time_sync = time_sync or TimeSync()
+        self.received = 0
+        self.saved = 0
+
+    def current_time(self) -> dt.datetime:
+        return self.time_sync.current_time()
+
+    def convert_notification(self, notification: Mapping[str, Any]) -> NewEvent | None:
+        """Return a notification's event; None if no definition matches. Raises InvalidInput."""
+        if self.config.distiller is None:
+            raise ConfigError(f"{self.config.path}: distiller_config is missing")
+        return self.config.distiller.distill(dict(notification))
+
+    def add_notification(self, notification: Mapping[str, Any]) -> bool:
+        """Send a notification's event; tell whether it is new. Raises EventprocError."""
+        self.received += 1
+        event = self.convert_notification(notification)
+        return event is not None and self._send(event)
+
+    def add_event(self, event: Mapping[str, Any]) -> bool:
+        """Send an event given as a dict; tell whether it is new. Raises EventprocError."""
+        payload: dict[str, Any] = {}
+        moments = []
+        for name, value in event.items():
+            if name in _OWN or value is None:
+                continue
+            if isinstance(value, dt.datetime):
+                moments.append(name)
+                value = value.isoformat()  # noqa: PLW2901 - the same value, as JSON has it
+            payload[name] = value
+        if moments:
+            payload[DATETIMES] = moments
+        when = event["timestamp"]
+        aware = when.replace(tzinfo=dt.UTC) if when.tzinfo is None else when
+        return self._send(
+            NewEvent(
+                hook=event["event_type"],
+                payload=payload,
+                id=event["message_id"],
+                time_us=(aware - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1),
+            )
+        )
+
+    def _send(self, event: NewEvent) -> bool:
+        (answer,) = self._connection.emit_many([event])
+        error = answer.get("error")
+        if error is not None and error["code"] != "event_conflict":
+            raise Conflict(error["message"], **error.get("details", {}))
+        new = error is None and not answer["duplicate"]
+        self.saved += new
+        return new
+
+    def add_trigger_definition(self, list_of_triggerdefs: Sequence[Mapping[str, Any]]) -> None:
+        """Store triggers, for all processes."""
+        for definition in list_of_triggerdefs:
+            self._connection.put_trigger(**definition)
+
+    def delete_trigger_definition(self, trigger_def_name: str) -> None:
+        """Delete a trigger, for all processes."""
+        self._connection.delete_trigger(trigger_def_name)

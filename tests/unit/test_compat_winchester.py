@@ -1,0 +1,237 @@
+"""Code that imports winchester finds its names, where that was asked for, and nowhere else."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+import types
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import pytest
+
+from eventproc.compat.winchester import MODULES, install
+from eventproc.errors import Conflict
+
+
+def forget() -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "winchester"]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def installed() -> Iterator[None]:
+    install()
+    yield
+    forget()
+
+
+def test_nothing_is_importable_before_it_is_asked_for() -> None:
+    with pytest.raises(ModuleNotFoundError):
+        import winchester  # noqa: F401
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_names_of_users_code_are_there() -> None:
+    from winchester.debugging import DebugManager, NoOpDebugger, NoOpGroup  # noqa: F401
+    from winchester.definition import DefinitionError, TriggerDefinition  # noqa: F401
+    from winchester.models import Datatype, StreamState
+    from winchester.pipeline_handler import (  # noqa: F401
+        AtomPubHandler,
+        ConnectionManager,
+        LoggingHandler,
+        NotabeneException,
+        NotabeneHandler,
+        PipelineHandlerBase,
+        UsageException,
+        UsageHandler,
+        connection_manager,
+    )
+    from winchester.pipeline_manager import Pipeline, PipelineConfigError, PipelineExecutionError  # noqa: F401
+    from winchester.time_sync import TimeSync  # noqa: F401
+    from winchester.trigger_manager import TriggerManager  # noqa: F401
+
+    assert (StreamState.RETRY_EXPIRE, Datatype.timerange) == (8, 5)
+    install()  # a second time changes nothing
+    assert set(MODULES) <= {name.partition(".")[2] for name in sys.modules if name.startswith("winchester.")}
+
+
+def test_a_real_winchester_is_not_hidden_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = types.ModuleType("winchester")
+    monkeypatch.setitem(sys.modules, "winchester", real)
+    with pytest.raises(Conflict, match="replace=True"):
+        install()
+    assert sys.modules["winchester"] is real
+    install(replace=True)
+    assert sys.modules["winchester"] is not real
+    forget()
+
+
+class Counter:
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+
+    def bump_counter(self, name: str, inc: int = 1) -> None:
+        self.counts[name] = self.counts.get(name, 0) + inc
+
+
+class Handler:
+    calls: ClassVar[list[str]] = []
+
+    def __init__(self, name: str = "?", *, fails: str = "") -> None:
+        self.name = name
+        self.fails = fails
+
+    def _do(self, what: str) -> None:
+        self.calls.append(f"{self.name}.{what}")
+        if self.fails == what:
+            raise RuntimeError(what)
+
+    def handle_events(self, events: list[Any], env: dict[str, Any]) -> list[Any]:
+        self._do("handle")
+        assert env == {"stream_id": 7, "stream_name": "s"}
+        return [*events, {"message_id": self.name}]
+
+    def commit(self) -> None:
+        self._do("commit")
+
+    def rollback(self) -> None:
+        self._do("rollback")
+
+
+STREAM = types.SimpleNamespace(id=7, name="s")
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_pipeline_can_be_tried_in_ones_own_process() -> None:
+    from winchester.pipeline_manager import Pipeline, PipelineConfigError, PipelineExecutionError
+
+    Handler.calls.clear()
+    counter = Counter()
+    steps = [{"name": "h", "params": {"name": "a", "fails": "commit"}}, {"name": "h", "params": {"name": "b"}}]
+    pipeline = Pipeline("p", steps, {"h": Handler})
+    assert pipeline.handle_events([{"message_id": "old"}], STREAM, counter) == [
+        {"message_id": "a"},
+        {"message_id": "b"},
+    ]
+    pipeline.commit(counter)
+    assert Handler.calls == ["a.handle", "b.handle", "a.commit", "b.commit"]
+    assert counter.counts == {"Pre-commit successful": 1, "Commit error": 1, "Commit successful": 1}
+    with pytest.raises(PipelineConfigError, match="Unknown handler"):
+        Pipeline("p", ["other"], {"h": Handler})
+    broken = Pipeline("p", [{"name": "h", "params": {"fails": "handle"}}], {"h": Handler})
+    with pytest.raises(PipelineExecutionError) as caught:
+        broken.handle_events([], STREAM, counter)
+    assert isinstance(caught.value.cause, RuntimeError)
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_definition_matches_events_that_are_dicts() -> None:
+    from winchester.debugging import DebugManager
+    from winchester.definition import DefinitionError, TriggerDefinition
+
+    manager = DebugManager()
+    definition = TriggerDefinition(
+        {
+            "name": "t",
+            "debug_level": 2,
+            "distinguished_by": ["i", {"timestamp": "day"}],
+            "expiration": "$last + 1d",
+            "fire_delay": 30,
+            "fire_pipeline": "p",
+            "match_criteria": [{"event_type": "a.*"}],
+            "fire_criteria": [{"event_type": "a.b", "number": 2}],
+        },
+        manager,
+    )
+    noon = dt.datetime(2015, 2, 27, 12)  # noqa: DTZ001 - winchester's times are naive
+    event = {"event_type": "a.b", "message_id": "m", "timestamp": noon, "i": "x"}
+    matching = definition.match(event)
+    assert matching is not None
+    found = definition.get_distinguishing_traits(event, matching)
+    assert found["i"] == "x"
+    assert (found["timestamp"].begin, found["timestamp"].end) == (noon.replace(hour=0), noon.replace(day=28, hour=0))
+    assert definition.match({**event, "event_type": "b"}) is None
+    assert not definition.should_fire([event])
+    assert definition.should_fire([event, event])
+    assert definition.get_fire_timestamp(noon) == noon.replace(second=30)
+    assert manager.get_debugger(definition).get_group("Match")._reasons["Wrong event type"] == 1
+    with pytest.raises(DefinitionError, match="the key 'expiration' is missing"):
+        TriggerDefinition({"name": "t"}, manager)
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_time_is_the_one_that_was_published() -> None:
+    from winchester.time_sync import TimeSync
+
+    clock = TimeSync({}, publishes=True)
+    clock.publish("2015-02-27T12:00:00Z")
+    assert clock.current_time() == dt.datetime(2015, 2, 27, 12)  # noqa: DTZ001
+    deaf = TimeSync({})
+    deaf.publish("2015-02-27T12:00:00Z")
+    assert deaf.current_time().year > 2020
+
+
+NOON = dt.datetime(2015, 2, 27, 12)  # noqa: DTZ001
+DAY = {"audit_period_beginning": NOON.replace(hour=0), "audit_period_ending": NOON.replace(day=28, hour=0)}
+EXISTS = {
+    "event_type": "compute.instance.exists",
+    "message_id": "2cf4e3a4-4a5e-4d57-8d0a-7b2f7a1ce8f1",
+    "timestamp": NOON,
+    "state": "active",
+    "launched_at": NOON.replace(month=1),
+    **DAY,
+}
+DELETE = {"event_type": "compute.instance.delete.end", "message_id": "d", "timestamp": NOON, "deleted_at": NOON}
+DELETED = {**EXISTS, "state": "deleted", "deleted_at": NOON}
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    ("events", "code"),
+    [
+        ([EXISTS], None),
+        ([{**DELETE}], "U0"),
+        ([{**EXISTS, "launched_at": None}], "U1"),
+        ([{**DELETE, "launched_at": NOON, "deleted_at": NOON}, {**DELETED, "launched_at": NOON.replace(day=1)}], "U2"),
+        ([{**EXISTS, "deleted_at": NOON}], "U3"),
+        ([{**DELETED, "launched_at": NOON.replace(hour=13)}], "U4"),
+        ([DELETED], "U5"),
+        ([{**DELETED, "launched_at": None}], "U5"),
+        ([DELETE, EXISTS], "U6"),
+        ([DELETE, DELETE, DELETED], "U7"),
+        ([{**EXISTS, "launched_at": NOON}], "U8"),
+        ([{**DELETE, "launched_at": EXISTS["launched_at"]}, DELETED], None),
+    ],
+)
+def test_usage_is_judged_by_its_codes(events: list[dict[str, Any]], code: str | None) -> None:
+    from winchester.pipeline_handler import UsageHandler
+
+    result = UsageHandler().handle_events(list(events), {"stream_id": 3, "stream_name": "s"})[-1]
+    assert result["event_type"] == f"compute.instance.exists.{'failed' if code else 'verified'}"
+    assert result["error_code"] == code
+    assert result["stream_id"] == 3
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_field_that_one_side_lacks_is_a_key_error() -> None:
+    from winchester.pipeline_handler import UsageHandler
+
+    with pytest.raises(KeyError):
+        UsageHandler().handle_events([DELETE, DELETED], {"stream_id": 3, "stream_name": "s"})
+
+
+@pytest.mark.usefixtures("installed")
+def test_publishing_handlers_say_what_they_lack() -> None:
+    from winchester.pipeline_handler import AtomPubHandler, NotabeneException, NotabeneHandler
+
+    with pytest.raises(NotabeneException, match="queue_name"):
+        NotabeneHandler(exchange="x")
+    with pytest.raises(NotabeneException, match="exchange"):
+        NotabeneHandler(queue_name="x")
+    handler = AtomPubHandler("https://example.com", event_types=["a.*", "!a.b"], content_format="cuf_xml")
+    assert [handler.match_type(name) for name in ("a.c", "a.b", "b")] == [True, False, False]
+    assert 'status="ACTIVE"' in handler.generate_atom(EXISTS)
+    assert "compute.instance.exists.cuf" in handler.generate_atom(EXISTS)
+    with pytest.raises(RuntimeError, match="needs the platform"):
+        handler.handle_events([{**EXISTS, "event_type": "a.c"}], {})
