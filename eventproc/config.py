@@ -406,7 +406,7 @@ class Settings(BaseSettings):
             if isinstance(value, Section):
                 environ[_env_name(name)] = _reparsable(value)
             elif isinstance(value, tuple):
-                environ[_env_name(name)] = os.pathsep.join(value)
+                environ[_env_name(name)] = os.pathsep.join(map(str, value))
             else:
                 environ[_env_name(name)] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
         return environ
