@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from eventproc.abc import Tx
 from eventproc.errors import InvalidInput, MetricNotMonitored, NotFound, TooLarge
-from eventproc.model import SECOND_US, Metric, MetricStatus, NewMetric, Role, User, from_datetime, isoformat
+from eventproc.metrics.names import parse_name
+from eventproc.model import SECOND_US, Metric, MetricStatus, Role, User, from_datetime, isoformat
 from eventproc.model.anomaly import Model
 from eventproc.models import lifecycle
 from eventproc.models.lifecycle import Teller
@@ -151,11 +152,11 @@ class Monitoring:
         return _view(tx, metric)
 
     def _create(self, tx: Tx, principal: User, name: str, *, resource: str | None) -> tuple[Metric, bool]:
-        known = tx.metrics.by_name(name)
+        named = parse_name(name)  # as samples name it: tags sorted
+        known = tx.metrics.by_name(named.name)
         if known is not None:
             return known, False
-        new = NewMetric(name=check_metric_name(name), resource=resource, owner_id=principal.id)
-        return tx.metrics.create([new], now_us=self._now_us)[0]
+        return tx.metrics.create([replace(named, resource=resource, owner_id=principal.id)], now_us=self._now_us)[0]
 
     def unmonitor(self, principal: User, which: str) -> ModelView:
         """Take a metric's model and its scores away. Raises MetricNotMonitored."""
@@ -227,10 +228,8 @@ class Monitoring:
 
 
 def check_metric_name(name: str) -> str:
-    """Refuse a name that no sample could come with."""
-    if not name or len(name) > 512 or not name.isprintable() or any(letter.isspace() for letter in name):
-        raise InvalidInput(f"a metric's name is 1 to 512 printable characters without blanks, not {name!r:.100}")
-    return name
+    """Return a metric's name as samples have it, its tags sorted; refuse one that no sample could come with."""
+    return parse_name(name).name
 
 
 def status_named(name: str) -> int:

@@ -132,3 +132,12 @@ def test_the_python_client_does_the_same(api):
         assert conn.models_status()["metrics"] == {"PENDING_DATA": 1}
     with Connection(api.url, api.keys["viewer"]) as conn, pytest.raises(Forbidden):
         conn.retry_model("a")
+
+
+def test_a_name_with_tags_is_the_one_that_samples_come_with(api):
+    client = api.client("developer")
+    made = client.post("/models", json={"metricSpec": {"metric": "cpu;host=a;dc=east"}, "modelParams": RANGE}).json()
+    assert (made["name"], made["tags"]) == ("cpu;dc=east;host=a", {"dc": "east", "host": "a"})
+    again = client.post("/metrics", json={"name": "cpu;dc=east;host=a"})
+    assert error_of(again)["details"]["uid"] == made["uid"]
+    assert client.post("/models", json={"metricSpec": {"metric": "cpu;host"}}).status_code == 400
