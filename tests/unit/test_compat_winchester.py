@@ -15,7 +15,7 @@ from eventproc.errors import Conflict
 
 
 def forget() -> None:
-    for name in [name for name in sys.modules if name.partition(".")[0] == "winchester"]:
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("winchester", "timex")]:
         del sys.modules[name]
 
 

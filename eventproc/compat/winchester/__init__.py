@@ -36,6 +36,8 @@ def install(*, replace: bool = False) -> None:
         module = importlib.import_module(home)
         sys.modules[f"winchester.{name}"] = module
         setattr(package, name, module)
+    if importlib.util.find_spec("timex") is None:  # winchester's users compare with its ranges
+        sys.modules["timex"] = importlib.import_module(f"{__name__}.modules.timex")
 
 
 __all__ = ["MODULES", "install"]

@@ -117,7 +117,7 @@ class DebugManager:
     def dump_debuggers(self) -> None:
         """Write all counts into the log, and begin anew."""
         for name, debugger in self._debuggers.items():
-            if not isinstance(debugger, TriggerDebugger):
+            if isinstance(debugger, NoOpDebugger):
                 continue
             logger.info("---- Trigger Definition: %s ----", name)
             for group_name in sorted(debugger._groups, reverse=True):  # noqa: SLF001 - winchester's names
