@@ -98,6 +98,7 @@ class Soak:
 
     def __init__(self, level: str, scratch: Path) -> None:
         self._scratch = scratch
+        self._level = level
         self._sandbox = ForkServerSandbox(levels=[level], scratch=scratch)
         self._ordinary = program(ordinary())
         self._family = program(family(), allow_subprocess=True) if level == "A" else self._ordinary
@@ -136,6 +137,8 @@ class Soak:
     def _zygote(self) -> int:
         """Return the fork server itself: at level A what we started only waits for it."""
         started = self._sandbox.zygote_pid()
+        if self._level != "A":  # then it is what we started, and below it are monitors that come and go
+            return started
         below = [pid for pid in descendants(os.getpid()) if parent_of(pid) == started]
         return below[0] if below and b"zygote" in Path(f"/proc/{below[0]}/cmdline").read_bytes() else started
 

@@ -427,7 +427,7 @@ def test_the_port_stays_when_the_api_starts_again(serve):
     served = serve(EVENTPROC_GRPC="127.0.0.1:0", EVENTPROC_HTTPS="127.0.0.1:0")
     client = make_client(served, "runnable")
     before = dict(served.endpoints)
-    assert list(before) == ["http", "https", "grpc"]
+    assert set(before) >= {"http", "https", "grpc"}
     served.kill_role("api")
     program = HEAD + TELL + "tell(hooks, conn)"
     wait_until(lambda: "answer" in client.output(program), timeout_s=60, what="the gRPC service to answer again")
@@ -444,8 +444,8 @@ def test_certificates_made_beforehand_are_enough_and_the_printed_settings_work(s
     assert made["client"]["BTRDB_ENDPOINTS"] == "localhost:4411"
     served = serve(data=data, EVENTPROC_GRPC="127.0.0.1:0")
     assert "ctingress.on_complete" in make_client(served, "runnable").output(HEAD + "print(hooks(conn))")
-    assert any(f"grpc   {served.endpoints['grpc']}" in line for line in served.said)
+    assert any(line.split() == ["grpc", served.endpoints["grpc"]] for line in served.said)
 
 
 def test_without_certificates_and_address_there_is_no_grpc(serve):
-    assert list(serve().endpoints) == ["http"]
+    assert not {"https", "grpc"} & set(serve().endpoints)

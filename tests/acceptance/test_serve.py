@@ -71,7 +71,7 @@ def test_it_says_ready_once_and_states_only_what_is_bound(serve):
     served = serve()
     assert served.said.count("ready") == 1
     assert served.said[-1] == "ready"
-    assert list(served.endpoints) == ["http"]
+    assert list(served.endpoints) == ["http", "graphite", "graphite_udp", "graphite_pickle"]
     assert re.fullmatch(r"http://127\.0\.0\.1:[1-9]\d*", served.endpoints["http"])
     assert any(served.endpoints["http"] in line for line in served.said)
     with urllib.request.urlopen(f"{served.endpoints['http']}/api/v1/health") as answer:

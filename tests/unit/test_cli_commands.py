@@ -189,7 +189,7 @@ def test_doctor_finds_what_must_be_mended(
     for words in (
         "admin.key can be read by others",
         "EVENTPROC_HTPP is set",
-        "not used by this version",
+        "the broker amqp://broker:5672 can not be reached",
         "127.0.0.1:1",
     ):
         assert words in shown

@@ -335,7 +335,7 @@ def test_old_samples_refusals_and_given_up_messages_go_by_their_settings(lab):
         reject = NewReject(reason=RejectReason.LATE, source="s", metric="kept", count=1)
         tx.rejects.add([reject], now_us=now_us - 31 * day_us)
         tx.outbox.add([NewOutgoing(kind="http", target="http://x", body=b"")], now_us=now_us - 31 * day_us)
-        [message] = tx.outbox.claim(limit=1, lease_us=1, now_us=now_us)
+        [message] = tx.outbox.claim(kind="http", limit=1, lease_us=1, now_us=now_us)
         tx.outbox.failed(message.id, message.token, error="no", retry_us=None)
     policy = replace(DEFAULT_POLICY, samples_s=90 * 86_400, rejects_s=30 * 86_400, outbox_s=30 * 86_400)
     settings = HousekeeperSettings(chunk=1, breath_s=0.0, policy=policy)
