@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from waiting import wait_until
 
 from eventproc import Connection, register_pipeline
 from eventproc.errors import InvalidInput, NotFound
+from eventproc.model import StreamState
 
 TRIGGERS = """\
 - name: orders
@@ -224,3 +226,49 @@ def test_pipelines_and_triggers_are_listed_paused_and_deleted(served: Served, co
     assert served.cli("pipelines", "delete", "shouts").returncode == 0
     assert [pipeline["name"] for pipeline in conn.pipelines()] == ["bill"]
     assert all(handler.hook != "stream.pipeline" for handler in conn.list_handlers())
+
+
+def test_winchesters_questions_about_streams_and_events_are_answered(conn: Connection) -> None:
+    from eventproc.compat.winchester.modules import db
+
+    interface = db.DBInterface({"url": "sqlite://"}, connection=conn)
+    noon = dt.datetime(2015, 2, 27, 12)  # noqa: DTZ001 - winchester's times are naive
+    interface.create_event("w-1", "shop.item", noon, {"order": "w1", "price": 13, "launched_at": noon})
+    with pytest.raises(db.DuplicateError, match="w-1"):
+        interface.create_event("w-1", "shop.item", noon, {"order": "w1", "price": 13, "launched_at": noon})
+    event = {
+        "message_id": "w-1",
+        "event_type": "shop.item",
+        "timestamp": noon,
+        "order": "w1",
+        "price": 13,
+        "launched_at": noon,
+    }
+    assert interface.get_event_by_message_id("w-1") == event
+    (found,) = interface.find_events(noon - dt.timedelta(microseconds=1), noon, "shop.item", {"order": "w1"})
+    assert found == {**event, "_mark": found["_mark"]}
+    assert interface.find_events(noon, traits={"order": "w1"}) == []
+    assert interface.find_events(traits={"order": "w1"}, mark=found["_mark"]) == []
+    assert interface.find_events(traits={"order": "w1"}, count=True) == [{"count": 1}]
+    with pytest.raises(db.NoSuchEventError):
+        interface.get_event_by_message_id("w-0")
+
+    order(conn, "w2", 13, 1)
+    wait_for(conn, "w2", "error")
+    traits = {"order": "w2"}
+    (shown,) = interface.find_streams(name="orders", state="error", distinguishing_traits=traits, include_events=True)
+    assert (shown["state"], shown["distinguishing_traits"], len(shown["events"])) == ("error", traits, 3)
+    stream = interface.get_stream_by_id(shown["id"])
+    assert stream.state == StreamState.ERROR
+    assert [event["message_id"] for event in interface.get_stream_events(stream)] == ["w2-0", "w2-1", "w2-closed"]
+    assert interface.stream_has_dist_trait(stream.id, "order", "w2") == traits
+    assert interface.find_streams(mark=f"+{stream.id - 1:x}", limit=1)[0]["_mark"] == f"+{stream.id:x}"
+    assert interface.find_streams(distinguishing_traits=traits, count=True) == [{"count": 1}]
+    assert interface.reset_stream(stream).state_serial_no > stream.state_serial_no
+    wait_for(conn, "w2", "error")
+    interface.purge_stream(stream)
+    with pytest.raises(db.NoSuchStreamError):
+        interface.purge_stream(stream)
+    assert interface.find_streams(stream_id=stream.id) == []
+    with pytest.raises(AttributeError, match="engine does that"):
+        interface.create_stream("orders", event, {}, "$last + 1d")

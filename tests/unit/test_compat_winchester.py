@@ -33,6 +33,8 @@ def test_nothing_is_importable_before_it_is_asked_for() -> None:
 
 @pytest.mark.usefixtures("installed")
 def test_the_names_of_users_code_are_there() -> None:
+    from winchester.config import ConfigManager, ConfigurationError  # noqa: F401
+    from winchester.db import DBInterface, DuplicateError, LockError, NoSuchStreamError  # noqa: F401
     from winchester.debugging import DebugManager, NoOpDebugger, NoOpGroup  # noqa: F401
     from winchester.definition import DefinitionError, TriggerDefinition  # noqa: F401
     from winchester.models import Datatype, StreamState

@@ -13,7 +13,16 @@ MODULES = {
     "pipeline_handler": f"{STAND_IN}.pipeline_handler",
     **{
         name: f"{__name__}.modules.{name}"
-        for name in ("config", "debugging", "definition", "models", "pipeline_manager", "time_sync", "trigger_manager")
+        for name in (
+            "config",
+            "db",
+            "debugging",
+            "definition",
+            "models",
+            "pipeline_manager",
+            "time_sync",
+            "trigger_manager",
+        )
     },
 }
 

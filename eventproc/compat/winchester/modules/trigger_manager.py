@@ -16,6 +16,29 @@ from eventproc.model import DATETIMES, NewEvent
 _OWN = ("message_id", "event_type", "timestamp")
 
 
+def new_event(event: Mapping[str, Any]) -> NewEvent:
+    """Return an event given as a dict as the platform takes it: datetimes are ISO texts whose names it tells."""
+    payload: dict[str, Any] = {}
+    moments = []
+    for name, value in event.items():
+        if name in _OWN or value is None:
+            continue
+        if isinstance(value, dt.datetime):
+            moments.append(name)
+            value = value.isoformat()  # noqa: PLW2901 - the same value, as JSON has it
+        payload[name] = value
+    if moments:
+        payload[DATETIMES] = moments
+    when = event["timestamp"]
+    aware = when.replace(tzinfo=dt.UTC) if when.tzinfo is None else when
+    return NewEvent(
+        hook=event["event_type"],
+        payload=payload,
+        id=event["message_id"],
+        time_us=(aware - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1),
+    )
+
+
 class TriggerManager:
     """
     Sends what winchester's takes to a platform, where triggers match it.
@@ -54,27 +77,7 @@ class TriggerManager:
 
     def add_event(self, event: Mapping[str, Any]) -> bool:
         """Send an event given as a dict; tell whether it is new. Raises EventprocError."""
-        payload: dict[str, Any] = {}
-        moments = []
-        for name, value in event.items():
-            if name in _OWN or value is None:
-                continue
-            if isinstance(value, dt.datetime):
-                moments.append(name)
-                value = value.isoformat()  # noqa: PLW2901 - the same value, as JSON has it
-            payload[name] = value
-        if moments:
-            payload[DATETIMES] = moments
-        when = event["timestamp"]
-        aware = when.replace(tzinfo=dt.UTC) if when.tzinfo is None else when
-        return self._send(
-            NewEvent(
-                hook=event["event_type"],
-                payload=payload,
-                id=event["message_id"],
-                time_us=(aware - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1),
-            )
-        )
+        return self._send(new_event(event))
 
     def _send(self, event: NewEvent) -> bool:
         (answer,) = self._connection.emit_many([event])
