@@ -221,7 +221,9 @@ def test_many_children_leave_nothing_behind(sandbox, tmp_path):
     fds = len(os.listdir("/proc/self/fd"))
     for _ in range(40):
         assert run_one(sandbox, lambda db: 1)[0].failure is None
-    assert len(os.listdir("/proc/self/fd")) <= fds + 4  # a socket for each monitor that waits
+    wait_until(  # a socket for each monitor that waits; those still ending on a busy machine have one too
+        lambda: len(os.listdir("/proc/self/fd")) <= fds + 4, what="the closing of the ended monitors' sockets"
+    )
     wait_until(lambda: len(below(zygote)) <= 5, what="the handlers' end")
     wait_until(lambda: not private_directories(tmp_path), what="the private directories' removal")
 

@@ -122,7 +122,8 @@ def test_the_mail_says_what_when_and_how_unusual(platform):
     assert platform.mails
 
 
-def test_the_report_keeps_a_table_and_a_plot(platform):
+def test_the_report_keeps_a_table_and_a_plot(platform, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a worker gives each run a directory of its own, the harness does not
     stored(platform)
     add(platform, "anomaly_report")
     text = tell(platform)
