@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import traced
 from peers.job import PAYLOAD
 
 from eventproc.abc import Registration
@@ -99,10 +100,17 @@ class Rig:
             raise refused[0]
 
     @contextlib.contextmanager
-    def worker(self) -> Iterator[subprocess.Popen[str]]:
-        """Run a worker process; it is ready when the block is entered, and ended in good order."""
-        command = [sys.executable, "-m", "eventproc", "serve", "--role", "worker"]
-        process = subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE, text=True)
+    def worker(self, trace: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+        """
+        Run a worker process; it is ready when the block is entered, and ended in good order.
+
+        With `trace` it writes there when it did what, see `traced.py`.
+        """
+        command, environment = [sys.executable, "-m", "eventproc", "serve", "--role", "worker"], self.environment
+        if trace is not None:
+            command = [sys.executable, str(Path(__file__).with_name("traced.py"))]
+            environment = {**environment, traced.TRACE_FILE: str(trace)}
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
         try:
             assert process.stdout is not None
             for line in process.stdout:

@@ -133,13 +133,14 @@ class Caches:
 class Work:
     """A transaction in progress, as the aggregates' modules see it."""
 
-    __slots__ = ("actions", "bulk", "caches", "conn")
+    __slots__ = ("actions", "bulk", "caches", "conn", "new_events")
 
     def __init__(self, conn: Connection, bulk: Bulk, caches: Caches) -> None:
         self.conn = conn
         self.bulk = bulk
         self.caches = caches
         self.actions: list[Callable[[], None]] = []
+        self.new_events: dict[int, str] = {}  # hooks of events that were stored here and have no runs yet, by seq
 
 
 def run_actions(work: Work) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy import bindparam, select, update
 
 from eventproc.model import Claim, Isolation
 from eventproc.store.base import Work, any_of
-from eventproc.store.candidates import COUNT_HEAD, LIMITED_WINDOW, STATEMENTS, window
+from eventproc.store.candidates import COUNT_HEAD, LIMITED_WINDOW, STATEMENTS, TAKING, window
 from eventproc.store.events import SqlEvents
 from eventproc.store.lanes import Lane, Lanes
 from eventproc.store.limits import Allowance
@@ -71,8 +71,11 @@ class _Claiming:
     allowances: dict[int, Allowance] = field(default_factory=dict)
 
     def run(self) -> list[Claim]:
-        known = roster(self.work)
-        lanes = self._lanes(known)
+        waiting, revision = Lanes(self.work).waiting()
+        if not waiting:
+            return []
+        known = roster(self.work, revision)
+        lanes = self._lanes(known, waiting)
         self._take_turns(lanes)
         while lanes:  # again with those that may have more, as long as there is room
             left = Counter(self._kind(lane) for lane, _ in lanes)
@@ -89,9 +92,9 @@ class _Claiming:
     def _kind(lane: Lane) -> bool:
         return lane.isolation == Isolation.BATCH
 
-    def _lanes(self, known: Roster) -> list[tuple[Lane, Entry]]:
+    def _lanes(self, known: Roster, waiting: Sequence[Lane]) -> list[tuple[Lane, Entry]]:
         found = []
-        for lane in Lanes(self.work).waiting():
+        for lane in waiting:
             entry = known.runnable(lane.handler_id, lane.hook)
             if entry is not None and self.wanted.of(lane) > 0:
                 found.append((lane, entry))
@@ -129,7 +132,10 @@ class _Claiming:
         search = _Search(
             claiming=self, lane=lane, params=params, some_versions=some, allowance=self.allowances.get(entry.id)
         )
-        found = search.find("window" if lane.ordered else "plain", wanted)
+        if not lane.ordered and search.allowance is None:
+            found = search.take(wanted)
+        else:
+            found = search.find("window" if lane.ordered else "plain", wanted)
         if lane.ordered and len(found) < wanted and search.goes_on_behind_window():
             found += search.find_by_key(wanted - len(found))
         self.wanted.take(lane, len(found))
@@ -200,6 +206,14 @@ class _Search:
             elif len(fit) == ask:
                 break
         return found
+
+    def take(self, wanted: int) -> list[Any]:
+        """Lease the first due ones: in a lane without order and without limits any will do."""
+        claiming = self.claiming
+        lease = {"wanted": wanted, "lease_until_us": claiming.lease_until_us, "worker": claiming.worker}
+        statement = TAKING[(claiming.work.bulk.name, self.some_versions)]
+        rows = claiming.work.conn.execute(statement, self.params | lease).all()
+        return sorted(rows, key=lambda row: (row.due_us, row.id))
 
     def goes_on_behind_window(self) -> bool:
         waiting = self.claiming.work.conn.execute(COUNT_HEAD, self.params).scalar() or 0

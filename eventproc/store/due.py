@@ -21,9 +21,12 @@ _FIRST = select(func.min(runs.c.due_us)).where(
 
 def next_due_us(work: Work, after_us: int) -> int | None:
     """Return the first time behind `after_us` at which a run may start, see `eventproc.abc.RunRows.next_due_us`."""
-    known = roster(work)
+    waiting, revision = Lanes(work).waiting()
+    if not waiting:
+        return None
+    known = roster(work, revision)
     times = []
-    for lane in Lanes(work).waiting():
+    for lane in waiting:
         entry = known.runnable(lane.handler_id, lane.hook)
         due = _due(work, lane, entry, after_us) if entry is not None else None
         if due is not None:

@@ -6,17 +6,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, literal, null, select
 
 from eventproc.model import Event
 from eventproc.store.base import Rows, any_of, tuple_from_json, tuple_to_json
 from eventproc.store.event_pages import Which, page_of_seqs
 from eventproc.store.schema import event_tags, events, pruned_events
 
-_BY_ID = select(events).where(any_of(events.c.id, "ids"))
 _BY_SEQ = select(events).where(any_of(events.c.seq, "seqs"))
 _GET = select(events).where(events.c.id == bindparam("id"))
-_PRUNED = select(pruned_events.c.id, pruned_events.c.digest).where(any_of(pruned_events.c.id, "ids"))
+# Those that are there, and those of which only id and digest are left: one statement, as every event asks for both.
+_LEFT_OF_PRUNED = {"seq": literal(0), "id": pruned_events.c.id, "digest": pruned_events.c.digest}
+_KNOWN = (
+    select(events)
+    .where(any_of(events.c.id, "ids"))
+    .union_all(
+        select(*[_LEFT_OF_PRUNED.get(column.name, null()).label(column.name) for column in events.c]).where(
+            any_of(pruned_events.c.id, "ids")
+        )
+    )
+)
 
 
 def event_of(row: Any) -> Event:
@@ -103,12 +112,14 @@ class SqlEvents(Rows):
 
     def _known(self, wanted: Sequence[Event]) -> dict[str, Event]:
         ids = {"ids": [event.id for event in wanted]}
-        known = {row.id: event_of(row) for row in self._all(_BY_ID, ids)}
-        digests = {row.id: row.digest for row in self._all(_PRUNED, ids)}
-        if digests:
-            for event in wanted:
-                if event.id in digests and event.id not in known:
-                    known[event.id] = replace(event, seq=0, digest=digests[event.id])
+        rows = self._all(_KNOWN, ids)
+        if not rows:
+            return {}
+        known = {row.id: event_of(row) for row in rows if row.seq}
+        digests = {row.id: row.digest for row in rows if not row.seq}
+        for event in wanted:
+            if event.id in digests and event.id not in known:
+                known[event.id] = replace(event, seq=0, digest=digests[event.id])
         return known
 
     def _insert(self, fresh: dict[str, Event]) -> dict[str, Event]:
@@ -124,6 +135,7 @@ class SqlEvents(Rows):
         new = work.bulk.insert_new(work.conn, events, rows, "id")
         if len(new) < len(stored):
             stored = {id_: event for id_, event in stored.items() if id_ in new}
+        work.new_events.update({event.seq: event.hook for event in stored.values()})
         tags = [
             {"tag": tag, "event_seq": event.seq} for event in stored.values() if event.tags for tag in set(event.tags)
         ]

@@ -171,8 +171,11 @@ def _taken_back(row: Any, now_us: int, max_interruptions: int) -> dict[str, Any]
 
 def _cancel_orphans(work: Work, now_us: int) -> None:
     # An event may be accepted by somebody who does not yet know that the handler was deregistered.
-    live = roster(work).entries
-    for handler_id in sorted({lane.handler_id for lane in Lanes(work).waiting() if lane.handler_id not in live}):
+    waiting, revision = Lanes(work).waiting()
+    if not waiting:
+        return
+    live = roster(work, revision).entries
+    for handler_id in sorted({lane.handler_id for lane in waiting if lane.handler_id not in live}):
         cancel_waiting_of(work.conn, handler_id, now_us=now_us)
 
 

@@ -31,7 +31,7 @@ WAITING_LANES: Final = text(
     f" SELECT min(lane_id) FROM runs WHERE {WAITING}"
     f" UNION ALL SELECT (SELECT min(lane_id) FROM runs WHERE {WAITING} AND runs.lane_id > waiting.lane_id)"
     " FROM waiting WHERE waiting.lane_id IS NOT NULL"
-    ") SELECT lane_id FROM waiting WHERE lane_id IS NOT NULL"
+    ") SELECT lane_id, (SELECT value FROM counters WHERE name = 'revision') FROM waiting WHERE lane_id IS NOT NULL"
 )
 
 
@@ -85,9 +85,10 @@ class Lanes(Rows):
             known |= {lane.id: lane for lane in fetched}
         return [known[lane_id] for lane_id in ids if lane_id in known]
 
-    def waiting(self) -> list[Lane]:
-        """Return the lanes in which runs wait, due or not, in the order of their ids."""
-        return self.by_id([row[0] for row in self._all(WAITING_LANES)])
+    def waiting(self) -> tuple[list[Lane], int]:
+        """Return the lanes in which runs wait, due or not, in the order of their ids, and the present revision."""
+        rows = self._all(WAITING_LANES)
+        return self.by_id([row[0] for row in rows]), rows[0][1] if rows else 0
 
     def of_handler(self, handler_id: int) -> list[Lane]:
         return [_lane(row) for row in self._all(_OF_HANDLER, {"handler_id": handler_id})]

@@ -10,7 +10,6 @@ from sqlalchemy import select
 
 from eventproc.model import HandlerVersion, Options
 from eventproc.store.base import Work
-from eventproc.store.counters import revision
 from eventproc.store.handlers import version_of
 from eventproc.store.options import options_from_json
 from eventproc.store.schema import handler_versions as versions
@@ -73,9 +72,8 @@ class Roster:
         return entry if entry is not None and entry.runnable and not self.hook_paused(hook) else None
 
 
-def roster(work: Work) -> Roster:
-    """Return the snapshot of the present revision."""
-    now = revision(work.conn)
+def roster(work: Work, now: int) -> Roster:
+    """Return the snapshot of the revision `now`, which this transaction has just read."""
     cached: Roster | None = work.caches.handlers
     if cached is not None and cached.revision == now:
         return cached

@@ -50,9 +50,7 @@ class SqlRuns(Rows):
         if not new:
             return []
         work = self.work
-        seqs = {"seqs": list({seq for seq, _ in new})}
-        hooks = {row.seq: row.hook for row in self._all(_HOOKS, seqs)}
-        known = {tuple(row) for row in self._all(_KNOWN, seqs)}
+        hooks, known = self._hooks_and_known({seq for seq, _ in new})
         wanted: dict[tuple[int, int, int], NewRun] = {}
         for seq, run in new:
             name = (seq, run.handler_id, run.round)
@@ -71,6 +69,17 @@ class SqlRuns(Rows):
             rows.sort(key=lambda row: (row["event_seq"], row["handler_id"], row["round"]))
         added = work.bulk.insert_new(work.conn, runs, rows, "id")
         return [(name[0], run_id) for run_id, name in zip(ids, wanted, strict=True) if run_id in added]
+
+    def _hooks_and_known(self, seqs: set[int]) -> tuple[dict[int, str], set[tuple[int, int, int]]]:
+        """Return the hooks of events by seq, and the (event, handler, round) of the runs that they have."""
+        fresh = self.work.new_events
+        # What this transaction has stored itself needs no look; from its first runs on it does.
+        hooks = {seq: fresh.pop(seq) for seq in seqs if seq in fresh}
+        others = {"seqs": list(seqs - hooks.keys())}
+        if not others["seqs"]:
+            return hooks, set()
+        hooks |= {row.seq: row.hook for row in self._all(_HOOKS, others)}
+        return hooks, {(row.event_seq, row.handler_id, row.round) for row in self._all(_KNOWN, others)}
 
     def claim(
         self,
