@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class ModelsWorld:
         self.teller = Teller(catalogue=cache.current, bus=self.bus, exchange=self.exchange)
         self.runner = self.new_runner("one")
 
-    def new_runner(self, name: str, **settings: Any) -> ModelRunner:
+    def new_runner(self, name: str, full_speed: Callable[[], bool] = lambda: True, **settings: Any) -> ModelRunner:
         """Make another worker."""
         shares = Shares(
             self.store,
@@ -77,6 +77,7 @@ class ModelsWorld:
             teller=self.teller,
             shares=shares,
             settings=RunnerSettings(threads=1, **{**self.settings, **settings}),
+            full_speed=full_speed,
         )
 
     def metric(self, name: str = "cpu", **values: Any) -> Metric:

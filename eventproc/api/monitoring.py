@@ -62,6 +62,7 @@ class StatusAnswer(Answer):
     waiting: int
     oldest: str | None
     workers: dict[str, int] = Field(description="Shares of 64, by worker.")
+    compiling: bool = Field(description="Models of this machine are slow for half a minute: kernels are compiled.")
 
 
 def model(view: ModelView, *, full: bool = True) -> dict[str, Any]:
@@ -129,6 +130,7 @@ def status(principal: Principal, cases: Cases) -> Response:
             "waiting": found.waiting,
             "oldest": found.oldest,
             "workers": dict(found.workers),
+            "compiling": found.compiling,
         }
     )
 

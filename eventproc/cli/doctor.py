@@ -49,8 +49,7 @@ def doctor(*, show_settings: bool, warm: bool) -> int:
     output.quiet()
     settings = config.load(config=state().config)
     findings = list(examine(settings))
-    if warm:
-        findings.append(_warmed())
+    findings.append(_warmed() if warm else _kernels())
     bad = any(finding.level == "problem" for finding in findings)
     found = {"ok": not bad, "findings": [asdict(finding) for finding in findings]}
     if show_settings:
@@ -63,6 +62,22 @@ def _warmed() -> Finding:
     from eventproc.htm.warm import warm
 
     return Finding("anomaly models", "ok", warm())
+
+
+def _kernels() -> Finding:
+    from eventproc.htm import jit, places
+    from eventproc.htm.warm import MISSING, compiled
+
+    what = "anomaly models"
+    if not jit.COMPILED:
+        return Finding(what, "warning", MISSING)
+    if compiled():
+        return Finding(what, "ok", "kernels are compiled")
+    if places.compiling():
+        return Finding(what, "info", "kernels are being compiled; models work meanwhile, slowly")
+    return Finding(
+        what, "info", "kernels are compiled with the first model, which is slow for half a minute; --warm does it now"
+    )
 
 
 def _show(findings: list[Finding], settings: dict[str, str]) -> None:

@@ -189,6 +189,7 @@ class _Scoring:
         table = self._ordered()
         self._find(table)
         seconds, values, stamps = self._gathered(table)
+        self._warn_of_compiling()
         with progress_bar(disable=self.asked.quiet) as progress:
             scored = score_series(seconds, values, self.plan, progress=progress)
         windows = self._windows(table)
@@ -201,6 +202,15 @@ class _Scoring:
             output.show(summary, lambda: None if self.asked.quiet else self._show(summary))
         found = bool(summary["anomalies"])
         return ANOMALIES_FOUND if self.asked.exit_code and found else 0
+
+    def _warn_of_compiling(self) -> None:
+        from eventproc.htm import jit, warm
+
+        if self.asked.quiet or (jit.COMPILED and warm.compiled()):
+            return
+        self._say(
+            "compiling the models' kernels: half a minute, once on this machine" if jit.COMPILED else warm.MISSING
+        )
 
     # Rows.
 

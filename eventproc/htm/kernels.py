@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eventproc.htm.foresight import Oracle, class_of, foretell, note, study
-from eventproc.htm.jit import entry, jit, stamp
+from eventproc.htm.jit import Entry, jit, stamp
 from eventproc.htm.memory import ACTIVATE, CELLS, MATCHING, WINNERS, Memory, advance, depolarise, unpredicted
 from eventproc.htm.sensing import CATEGORY, bucket_of, encode, pool, pool_learn
 from eventproc.htm.streams import (
@@ -362,7 +362,7 @@ def judge(state: State, tables: Tables, record: Array, row: Array, learning: int
     w.clock[SEEN] += 1
 
 
-def _run(version: int) -> Callable[[State, Tables, Array, Array, int], None]:
+def _run(version: int) -> Callable[..., None]:
     def run(state: State, tables: Tables, records: Array, out: Array, learning: int) -> None:
         record = np.zeros(3)
         for i in range(records.shape[0]):
@@ -380,7 +380,7 @@ def _run(version: int) -> Callable[[State, Tables, Array, Array, int], None]:
     return run
 
 
-def _wake(version: int) -> Callable[[State, Tables], None]:
+def _wake(version: int) -> Callable[..., None]:
     def wake(state: State, tables: Tables) -> None:
         for h in range(state.mind.frame.shape[0]):
             depolarise(member(state.mind, h), tables.rules)
@@ -392,12 +392,12 @@ def _wake(version: int) -> Callable[[State, Tables], None]:
 
 _VERSION = stamp()
 
-run = entry(_run(_VERSION))
+run = Entry(_run(_VERSION))
 """
 Score records (rows of value, hour and day) one after the other and learn each; a row of `out` for each.
 
 With `learning` 0 the memories stay as they are: the caller gives copies of what else changes, and one record.
 """
 
-wake = entry(_wake(_VERSION))
+wake = Entry(_wake(_VERSION))
 """Find again what is not saved."""

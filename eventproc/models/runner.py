@@ -47,6 +47,8 @@ class RunnerSettings:
     backlogs: int = 8  # metrics with a backlog in a cycle that has live ones
     rows: int = 128  # of one metric in a cycle
     rows_alone: int = 1024  # of one metric in a cycle of few
+    slow_metrics: int = 4  # in a cycle, and
+    slow_rows: int = 32  # of each, while kernels are being compiled: a second's work, so that leases are kept
     max_failures: int = 5  # of a model in a row, before its metric is in ERROR
     longest_rest_s: float = 300.0
 
@@ -67,10 +69,12 @@ class ModelRunner:
         teller: Teller,
         shares: Shares,
         settings: RunnerSettings | None = None,
+        full_speed: Callable[[], bool] = lambda: True,  # asked before each cycle that scores
     ) -> None:
         self.settings = settings or RunnerSettings()
         self.rows_scored = 0
         self._store, self._bus, self._clock, self._teller, self._shares = store, bus, clock, teller, shares
+        self._full_speed = full_speed
         self._residents: OrderedDict[int, Resident] = OrderedDict()  # by metric, least recently used first
         self._held = 0  # bytes
         self._tight = False  # whether models had to leave memory of late
@@ -200,7 +204,9 @@ class ModelRunner:
             page = tx.metrics.behind(MetricStatus.ACTIVE, after=self._cursor, limit=self.settings.page)
             started_over = self._cursor == 0
             self._cursor = page[-1].metric_id if len(page) == self.settings.page else 0
-            jobs = self._jobs(tx, self._choose([one for one in page if self._shares.mine(one.metric_id)]))
+            mine = [one for one in page if self._shares.mine(one.metric_id)]
+            slow = bool(mine) and not self._full_speed()
+            jobs = self._jobs(tx, self._choose_few(mine) if slow else self._choose(mine), slow=slow)
         if jobs:
             parts = min(len(jobs), 2 * self.settings.threads)
             list(self._pool.map(_work, [jobs[part::parts] for part in range(parts)]))
@@ -216,13 +222,22 @@ class ModelRunner:
         if live and len(late) > self.settings.backlogs:
             late.sort(key=lambda one: self._served.get(one.metric_id, 0))
             late = late[: self.settings.backlogs]
+        self._note_turn(late)
+        return live + late
+
+    def _choose_few(self, page: Sequence[MetricBacklog]) -> list[MetricBacklog]:
+        """Take few metrics of the page, those that wait longest for a turn."""
+        few = sorted(page, key=lambda one: self._served.get(one.metric_id, 0))[: self.settings.slow_metrics]
+        self._note_turn(few)
+        return few
+
+    def _note_turn(self, served: Sequence[MetricBacklog]) -> None:
         self._turn += 1
         if len(self._served) > 100_000:
             self._served.clear()
-        self._served.update((one.metric_id, self._turn) for one in late)
-        return live + late
+        self._served.update((one.metric_id, self._turn) for one in served)
 
-    def _jobs(self, tx: Tx, chosen: Sequence[MetricBacklog]) -> list[Job]:
+    def _jobs(self, tx: Tx, chosen: Sequence[MetricBacklog], *, slow: bool) -> list[Job]:
         """Read all that the chosen metrics' turns need."""
         ids = [one.metric_id for one in chosen]
         metrics, models = tx.metrics.many(ids), tx.models.of_metrics(ids)
@@ -240,6 +255,7 @@ class ModelRunner:
         }
         places = [(one.metric_id, self._place(one, checkpoints, models)) for one in chosen]
         rows = self.settings.rows if len(chosen) > self.settings.backlogs else self.settings.rows_alone
+        rows = self.settings.slow_rows if slow else rows
         samples = tx.samples.after_many(places, limit=rows)
         return [
             Job(

@@ -7,7 +7,6 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -134,9 +133,7 @@ def _known(ahead: Mapping[int, float]) -> dict[str, float] | None:
     return {str(step): value for step, value in ahead.items() if math.isfinite(value)} or None
 
 
-@cache
 def _class_of(name: str) -> Any:
-    """Find a detector's class once: looking through all installed distributions takes longer than loading a model."""
     if name in NAMED:
         return find_detector(name if name in _OWN_SCALE else "default")
     return find_detector(name)

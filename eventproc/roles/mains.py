@@ -121,6 +121,7 @@ def _make_mail_notifier(platform: Platform) -> Service:
 
 
 def make_models(platform: Platform) -> Service:
+    from eventproc.htm import warm
     from eventproc.models.lifecycle import Teller
     from eventproc.models.runner import ModelRunner, RunnerSettings
     from eventproc.models.shares import Shares, ShareSettings
@@ -139,6 +140,7 @@ def make_models(platform: Platform) -> Service:
             checkpoint_every=settings.checkpoint_every,
             poll_s=settings.poll,
         ),
+        full_speed=warm.ready,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from eventproc.abc import Tx
 from eventproc.errors import InvalidInput, MetricNotMonitored, NotFound, TooLarge
+from eventproc.htm.places import compiling
 from eventproc.metrics.names import parse_name
 from eventproc.model import SECOND_US, Metric, MetricStatus, Role, User, from_datetime, isoformat
 from eventproc.model.anomaly import Model
@@ -53,6 +54,7 @@ class ModelsStatus:
     waiting: int
     oldest: str | None  # the metric of those looked at that waits with the oldest sample
     workers: Mapping[str, int]
+    compiling: bool  # on this machine: its models are slow until that is done
 
 
 class Monitoring:
@@ -116,6 +118,7 @@ class Monitoring:
                 waiting=waiting,
                 oldest=metric.name if metric else None,
                 workers=tx.models.shares(),
+                compiling=compiling(),
             )
 
     # Steps.

@@ -16,7 +16,17 @@ import pytest
 from htm_world import SMALL, daily, digest, stamps
 
 import eventproc.htm
-from eventproc.htm import HTM, AnomalyModel, Parameters, Statistics, find_detector, jit, process_models
+from eventproc.htm import (
+    HTM,
+    AnomalyModel,
+    Parameters,
+    Statistics,
+    find_detector,
+    jit,
+    kernels,
+    process_models,
+    streams,
+)
 from eventproc.htm.records import rows, zone_named
 from eventproc.htm.streams import unseasonal
 
@@ -139,8 +149,8 @@ def test_the_cache_of_a_read_only_installation_is_the_users_own(tmp_path: Path) 
     code = f"""
 import json, tempfile
 tempfile.tempdir = {str(tmp_path)!r}
-from eventproc.htm import jit
-print(json.dumps(str(jit.own_directory())))
+from eventproc.htm import places
+print(json.dumps(str(places.own_directory())))
 """
     assert python(code) == str(directory)
     assert directory.stat().st_mode & 0o777 == 0o700
@@ -154,12 +164,52 @@ def test_where_nothing_else_can_be_written_the_cache_is_in_that_directory(tmp_pa
 import json, tempfile
 tempfile.tempdir = {str(tmp_path)!r}
 from eventproc.htm import kernels
-print(json.dumps(kernels.run.stats.cache_path))
+print(json.dumps(kernels.run.cache_path))
 """
     # As in a read-only installation whose user has no home.
     assert python(code, NUMBA_CACHE_LOCATOR_CLASSES="UserProvidedCacheLocator").startswith(
         str(tmp_path / "eventproc-numba-")
     )
+
+
+@pytest.mark.skipif(not jit.COMPILED, reason="numba is not installed")
+def test_kernels_run_as_they_are_with_the_same_numbers_and_compile_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = daily(260, seed=4)
+    model = AnomalyModel(**SMALL)
+    expected = model.process_many(values)
+    plain = AnomalyModel(**SMALL)
+    monkeypatch.setattr(jit.Entry, "interpreting", True)
+    monkeypatch.setattr(kernels.run, "compiled", None)
+    monkeypatch.setattr(kernels.wake, "compiled", None)
+    first = plain.process_many(values[:130])
+    again = AnomalyModel.load(plain.save())
+    found = np.concatenate([first, again.process_many(values[130:])])
+    assert np.nanmax(np.abs(found - expected)) < 1e-12
+    assert np.array_equal(found[:, streams.RAW], expected[:, streams.RAW], equal_nan=True)
+    assert again.save() == model.save()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not jit.COMPILED, reason="numba is not installed")
+def test_a_process_that_must_go_on_has_another_one_compile(tmp_path: Path) -> None:
+    code = """
+import json, time
+from htm_world import SMALL, daily
+from eventproc.htm import AnomalyModel, places, warm
+model = AnomalyModel(**SMALL)
+at_once, busy = warm.ready(), False
+model.process_many(daily(40))
+compiled_here = len(warm.kernels.run.compiled.signatures)
+while not warm.ready():
+    busy = busy or places.compiling()
+    time.sleep(0.05)
+model.process_many(daily(40, seed=2))
+stats = warm.kernels.run.compiled.stats
+print(json.dumps([at_once, busy, compiled_here, len(stats.cache_hits), len(stats.cache_misses)]))
+"""
+    cold = python(code, NUMBA_CACHE_DIR=str(tmp_path), NUMBA_OPT="1", TMPDIR=str(tmp_path))
+    assert cold == [False, True, 0, 1, 0], "compiled by the other process, loaded by this one"
+    assert python(code, NUMBA_CACHE_DIR=str(tmp_path), NUMBA_OPT="1", TMPDIR=str(tmp_path))[0] is True
 
 
 def test_a_fork_goes_on_with_the_same_numbers() -> None:
@@ -240,6 +290,16 @@ print(json.dumps([detector_names(), find_detector("acme").kind]))
     names, kind = python(code)
     assert {"acme", "default", "gaussian", "htm", "htm.core", "numenta", "statistics"} <= set(names)
     assert kind == "acme"
+    later = f"""
+import json
+from eventproc.htm import detector_names
+before = detector_names()
+sys.path.insert(0, {str(tmp_path)!r})
+with_acme = detector_names()
+sys.path.pop(0)
+print(json.dumps(["acme" in before, "acme" in with_acme, "acme" in detector_names()]))
+"""
+    assert python(later) == [False, True, False], "looked for once for each state of the path"
     with pytest.raises(ValueError, match="no detector is named 'best'"):
         find_detector("best")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -45,6 +46,26 @@ def test_a_metric_with_a_range_becomes_active_and_all_of_its_samples_are_scored(
     assert rows_told(world) == [1, 2, 3]
     told = payloads(world)[0]
     assert (told["metric"]["uid"], told["row_range"], told["tail_ts"]) == (metric.uid, [1, 3], EPOCH + 2 * STEP)
+
+
+def test_while_kernels_are_being_compiled_every_model_goes_on_in_small_portions(world):
+    speed = iter([False] * 7)
+    slow = world.new_runner("slow", full_speed=lambda: next(speed, True))
+    metrics = [world.metric(f"m{i}") for i in range(6)]
+    for metric in metrics:
+        world.send(metric, wave(100))
+        world.monitor(metric, **RANGE)
+    done = []
+    for _ in range(8):
+        slow.tick()
+        done.append([world.now(metric).scored_rowid for metric in metrics])
+    # four metrics a cycle, 32 rows of each, and who waited longest comes first
+    assert done[0] == [32, 32, 32, 32, 0, 0]
+    assert done[1] == [64, 64, 32, 32, 32, 32]
+    assert all(sum(later) - sum(before) <= 4 * 32 for before, later in pairwise(done))
+    world.settle(slow)
+    assert sorted(rows_told(world)) == sorted([*range(1, 101)] * 6)
+    assert len({tuple(world.scores(metric)) for metric in metrics}) == 1
 
 
 def test_without_a_range_288_samples_are_awaited_and_a_fifth_is_added(world):
