@@ -76,6 +76,7 @@ from eventproc.store.memory import MemoryStore
 
 MAX_LISTED = 100_000
 LONG_PAUSE_S = 0.02
+IDLE_LOOKS = 3  # in a row: runs that the worker is just claiming are locked, and look like runs that wait for something
 LEASE_S = 3600.0  # of the harness's own clock, which only moves when the test says so
 
 
@@ -334,12 +335,14 @@ class Harness:
     def settle(self, timeout_s: float = 600.0) -> None:
         """See all runs to their end that are due at the clock's time; nothing else happens."""
         deadline = time.monotonic() + timeout_s
-        pause = 0.0005
+        pause, looks = 0.0005, 0
         while True:
             counts = self._counts()
             if not any(counts.get(state, 0) for state in ("queued", "running", "committing")):
                 return
-            if pause >= LONG_PAUSE_S and not (counts.get("running") or counts.get("committing")) and self._idle():
+            leased = counts.get("running") or counts.get("committing")
+            looks = looks + 1 if pause >= LONG_PAUSE_S and not leased and self._idle() else 0
+            if looks >= IDLE_LOOKS:
                 return  # what waits is paused, or ordered behind such
             if time.monotonic() > deadline:
                 raise NotIdle(f"runs are still going on: {counts}")

@@ -15,6 +15,8 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+_LONGEST_PAUSES = 5  # times `max_delay_s` that a pause may grow to
+
 
 class Batches(Generic[T]):
     """
@@ -23,6 +25,9 @@ class Batches(Generic[T]):
     An item that comes while nothing was handled for `max_delay_s` is handled at once. In a stream of items there is
     at least so much time between two lists, so that fewer and longer ones result. The thread starts with the first
     item: a process that forks before has nothing to lose.
+
+    Where handling a list takes longer than `max_delay_s`, as over a network, the pause grows with it: what is handed
+    over costs mostly by the list, and its senders have the processor meanwhile.
     """
 
     def __init__(
@@ -61,11 +66,14 @@ class Batches(Generic[T]):
         ready_at = 0.0
         while (first := self._items.get()) is not None:
             batch, ended = self._collect(first, ready_at)
+            began = time.monotonic()
             try:
                 self._handle(batch)
             except Exception:  # the thread serves everybody: one fault must not end it
                 log.exception("%s: %d items could not be handled", self._name, len(batch))
-            ready_at = time.monotonic() + self._max_delay_s
+            now = time.monotonic()
+            pause_s = min(max(self._max_delay_s, now - began), _LONGEST_PAUSES * self._max_delay_s)
+            ready_at = now + pause_s
             if ended:
                 return
 

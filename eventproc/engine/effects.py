@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 
 from eventproc.abc import Tx
 from eventproc.engine import series as samples
-from eventproc.engine.accept import accept_events
+from eventproc.engine.accept import Result
 from eventproc.errors import Conflict, EventConflict, EventprocError, NotFound
 from eventproc.model import PIPELINE, Accepted, Claim, Effects, FileRecord
-from eventproc.registry.catalogue import Catalogue
 
 log = logging.getLogger(__name__)
 
 NO_EFFECTS = Effects()
 
 
-def apply_effects(tx: Tx, catalogue: Catalogue, claim: Claim, effects: Effects, *, now_us: int) -> bool:
+def apply_effects(tx: Tx, claim: Claim, effects: Effects, *, now_us: int) -> None:
     """
-    Write a run's effects and tell whether runs were queued.
+    Write a run's effects; its events are left to the caller, who has those of other runs too.
 
     Raises an EventprocError when one of them has become impossible since it was asked for; the caller then writes
     nothing of the run's success.
@@ -51,15 +51,16 @@ def apply_effects(tx: Tx, catalogue: Catalogue, claim: Claim, effects: Effects, 
         )
     if effects.outgoing:
         tx.outbox.add(effects.outgoing, now_us=now_us)
-    return bool(effects.events) and _emit(tx, catalogue, claim, effects, now_us=now_us)
 
 
-def _emit(tx: Tx, catalogue: Catalogue, claim: Claim, effects: Effects, *, now_us: int) -> bool:
-    source = f"handler:{claim.handler_name}"
-    results = accept_events(tx, catalogue, effects.events, user_id=claim.owner_id, now_us=now_us, source=source)
+def check_emitted(claim: Claim, results: Sequence[Result]) -> bool:
+    """
+    Tell whether a run's events have queued runs. Raises the EventprocError of the first that was refused.
+
+    The events of a pipeline that is repeated are there already: they stay as they are.
+    """
     for result in results:
         if isinstance(result, EventConflict) and claim.handler.kind == PIPELINE:
-            # A pipeline that is repeated makes the same events again: those that are there stay as they are.
             log.info("run %d of pipeline %r: %s", claim.run_id, claim.handler_name, result)
         elif isinstance(result, EventprocError):
             raise result

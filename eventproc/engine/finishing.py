@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
 import queue
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
 from eventproc.abc import Bus, Clock, Store, Tx
 from eventproc.engine.accept import accept_events
 from eventproc.engine.batches import Batches
-from eventproc.engine.effects import NO_EFFECTS, apply_effects
+from eventproc.engine.effects import NO_EFFECTS, apply_effects, check_emitted
 from eventproc.engine.outcomes import Conclusion, failure_event_of, notice_of, unblocks_others
 from eventproc.errors import EventprocError, Unavailable
 from eventproc.model import PIPELINE, Claim, LogChunk, NewEvent, NewNotice, RunState
@@ -174,21 +176,22 @@ class Finisher:
             if followed:
                 tx.streams.follow(followed, now_us=now_us)
             catalogue: Catalogue | None = None
+            emitted: list[tuple[int, Conclusion]] = []
             for index, each in enumerate(conclusions):
                 if _lease_of(each) not in ours:
                     continue
-                try:
-                    if each.effects is not NO_EFFECTS and each.effects != NO_EFFECTS:
-                        catalogue = catalogue or self._cache.current(tx)
-                        if apply_effects(tx, catalogue, each.claim, each.effects, now_us=now_us):
-                            gathered.wake.add("runs")
-                        if each.effects.outgoing:
-                            gathered.wake.add("outbox")
-                except Unavailable:
-                    raise
-                except Exception as error:
-                    raise _Spoilt(index, error) from error
+                if each.effects is not NO_EFFECTS and each.effects != NO_EFFECTS:
+                    with _spoiling(index):
+                        apply_effects(tx, each.claim, each.effects, now_us=now_us)
+                    if each.effects.outgoing:
+                        gathered.wake.add("outbox")
+                    if each.effects.events:
+                        emitted.append((index, each))
                 _gather(gathered, each, now_us=now_us)
+            if emitted:
+                catalogue = self._cache.current(tx)
+                if _emit(tx, catalogue, emitted, now_us=now_us):
+                    gathered.wake.add("runs")
             self._write_gathered(tx, gathered, catalogue, now_us=now_us)
         return ours
 
@@ -204,6 +207,37 @@ class Finisher:
             tx.runs.add_logs(gathered.logs)
         if gathered.wake:
             tx.after_commit(lambda: self._bus.wake(*sorted(gathered.wake)))
+
+
+@contextlib.contextmanager
+def _spoiling(index: int) -> Iterator[None]:
+    """Say whose fault an exception was."""
+    try:
+        yield
+    except Unavailable:
+        raise
+    except Exception as error:
+        raise _Spoilt(index, error) from error
+
+
+def _emit(tx: Tx, catalogue: Catalogue, emitted: Sequence[tuple[int, Conclusion]], *, now_us: int) -> bool:
+    """
+    Accept the events of many runs, those of one handler in one go; tell whether runs were queued.
+
+    Raises _Spoilt for the first run with one that is refused.
+    """
+    by_handler: dict[tuple[int, str], list[tuple[int, Conclusion]]] = {}
+    for index, each in emitted:
+        by_handler.setdefault((each.claim.owner_id, each.claim.handler_name), []).append((index, each))
+    queued = False
+    for (owner_id, name), group in by_handler.items():
+        events = [event for _, each in group for event in each.effects.events]
+        results = iter(accept_events(tx, catalogue, events, user_id=owner_id, now_us=now_us, source=f"handler:{name}"))
+        for index, each in group:
+            with _spoiling(index):
+                if check_emitted(each.claim, list(itertools.islice(results, len(each.effects.events)))):
+                    queued = True
+    return queued
 
 
 def _stream_runs(conclusions: Sequence[Conclusion]) -> set[int]:
@@ -235,14 +269,19 @@ def _gather(gathered: _Gathered, conclusion: Conclusion, *, now_us: int) -> None
 
 def emit_failures(tx: Tx, catalogue: Catalogue, failures: Sequence[tuple[Claim, NewEvent]], *, now_us: int) -> bool:
     """Emit `run.failed` events, each in the name of its handler's owner; tell whether runs were queued."""
-    queued = False
+    by_owner: dict[int, list[tuple[Claim, NewEvent]]] = {}
     for claim, event in failures:
-        (result,) = accept_events(tx, catalogue, [event], user_id=claim.owner_id, now_us=now_us, source="engine")
-        if isinstance(result, EventprocError):
-            # The failure itself is recorded all the same.
-            log.warning("run.failed of run %d was not emitted: %s", claim.run_id, result)
-        else:
-            queued = queued or bool(result.runs)
+        by_owner.setdefault(claim.owner_id, []).append((claim, event))
+    queued = False
+    for owner_id, group in by_owner.items():
+        events = [event for _, event in group]
+        results = accept_events(tx, catalogue, events, user_id=owner_id, now_us=now_us, source="engine")
+        for (claim, _), result in zip(group, results, strict=True):
+            if isinstance(result, EventprocError):
+                # The failure itself is recorded all the same.
+                log.warning("run.failed of run %d was not emitted: %s", claim.run_id, result)
+            else:
+                queued = queued or bool(result.runs)
     return queued
 
 

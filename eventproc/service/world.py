@@ -12,6 +12,7 @@ from eventproc.engine.redaction import RedactedStreams, Redactor
 from eventproc.errors import Forbidden, InvalidInput
 from eventproc.model import Claim, Effects, LogChunk, Role, User
 from eventproc.service.context import ServiceContext
+from eventproc.service.lately import Lately
 from eventproc.service.logs import LogWriter, RunLog
 from eventproc.service.reads import Answer, Read, Reads
 from eventproc.service.rights import require
@@ -28,9 +29,10 @@ class World(Services):
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
         self._logs = LogWriter(context.store)
+        self._lately = Lately(context)
 
     def open(self, claim: Claim) -> RunSession:
-        return Session(self._context, claim, self._logs)
+        return Session(self._context, claim, self._logs, self._lately)
 
     def close(self) -> None:
         """Store what output is left; call it when no session is in use any more."""
@@ -44,8 +46,9 @@ class Session(RunSession):
     Reads see committed data only. What the run asks to be written is validated now and kept until its commit.
     """
 
-    def __init__(self, context: ServiceContext, claim: Claim, writer: LogWriter) -> None:
+    def __init__(self, context: ServiceContext, claim: Claim, writer: LogWriter, lately: Lately) -> None:
         self._context = context
+        self._lately = lately
         self._claim = claim
         self._writer = writer
         self._lock = threading.Lock()
@@ -71,7 +74,7 @@ class Session(RunSession):
         with self._lock:
             if self._writes is None:
                 self._writes = Writes(
-                    self._context, self._claim, self._owner_now, sealed=self._over, redact=self.redact
+                    self._context, self._claim, self._owner_now, self._lately, sealed=self._over, redact=self.redact
                 )
             write = self._writes.ops().get(op)
             if write is None:
@@ -129,8 +132,7 @@ class Session(RunSession):
         """Return the owner as they are now, or were a moment ago."""
         now = time.monotonic()
         if self._owner is None or now > self._owner_until:
-            with self._context.store.read() as tx:
-                self._owner = tx.users.get(self._claim.owner_id)
+            self._owner = self._lately.user(self._claim.owner_id)
             self._owner_until = now + OWNER_S
         if self._owner is None:
             raise Forbidden(f"the owner of handler {self._claim.handler_name!r} does not exist any more")

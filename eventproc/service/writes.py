@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from eventproc.engine.accept import prepare
-from eventproc.errors import Conflict, EventConflict, InvalidInput, NotFound, TooLarge, Unavailable
+from eventproc.errors import Conflict, EventConflict, EventprocError, InvalidInput, NotFound, TooLarge, Unavailable
 from eventproc.model import (
     AnnotationsEffect,
     Claim,
@@ -31,6 +31,7 @@ from eventproc.registry.catalogue import Catalogue
 from eventproc.service import args as take
 from eventproc.service import messages
 from eventproc.service.context import ServiceContext
+from eventproc.service.lately import Lately
 from eventproc.service.reads import Answer, stream_dict
 
 SERIES_NAMESPACE = uuid.UUID("8b2f7c0e-6a52-5d0f-9a4c-0d6f8a1f3b5e")  # for streams that are created without a UUID
@@ -71,6 +72,7 @@ class Writes:
         context: ServiceContext,
         claim: Claim,
         owner: Callable[[], User],
+        lately: Lately,
         *,
         sealed: bool = False,
         redact: Callable[[str], str] = str,
@@ -78,6 +80,7 @@ class Writes:
         self._context = context
         self._claim = claim
         self._owner = owner
+        self._lately = lately
         self._redact = redact
         self._limits = claim.handler.options.limits
         self._catalogue: Catalogue | None = None
@@ -190,13 +193,7 @@ class Writes:
             hops=cause.hops + 1,
             caused_by_run=self._claim.run_id,
         )
-        prepared = prepare(
-            self._present_catalogue(),
-            event,
-            user_id=self._claim.owner_id,
-            now_us=self._context.clock.now_us(),
-            max_payload_bytes=self._context.settings.max_payload_bytes,
-        )
+        prepared = self._prepared(event)
         known = self._events.get(prepared.id)
         if known is not None:
             if known[1] != prepared.digest:
@@ -207,6 +204,26 @@ class Writes:
         self._room(size=len(prepared.payload_json))
         self._events[prepared.id] = (replace(event, id=prepared.id), prepared.digest)
         return prepared.id
+
+    def _prepared(self, event: NewEvent) -> Event:
+        def prepared(catalogue: Catalogue) -> Event:
+            return prepare(
+                catalogue,
+                event,
+                user_id=self._claim.owner_id,
+                now_us=self._context.clock.now_us(),
+                max_payload_bytes=self._context.settings.max_payload_bytes,
+            )
+
+        catalogue = self._present_catalogue()
+        try:
+            return prepared(catalogue)
+        except EventprocError:
+            # What was read for another run a moment ago may lack the hook, or have its schema of before.
+            latest = self._catalogue = self._context.cache.latest()
+            if latest is catalogue:
+                raise
+            return prepared(latest)
 
     def _check_unused(self, event: NewEvent, prepared: Event) -> None:
         """Tell the handler now what would otherwise break its commit: the id is taken."""
@@ -220,7 +237,7 @@ class Writes:
     def _present_catalogue(self) -> Catalogue:
         now = time.monotonic()
         if self._catalogue is None or now > self._catalogue_until:
-            self._catalogue = self._context.cache.latest()
+            self._catalogue = self._lately.catalogue()
             self._catalogue_until = now + CATALOGUE_S
         return self._catalogue
 

@@ -10,6 +10,7 @@ from engine_lab import Lab
 
 from eventproc.engine.finishing import Finisher, Written
 from eventproc.engine.outcomes import Conclusion
+from eventproc.errors import EventConflict
 from eventproc.model import SECOND_US, Effects, Finish, NewEvent, RunState
 
 LEASE_US = 5 * SECOND_US
@@ -75,3 +76,46 @@ def test_two_outcomes_of_one_run_that_waited_together_count_once(lab, *, late_fi
     assert answers == {"early": Written.STALE, "late": Written.YES}
     assert lab.events("test.result") == [{"from": "late"}]
     assert lab.run(run_id).result_json == '"late"'
+
+
+def claims_of(lab, count):
+    for _ in range(count):
+        lab.emit()
+    now_us = lab.now_us()
+    with lab.store.begin() as tx:
+        return tx.runs.claim(worker="one", pythons=[], want_run=count, want_batch=0, lease_us=LEASE_US, now_us=now_us)
+
+
+def made(claim, *events):
+    return Conclusion(
+        claim=claim,
+        finish=Finish(run_id=claim.run_id, token=claim.token, state=RunState.SUCCEEDED),
+        effects=Effects(events=events),
+    )
+
+
+def test_events_of_many_runs_written_together_keep_to_their_runs(lab):
+    """One of three emits an id that is taken: its neighbours are written, it is not, and nor are its other events."""
+    lab.register(lambda db: None, name="nothing")
+    first, spoilt, last = claims_of(lab, 3)
+    lab.emit("test.result", {"from": "before"}, id="taken")
+    gate = Gate(lab.store)
+    finisher = Finisher(store=gate, bus=lab.bus, clock=lab.clock, cache=lab.cache, max_delay_s=0.2)
+    answers = {}
+
+    def event(name, **more):
+        return NewEvent(hook="test.result", payload={"from": name}, **more)
+
+    for name, conclusion_ in {
+        "first": made(first, event("first"), event("first")),
+        "spoilt": made(spoilt, event("spoilt"), event("spoilt", id="taken")),
+        "last": made(last, event("last", caused_by_run=last.run_id)),
+    }.items():
+        finisher.submit(conclusion_, lambda answer, name=name: answers.__setitem__(name, answer))
+    gate.opened.put(None)
+    finisher.stop(within_s=30)
+    assert (answers["first"], answers["last"]) == (Written.YES, Written.YES)
+    assert isinstance(answers["spoilt"], EventConflict)
+    assert [payload["from"] for payload in lab.events("test.result")] == ["before", "first", "first", "last"]
+    states = {name: lab.run(claim.run_id).state for name, claim in (("first", first), ("spoilt", spoilt))}
+    assert states == {"first": RunState.SUCCEEDED, "spoilt": RunState.RUNNING}

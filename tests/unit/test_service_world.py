@@ -39,6 +39,7 @@ from eventproc.model import (
 )
 from eventproc.registry import CatalogueCache
 from eventproc.sandbox.memory import InProcessSandbox
+from eventproc.service import lately as lately_module
 from eventproc.service import world as world_module
 from eventproc.service.context import ServiceContext, ServiceSettings
 from eventproc.service.world import World
@@ -431,7 +432,8 @@ def test_a_disabled_owner_gets_nothing(setting):
 
 
 def test_rights_are_those_the_owner_has_now(setting, monkeypatch):
-    monkeypatch.setattr(world_module, "OWNER_S", 0.0)
+    monkeypatch.setattr(world_module, "OWNER_S", -1.0)
+    monkeypatch.setattr(lately_module, "LATELY_S", -1.0)
     setting.add_series()
     session = setting.session()
     session.call("insert", {"uuid": UUID}, encoded([1], [1.0]))
