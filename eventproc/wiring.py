@@ -206,6 +206,7 @@ class Platform:
             settings=ServiceSettings(
                 base_url=self.base_url,
                 results_exchange=self.results_exchange,
+                max_ahead_s=self.settings.metrics.max_ahead,
                 max_payload_bytes=self.settings.max_payload,
                 max_body_bytes=max(32 << 20, self.settings.max_blob // 3 * 4 + (4 << 20)),  # a blob as base64 fits
                 max_blob_bytes=self.settings.max_blob,

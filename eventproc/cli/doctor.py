@@ -101,6 +101,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         ("disk", _disk),
         ("database", _database),
         ("server", _server),
+        ("metrics", _listeners),
         ("certificates", _certificates),
         ("sandbox", _sandbox),
         ("interpreters", _interpreters),
@@ -188,6 +189,48 @@ def _server(settings: Settings, _platform: Platform) -> Iterator[Finding]:
         yield Finding("server", "ok", f"{endpoint} answers, version {version}")
     except (urllib.error.URLError, OSError, ValueError) as error:
         yield Finding("server", "problem", f"{endpoint} (endpoints.json) does not answer: {error}")
+
+
+def _listeners(settings: Settings, _platform: Platform) -> Iterator[Finding]:
+    """Say of each of Graphite's ports whether it is off, bound or was not to be had."""
+    bound = {}
+    if settings.endpoints_file.exists():
+        bound = json.loads(settings.endpoints_file.read_text(encoding="utf-8"))
+    udp = settings.graphite if settings.graphite_udp is None else settings.graphite_udp
+    wanted = {"graphite": settings.graphite, "graphite_udp": udp, "graphite_pickle": settings.graphite_pickle}
+    for name, address in wanted.items():
+        port = {"graphite": "lines, TCP", "graphite_udp": "lines, UDP", "graphite_pickle": "pickle, TCP"}[name]
+        if address.is_off:
+            yield Finding("metrics", "info", f"{port}: off (EVENTPROC_{name.upper()})")
+        elif not bound:
+            yield Finding("metrics", "info", f"{port}: {address}, once `eventproc serve` runs")
+        elif name not in bound:
+            why = f"{address} was taken when the server started; see its log, or set EVENTPROC_{name.upper()}"
+            yield Finding("metrics", "warning", f"{port}: not bound; {why}")
+        else:
+            yield _listens(port, name, bound[name])
+    if not all(address.is_off for address in wanted.values()):
+        tls = "with TLS" if settings.graphite_tls else "without TLS"
+        key = "with a key" if settings.graphite_key else "without a key"
+        yield Finding("metrics", "ok", f"samples are taken {tls}, {key}; times up to {_ahead(settings)} ahead")
+
+
+def _listens(port: str, name: str, where: str) -> Finding:
+    import socket
+
+    if name == "graphite_udp":
+        return Finding("metrics", "ok", f"{port}: {where} is bound")
+    host, _, number = where.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(number)), timeout=5):
+            return Finding("metrics", "ok", f"{port}: {where} answers")
+    except OSError as error:
+        return Finding("metrics", "problem", f"{port}: {where} (endpoints.json) does not answer: {error}")
+
+
+def _ahead(settings: Settings) -> str:
+    ahead = settings.metrics.max_ahead
+    return "any time" if ahead is None else f"{ahead / 86_400:g} days"
 
 
 def _certificates(settings: Settings, _platform: Platform) -> Iterator[Finding]:

@@ -43,6 +43,30 @@ class Batch:
     sources: Sequence[str] = ("",)
     ends: NDArray[np.int64] | None = None  # None: all from the first source
 
+    def halves(self) -> tuple[Batch, Batch] | None:
+        """Return two batches that hold what this one does; None where there is but one thing in it."""
+        count = len(self.names)
+        if count and self.refusals:
+            return self._part(0, count, []), self._part(0, 0, self.refusals)
+        if count > 1:
+            return self._part(0, count // 2, []), self._part(count // 2, count, [])
+        middle = len(self.refusals) // 2
+        if not middle:
+            return None
+        return self._part(0, 0, self.refusals[:middle]), self._part(0, 0, self.refusals[middle:])
+
+    def _part(self, start: int, end: int, refusals: list[Refusal]) -> Batch:
+        lines = np.arange(len(self.names), dtype=np.int64) if self.lines is None else self.lines
+        return Batch(
+            names=self.names[start:end],
+            seconds=self.seconds[start:end],
+            values=self.values[start:end],
+            lines=lines[start:end],
+            refusals=refusals,
+            sources=self.sources,
+            ends=self.ends,
+        )
+
     def source_of(self, index: int) -> str:
         """Say where the sample at `index` came from."""
         return self.source_at(index if self.lines is None else int(self.lines[index]))

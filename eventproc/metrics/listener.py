@@ -1,4 +1,9 @@
-"""Graphite listeners: plaintext over TCP and UDP, and pickle; one asyncio loop, one writer behind it."""
+"""
+Graphite listeners: plaintext over TCP and UDP, and pickle; one asyncio loop, one writer behind it.
+
+The protocol has no receipts, but TCP has two ends: a client that closes its half and then reads finds the end of the
+stream once all it sent is committed, and a reset when that will not be (we were killed, or stop before it).
+"""
 
 from __future__ import annotations
 
@@ -8,9 +13,11 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import structlog
@@ -18,6 +25,7 @@ import structlog
 from eventproc.metrics.intake import Intake
 from eventproc.metrics.lines import MAX_LINE, shown
 from eventproc.metrics.pickles import MAX_FRAME
+from eventproc.metrics.tls import TlsConnection
 from eventproc.metrics.writer import Frame, Item, Lines, Refused, Writer
 from eventproc.model import RejectReason
 
@@ -45,16 +53,24 @@ class Hub:
         self.loop = loop
         self.max_connections = max_connections
         self.open: set[_Connection] = set()
+        self.ending: set[_Connection] = set()  # those whose client has said all, until that is stored
         self.waiting = False
         self._uncounted: Counter[tuple[str, str]] = Counter()
 
-    def put(self, item: Item) -> None:
-        self.writer.put(item)
+    def put(self, item: Item) -> int:
+        number = self.writer.put(item)
         if self.writer.full and not self.waiting:
             self.waiting = True
             log.warning("the store lags behind: nothing is read from Graphite clients until it has caught up")
             for connection in self.open:
                 connection.pause()
+        return number
+
+    def settle(self) -> None:
+        """Say a good end to clients all of whose samples are stored."""
+        stored = self.writer.stored
+        for connection in [one for one in self.ending if one.last <= stored]:
+            connection.end()
 
     def resume(self) -> None:
         """There is room again."""
@@ -83,6 +99,7 @@ class _Connection(asyncio.Protocol):
         self.hub = hub
         self.source = self.kind
         self.transport: asyncio.Transport | None = None
+        self.last = 0  # the number that the writer gave to what came last
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -94,11 +111,34 @@ class _Connection(asyncio.Protocol):
             return
         self.hub.open.add(self)
         _keep_alive(transport.get_extra_info("socket"))
+        _linger(transport.get_extra_info("socket"), on=True)  # should we be killed, the kernel resets the connection
         if self.hub.waiting:
             self.pause()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self.hub.open.discard(self)
+        self.hub.ending.discard(self)
+
+    def eof_received(self) -> bool:
+        """Answer with the end once all is stored."""
+        self.hub.ending.add(self)
+        self.hub.settle()
+        return True
+
+    def end(self) -> None:
+        """Close in good order: what this client sent is stored."""
+        self.hub.ending.discard(self)
+        if self.transport is not None:
+            _linger(self.transport.get_extra_info("socket"), on=False)
+            self.transport.close()
+
+    def abort(self) -> None:
+        """Close with a reset: not all is stored."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def put(self, item: Item) -> None:
+        self.last = self.hub.put(item)
 
     def pause(self) -> None:
         if self.transport is not None and not self.transport.is_closing():
@@ -109,7 +149,7 @@ class _Connection(asyncio.Protocol):
             self.transport.resume_reading()
 
     def refuse(self, reason: RejectReason, text: str) -> None:
-        self.hub.put(Refused(reason, text, self.source))
+        self.put(Refused(reason, text, self.source))
 
 
 class LineConnection(_Connection):
@@ -130,7 +170,7 @@ class LineConnection(_Connection):
             self._skipping = False
         end = data.rfind(b"\n") + 1
         if end:
-            self.hub.put(Lines(self._rest + data[:end], self.source))
+            self.put(Lines(self._rest + data[:end], self.source))
             self._rest = data[end:]
         else:
             self._rest += data
@@ -139,11 +179,12 @@ class LineConnection(_Connection):
             self._rest = b""
             self._skipping = True
 
-    def eof_received(self) -> None:
+    def eof_received(self) -> bool:
         """Take what stands without a line's end for the last line: the client said all it wanted."""
         if self._rest.strip():
-            self.hub.put(Lines(self._rest + b"\n", self.source))
+            self.put(Lines(self._rest + b"\n", self.source))
         self._rest = b""
+        return super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._rest.strip():  # it may have been cut inside a number
@@ -168,22 +209,26 @@ class PickleConnection(_Connection):
             if size > MAX_FRAME:
                 self.refuse(RejectReason.TOO_LONG, f"a frame of {size} bytes, and {MAX_FRAME} are allowed")
                 self._data.clear()
-                self._close()
+                self.abort()  # where the next frame would begin, nobody knows
                 return
             if len(self._data) - at - 4 < size:
                 break
-            self.hub.put(Frame(bytes(self._data[at + 4 : at + 4 + size]), self.source))
+            self.put(Frame(bytes(self._data[at + 4 : at + 4 + size]), self.source))
             at += 4 + size
         del self._data[:at]
 
-    def _close(self) -> None:
-        if self.transport is not None:
-            self.transport.close()
+    def eof_received(self) -> bool:
+        self._refuse_rest()
+        return super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._refuse_rest()
+        super().connection_lost(exc)
+
+    def _refuse_rest(self) -> None:
         if self._data:
             self.refuse(RejectReason.UNREADABLE, f"the connection ended {len(self._data)} bytes into a frame")
-        super().connection_lost(exc)
+        self._data.clear()
 
 
 class Datagrams(asyncio.DatagramProtocol):
@@ -223,7 +268,7 @@ class GraphiteService:
         self._stopping = threading.Event()
         self._grace_s = 30.0
         self._done = threading.Event()
-        self.writer = Writer(intake, on_room=self._on_room)
+        self.writer = Writer(intake, on_room=self._on_room, on_stored=self._on_stored)
 
     def run(self) -> None:
         """Listen until `stop`, then store what has come in."""
@@ -249,6 +294,12 @@ class GraphiteService:
             with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
                 self._loop.call_soon_threadsafe(self._hub.resume)
 
+    def _on_stored(self) -> None:
+        hub = self._hub
+        if self._loop is not None and hub is not None and hub.ending:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(hub.settle)
+
     async def _main(self) -> None:
         self._loop = loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
@@ -256,13 +307,11 @@ class GraphiteService:
         self.writer.start()
         if self._stopping.is_set():
             return
+        kinds = ((LineConnection, self._sockets.lines), (PickleConnection, self._sockets.pickles))
         servers = [
-            await loop.create_server(lambda: LineConnection(hub), sock=sock, ssl=self._tls)
-            for sock in self._sockets.lines
-        ]
-        servers += [
-            await loop.create_server(lambda: PickleConnection(hub), sock=sock, ssl=self._tls)
-            for sock in self._sockets.pickles
+            await loop.create_server(partial(self._protocol, kind, hub), sock=sock)
+            for kind, sockets in kinds
+            for sock in sockets
         ]
         transports = []
         for sock in self._sockets.datagrams:
@@ -272,9 +321,12 @@ class GraphiteService:
         await self._serve(hub)
         for server in servers:
             server.close()
-        self._hang_up(hub.open, transports)
-        await asyncio.sleep(0)  # the connections' ends are told of in the loop's next turn
+        await self._hang_up(hub, transports)
         hub.tell()
+
+    def _protocol(self, kind: type[_Connection], hub: Hub) -> asyncio.Protocol:
+        connection = kind(hub)
+        return connection if self._tls is None else TlsConnection(self._tls, connection)
 
     async def _serve(self, hub: Hub) -> None:
         assert self._stop is not None
@@ -283,17 +335,30 @@ class GraphiteService:
                 await asyncio.wait_for(self._stop.wait(), TELL_S)
             hub.tell()
 
-    @staticmethod
-    def _hang_up(connections: Iterable[_Connection], transports: Iterable[asyncio.BaseTransport]) -> None:
-        for connection in list(connections):
-            if connection.transport is not None:
-                connection.transport.close()
+    async def _hang_up(self, hub: Hub, transports: Iterable[asyncio.BaseTransport]) -> None:
+        """Clients that have said all hear when it is stored; the others have more on its way and are reset."""
         for transport in transports:
             transport.close()
+        for connection in hub.open - hub.ending:
+            connection.abort()
+        deadline = time.monotonic() + self._grace_s / 2
+        while hub.ending and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+            hub.settle()
+        for connection in list(hub.open):
+            connection.abort()
+        await asyncio.sleep(0.01)  # the connections' ends are told of in the loop's next turns
 
 
 def _host(peer: object) -> str:
     return str(peer[0]) if isinstance(peer, tuple) and peer else "unix"
+
+
+def _linger(sock: socket.socket | None, *, on: bool) -> None:
+    """Have the kernel reset the connection when it is closed, whoever closes it; or end it in good order."""
+    if sock is not None:
+        with contextlib.suppress(OSError):  # a connection that is gone already
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", int(on), 0))
 
 
 def _keep_alive(sock: socket.socket | None) -> None:

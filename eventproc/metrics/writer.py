@@ -26,6 +26,7 @@ BATCH: Final = 2 << 20  # bytes of one batch
 LINGER_S: Final = 0.005  # how long the first line waits for others
 FIRST_PAUSE_S: Final = 0.1  # after the store failed; doubles up to the longest
 LONGEST_PAUSE_S: Final = 5.0
+MAX_FAULTS: Final = 32  # samples that are looked for one by one in a batch that can not be stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +65,23 @@ class Writer:
 
     `put` never waits. Whoever puts asks `full` afterwards, and stops reading from its sockets until `on_room` is
     called: so memory stays bounded while the store is slow or away, and senders feel it as TCP lets them.
+
+    What is put is stored in that order: `stored` counts what is committed of it, or refused for good and that
+    committed, and `on_stored` is called when it grows.
     """
 
-    def __init__(self, intake: Intake, *, on_room: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        intake: Intake,
+        *,
+        on_room: Callable[[], None] = lambda: None,
+        on_stored: Callable[[], None] = lambda: None,
+    ) -> None:
         self._intake = intake
         self._on_room = on_room
+        self._on_stored = on_stored
+        self._put = 0
+        self._stored = 0
         self._changed = threading.Condition()
         self._items: list[Item] = []
         self._bytes = 0
@@ -85,15 +98,22 @@ class Writer:
     def full(self) -> bool:
         return self._full
 
-    def put(self, item: Item) -> None:
-        """Take what came; the writer stores it soon."""
+    @property
+    def stored(self) -> int:
+        """Number of things put that are stored."""
+        return self._stored
+
+    def put(self, item: Item) -> int:
+        """Take what came; the writer stores it soon: once `stored` is no less than the number returned."""
         with self._changed:
+            self._put += 1
             self._items.append(item)
             self._bytes += len(item.data) + 64
             if self._bytes >= HIGH:
                 self._full = True
             if len(self._items) == 1:
                 self._changed.notify_all()
+            return self._put
 
     def stop(self, grace_s: float) -> None:
         """Store what waits, and end; what the store does not take in that time is given up, and the log says so."""
@@ -116,7 +136,9 @@ class Writer:
                 items = self._take()
             if not self._store(items):
                 return
+            self._stored += len(items)
             self._make_room()
+            self._on_stored()
 
     def _take(self) -> list[Item]:
         """Take items from the front: a batch's worth."""
@@ -152,18 +174,65 @@ class Writer:
         return True
 
     def _try(self, batch: Batch) -> bool:
+        """Store a batch; what is at fault in it is refused by itself. False when the store can not be used."""
         try:
-            outcome = self._intake.store(batch)
+            self._add(self._intake.store(batch))
         except Unavailable as error:
             log.warning("samples wait: the store can not be used", error=str(error), samples=len(batch.names))
             return False
-        except Exception:  # a fault of ours in one batch must not stop all that come after it
-            log.exception("a batch of samples could not be stored and is given up", samples=len(batch.names))
-            return True
+        except Exception as error:  # a fault of ours must cost nothing but the samples that bring it out
+            log.exception("a batch of samples can not be stored as it is: looking for those at fault")
+            return self._search(batch, f"{type(error).__name__}: {error}")
+        return True
+
+    def _search(self, batch: Batch, why: str) -> bool:
+        """
+        Halve a batch until what can not be stored is found, in order, since a metric's times must grow.
+
+        False when the store went away: all is tried again, and what was stored already counts as duplicate.
+        """
+        faults = 0
+        pieces: list[tuple[Batch, str]] = [(batch, why)]  # "": not tried yet
+        while pieces:
+            piece, why = pieces.pop()
+            try:
+                if not why:
+                    self._add(self._intake.store(piece))
+                    continue
+            except Unavailable as error:
+                log.warning("samples wait: the store can not be used", error=str(error))
+                return False
+            except Exception as error:  # noqa: BLE001  # told of above; here it only says where it is
+                why = f"{type(error).__name__}: {error}"
+            halves = piece.halves() if faults < MAX_FAULTS else None
+            if halves is not None:
+                pieces += [(halves[1], ""), (halves[0], "")]
+            else:
+                faults += 1
+                if not self._give_up(piece, why):
+                    return False
+        return True
+
+    def _give_up(self, batch: Batch, why: str) -> bool:
+        """Count what can not be stored, whatever is done."""
+        count = len(batch.names) + sum(refusal.count for refusal in batch.refusals)
+        text = batch.text_of(0) if batch.names else batch.refusals[0].text if batch.refusals else ""
+        line = 0 if batch.lines is None or not len(batch.lines) else int(batch.lines[0])
+        log.error("samples are refused: they can not be stored", samples=count, first=text[:200], why=why[:500])
+        refused = Refused(RejectReason.INTERNAL, f"{text[:100]} ({why[:90]})", batch.source_at(line), count=count)
+        try:
+            self._add(self._intake.store(refused_batch([refused])))
+        except Unavailable as error:
+            log.warning("samples wait: the store can not be used", error=str(error))
+            return False
+        except Exception:
+            log.exception("refused samples could not even be counted", samples=count)
+        return True
+
+    def _add(self, outcome: Outcome) -> None:
         self.total.accepted += outcome.accepted
         self.total.rejected.update(outcome.rejected)
         self.total.created += outcome.created
-        return True
 
 
 def _batches(items: list[Item]) -> list[Batch]:

@@ -30,6 +30,7 @@ class RejectReason(StrEnum):
     LATE = "late"  # older than the metric's newest sample
     TOO_LONG = "too long"  # a line, datagram or frame over its limit
     UNAUTHORIZED = "unauthorized"
+    INTERNAL = "internal error"  # a fault of ours with this sample; the log has its traceback
     OVERLOAD = "overload"  # of datagrams only: nobody can be asked to send more slowly
 
 

@@ -31,6 +31,7 @@ class ServiceSettings:
     check_timeout_s: float = 30.0  # for loading a handler at registration
     prepare_timeout_s: float = 720.0  # for installing what it needs, and loading it, at a worker
     auth_cache_s: float = 2.0  # how long another process may go on accepting a revoked key
+    max_ahead_s: float | None = 366 * 86_400.0  # how far ahead of the clock a sample's time may lie
     results_exchange: str | None = None  # of the broker, for results of models
     max_limits: MaxLimits = field(default_factory=MaxLimits)  # what a handler may ask for
     policy: Policy = field(default_factory=Policy)  # likewise

@@ -9,7 +9,7 @@ from typing import Final
 from eventproc.abc import Tx
 from eventproc.errors import InvalidInput, NotFound
 from eventproc.metrics.batch import Batch
-from eventproc.metrics.intake import Intake, Outcome
+from eventproc.metrics.intake import Intake, IntakeSettings, Outcome
 from eventproc.metrics.lines import parse_lines
 from eventproc.metrics.records import parse_json_lines
 from eventproc.model import Metric, Reject, Role, Sample, SampleStatistics, SampleWindow, User
@@ -37,7 +37,13 @@ class Metrics:
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
-        self._intake = Intake(store=context.store, clock=context.clock, cache=context.cache, bus=context.bus)
+        self._intake = Intake(
+            store=context.store,
+            clock=context.clock,
+            cache=context.cache,
+            bus=context.bus,
+            settings=IntakeSettings(max_ahead_s=context.settings.max_ahead_s),
+        )
 
     # Looking.
 

@@ -157,7 +157,8 @@ def test_bad_frames_are_refused_and_the_next_one_read(world: Listening):
     bad = b"cos\nsystem\n(S'true'\ntR."
     assert world.send(struct.pack(">I", len(bad)) + bad + frame(("p", (1, 1))), world.pickles) == b""
     assert world.wait_for("p", 1) == [(1, 1)]
-    assert world.send(struct.pack(">I", MAX_FRAME + 1), world.pickles) == b""  # hung up on at once
+    with pytest.raises(ConnectionResetError):  # not all was understood, so this is no good end
+        world.send(struct.pack(">I", MAX_FRAME + 1), world.pickles)
     world.send(frame(("p", (2, 2)))[:-3], world.pickles)
     rows = world.wait_for_rejects(3)
     assert [(row[0], row[3]) for row in rows] == [("too long", 1), ("unreadable", 2)]
@@ -285,22 +286,105 @@ def test_what_was_read_before_the_stop_is_stored():
     store.close()
 
 
-def test_a_batch_that_can_not_be_stored_does_not_stop_the_next(monkeypatch):
+def test_a_sample_that_brings_out_a_fault_of_ours_is_refused_by_itself(monkeypatch):
     store = MemoryStore()
     intake = make_intake(store)
     real = intake.store
-    failed = threading.Event()
 
     def store_or_fail(batch):
-        if not failed.is_set():
-            failed.set()
+        if b"poison" in batch.names:
             raise RuntimeError("a fault of ours")
         return real(batch)
 
     monkeypatch.setattr(intake, "store", store_or_fail)
     with listening(store, intake=intake) as world:
-        world.send(b"m 1 1\n")
-        assert failed.wait(20)
-        world.send(b"m 2 2\n")
-        assert world.wait_for("m", 1) == [(2, 2)]
+        lines = [b"m %d %d\n" % (number, number) for number in range(1, 1000)]
+        assert world.send(b"".join([*lines[:500], b"poison 1 7\nwhat is all this\n", *lines[500:]])) == b""
+        assert [value for _, value in world.values("m")] == list(range(1, 1000))
+        assert [row[0] for row in world.rejects()] == ["internal error", "unreadable"]
+        with store.read() as tx:
+            [found] = tx.rejects.page(reason="internal error")
+        assert found.count == 1
+        assert found.source == "graphite tcp 127.0.0.1"
+        assert found.examples == ("poison 1.0 7.0 (RuntimeError: a fault of ours)",)
+    store.close()
+
+
+def test_a_batch_of_nothing_but_faults_is_counted_and_the_next_one_stored(monkeypatch):
+    store = MemoryStore()
+    intake = make_intake(store)
+    real = intake.store
+    faults = 0
+
+    def store_or_fail(batch):
+        nonlocal faults
+        if b"poison" in batch.names:
+            faults += 1
+            raise RuntimeError("a fault of ours")
+        return real(batch)
+
+    monkeypatch.setattr(intake, "store", store_or_fail)
+    with listening(store, intake=intake) as world:
+        assert world.send(b"poison 1 7\n" * 5000) == b""
+        assert world.rejects() == [("internal error", "graphite tcp 127.0.0.1", "", 5000)]
+        assert faults < 500
+        assert world.send(b"m 1 1\n") == b""
+        assert world.values("m") == [(1, 1)]
+    store.close()
+
+
+# A client that closes its half and waits for the end knows that all is stored.
+
+
+@pytest.mark.parametrize("kind", ["lines", "pickles"])
+def test_the_end_comes_once_everything_is_stored(kind):
+    store = Away()
+    with listening(store) as world:
+        data = b"m 1 1\n" if kind == "lines" else frame(("m", (1, 1)))
+        assert world.send(b"first 1 1\n") == b""
+        store.away = True
+        with world.connect(getattr(world, kind)) as client:
+            client.sendall(data)
+            client.shutdown(socket.SHUT_WR)
+            client.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                client.recv(1)
+            assert world.values("m") == []
+            store.away = False
+            client.settimeout(20)
+            assert client.recv(1) == b""
+            assert world.values("m") == [(1, 1)]
+    store.close()
+
+
+def test_the_end_is_a_reset_when_the_listener_stops_before_all_is_stored():
+    store = Away()
+    with listening(store) as world:
+        assert world.send(b"first 1 1\n") == b""
+        with world.connect() as idle, world.connect() as client:
+            store.away = True
+            client.sendall(b"m 1 1\n")
+            client.shutdown(socket.SHUT_WR)
+            wait_until(lambda: world.service.writer._bytes > 0, what="the line to be read")
+            world.service.stop(0.5)
+            for one in (client, idle):
+                with pytest.raises(ConnectionResetError):
+                    one.recv(1)
+    store.away = False
+    assert world.values("m") == []
+    store.close()
+
+
+def test_clients_that_said_all_are_answered_when_the_listener_stops():
+    store = MemoryStore()
+    with listening(store) as world:
+        with world.connect() as client:
+            client.sendall(b"m 1 1\n" * 20_000)
+            client.shutdown(socket.SHUT_WR)
+            wait_until(lambda: world.service.writer._put > 0, what="something to be read")
+            wait_until(lambda: world.service._hub.ending or world.values("m"), what="the client's end to be read")
+            world.service.stop(20)
+            assert client.recv(1) == b""
+        assert world.values("m") == [(1, 1)]
+        assert world.rejects() == [("duplicate", "graphite tcp 127.0.0.1", "m", 19_999)]
     store.close()
