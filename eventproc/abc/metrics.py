@@ -84,6 +84,9 @@ class MetricRows(Protocol):
     def behind(self, status: int, *, after: int = 0, limit: int = 1000) -> list[MetricBacklog]:
         """Return metrics of that status that have rows behind `scored_rowid`, by id, those behind id `after`."""
 
+    def enough(self, *, after: int = 0, limit: int = 1000) -> list[MetricBacklog]:
+        """Return metrics in PENDING_DATA that have the 288 samples they waited for, by id, those behind id `after`."""
+
     def backlogs(self, metric_ids: Sequence[int]) -> dict[int, MetricBacklog]:
         """Return how the metrics stand, by id, also those with nothing waiting."""
 

@@ -70,6 +70,8 @@ def create(name: str, resource: str | None) -> None:
 @click.option("--resource", help="What the metric belongs to.")
 @click.option("--detector", help="default, statistics, htm, numenta_cpp, …")
 @click.option("--likelihood", help="default, table, one_sided or two_sided.")
+@click.option("--range", type=click.Choice(["estimated", "learnt"]), help="Without --min and --max: estimated from 288 "
+              "samples before there is a model (as htmengine does), or learnt by the model.")  # fmt: skip
 @click.option("--timezone", help="An IANA name such as Europe/Berlin, for hours and weekdays.")
 @click.option("--time-of-day/--no-time-of-day", default=None, help="Whether the memory knows the hour.")
 @click.option("--day-of-week/--no-day-of-week", default=None, help="Whether the memory knows the weekday.")
@@ -89,7 +91,7 @@ def monitor(metric: str | None, spec: str | None, **given: Any) -> None:
         names = {"time_of_day": "timeOfDay", "day_of_week": "dayOfWeek"}
         options = {
             names.get(key, key): given[key]
-            for key in ("detector", "likelihood", "timezone", "time_of_day", "day_of_week")
+            for key in ("detector", "likelihood", "range", "timezone", "time_of_day", "day_of_week")
             if given[key] is not None
         }
         done = connection.monitor(

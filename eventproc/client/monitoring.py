@@ -59,13 +59,14 @@ class Monitoring(ABC):
         """
         Give a metric a model; one that is not there is created.
 
-        Without `min` and `max` the range of values is estimated once there are 288 samples.
+        Without `min` and `max` the range of values is estimated once there are 288 samples; with `range="learnt"` the
+        model begins at once, and learns it for 656 samples.
 
         >>> conn.monitor("web.requests", min=0, max=1000)            # doctest: +SKIP
         >>> conn.monitor("web.requests", timezone="Europe/Berlin")   # doctest: +SKIP
 
         :param spec: a whole model specification instead (htmengine's `modelSpec`)
-        :param options: detector, likelihood, timezone, timeOfDay, dayOfWeek, parameters
+        :param options: detector, likelihood, timezone, timeOfDay, dayOfWeek, range, parameters
 
         Raises InvalidInput, and Conflict for a metric that is monitored; its uid is in `details`.
         """

@@ -153,9 +153,8 @@ class ModelRunner:
         after, done = 0, 0
         while True:
             with self._store.read() as tx:
-                page = tx.metrics.behind(MetricStatus.PENDING_DATA, after=after, limit=1000)
-                ready = [one for one in page if one.last_rowid >= RECORDS_NEEDED and self._shares.mine(one.metric_id)]
-                metrics = tx.metrics.many([one.metric_id for one in ready])
+                page = tx.metrics.enough(after=after, limit=1000)
+                metrics = tx.metrics.many([one.metric_id for one in page if self._shares.mine(one.metric_id)])
             for metric in metrics.values():
                 done += self._activate_one(metric)
             if len(page) < 1000:
@@ -178,8 +177,7 @@ class ModelRunner:
     def _define(self) -> int:
         """Make the models that were asked for."""
         with self._store.read() as tx:
-            wanted = tx.models.undefined(now_us=self._clock.now_us(), limit=self.settings.page)
-            wanted = [model for model in wanted if self._shares.mine(model.metric_id)]
+            wanted = self._undefined(tx)
             metrics = tx.metrics.many([model.metric_id for model in wanted])
         tried = [(metrics[m.metric_id], m, _trial(m)) for m in wanted if m.metric_id in metrics]
         tried = [one for one in tried if one[0].status == MetricStatus.CREATE_PENDING]
@@ -196,6 +194,18 @@ class ModelRunner:
                 else:
                     lifecycle.define_failed(tx, self._teller, metric, model, error=error, now_us=now_us)
         return len(tried)
+
+    def _undefined(self, tx: Tx) -> list[Model]:
+        """Find a page of ours: those of others may be many, and not done for a while."""
+        found: list[Model] = []
+        after, limit = 0, self.settings.page
+        while len(found) < limit:
+            page = tx.models.undefined(now_us=self._clock.now_us(), after=after, limit=limit)
+            found += [model for model in page if self._shares.mine(model.metric_id)]
+            if len(page) < limit:
+                break
+            after = page[-1].metric_id
+        return found
 
     # ------------------------------------------------------------------------------------------- scores
 

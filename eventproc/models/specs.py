@@ -28,7 +28,8 @@ _SPEC_KEYS: Final = ("datasource", "metricSpec", "modelParams", "completeModelPa
 _METRIC_KEYS: Final = ("metric", "uid", "unit", "resource", "userInfo")
 _PARAM_KEYS: Final = ("min", "max", "minResolution", "enableClassifier")
 _COMPLETE_KEYS: Final = ("modelConfig", "inferenceArgs", "timestampFieldName", "valueFieldName")
-_OPTION_KEYS: Final = ("detector", "likelihood", "timezone", "timeOfDay", "dayOfWeek", "parameters")
+_OPTION_KEYS: Final = ("detector", "likelihood", "timezone", "timeOfDay", "dayOfWeek", "range", "parameters")
+RANGES: Final = ("estimated", "learnt")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +41,7 @@ class Options:
     timezone: str = "UTC"
     time_of_day: bool | None = None  # whether the memory's encoder knows the hour; None: as the detector has it
     day_of_week: bool | None = None
+    learns_range: bool = False  # by itself, in its learning period, instead of waiting for 288 samples
     parameters: Mapping[str, Any] | None = None  # of `eventproc.htm.Parameters`, over the detector's own
 
 
@@ -61,7 +63,7 @@ class ModelSpec:
     @property
     def ready(self) -> bool:
         """Whether a model can be made without looking at samples."""
-        return self.complete is not None or self.minimum is not None
+        return self.complete is not None or self.minimum is not None or self.options.learns_range
 
     def canonical(self, metric: str) -> dict[str, Any]:
         """Give the specification as it is stored: the metric by name."""
@@ -95,6 +97,9 @@ def parse_spec(spec: Any) -> ModelSpec:
     resolution = _number(params, "minResolution")
     if resolution is not None and resolution <= 0:
         raise InvalidInput(f"minResolution must be above 0, not {resolution:g}", field="modelParams.minResolution")
+    options = _options(_object(spec, "options"))
+    if options.learns_range and (minimum is not None or complete):
+        raise InvalidInput("a range that is given can not be learnt: leave out one of them", field="options.range")
     return ModelSpec(
         given=dict(spec, metricSpec=dict(metric_spec)),
         uid=uid,
@@ -105,7 +110,7 @@ def parse_spec(spec: Any) -> ModelSpec:
         min_resolution=resolution,
         classifier=_flag(params, "enableClassifier") or False,
         complete=complete or None,
-        options=_options(_object(spec, "options")),
+        options=options,
     )
 
 
@@ -154,12 +159,22 @@ def _options(given: Mapping[str, Any]) -> Options:
         zone_named(timezone)
     except ValueError as error:
         raise InvalidInput(f"{error}; write an IANA name such as Europe/Berlin", field="options.timezone") from error
+    known = _text(given, "range") or RANGES[0]
+    if known not in RANGES:
+        raise InvalidInput(f"range must be {' or '.join(RANGES)}, not {known!r}", field="options.range")
+    if known == "learnt" and (likelihood != DEFAULT_LIKELIHOOD or detector not in NAMED):
+        raise InvalidInput(
+            "a range can be learnt by detectors of this package with the default likelihood: a historical one "
+            "needs raw scores from the first sample on",
+            field="options.range",
+        )
     return Options(
         detector=detector,
         likelihood=likelihood,
         timezone=timezone,
         time_of_day=_flag(given, "timeOfDay"),
         day_of_week=_flag(given, "dayOfWeek"),
+        learns_range=known == "learnt",
         parameters=_object(given, "parameters") or None,
     )
 

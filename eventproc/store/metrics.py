@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, bindparam, delete, func, insert, select, text
 
 from eventproc.model import Metric, MetricBacklog, NewMetric
 from eventproc.store.base import BulkUpdate, Rows, any_of, to_json
-from eventproc.store.schema import BEHIND, metric_states, metrics
+from eventproc.store.schema import BEHIND, ENOUGH, metric_states, metrics
 
 DELETED: Final = -1  # the status of a metric whose samples are still to be deleted
 
@@ -46,6 +46,11 @@ _BACKLOG = select(
 )
 _BEHIND = (
     _BACKLOG.where(text(BEHIND), metric_states.c.status == bindparam("status"), metric_states.c.id > bindparam("after"))
+    .order_by(metric_states.c.id)
+    .limit(bindparam("wanted"))
+)
+_ENOUGH = (
+    _BACKLOG.where(text(ENOUGH), metric_states.c.id > bindparam("after"))
     .order_by(metric_states.c.id)
     .limit(bindparam("wanted"))
 )
@@ -220,6 +225,10 @@ class SqlMetrics(Rows):
         """Return metrics of that status that have rows behind `scored_rowid`, by id, those behind id `after`."""
         rows = self._all(_BEHIND, {"status": int(status), "after": after, "wanted": limit})
         return [_backlog(row) for row in rows]
+
+    def enough(self, *, after: int = 0, limit: int = 1000) -> list[MetricBacklog]:
+        """Return metrics in PENDING_DATA that have the 288 samples they waited for, by id, those behind id `after`."""
+        return [_backlog(row) for row in self._all(_ENOUGH, {"after": after, "wanted": limit})]
 
     def backlogs(self, metric_ids: Sequence[int]) -> dict[int, MetricBacklog]:
         """Return how the metrics stand, by id, also those with nothing waiting."""

@@ -41,6 +41,7 @@ UNSUCCEEDED: Final = "state <> 'succeeded'"
 
 # Of metrics that are monitored in any way and have rows to be scored; of samples that are worth to be found by time.
 BEHIND: Final = "status > 0 AND scored_rowid < last_rowid"
+ENOUGH: Final = "status = 8 AND last_rowid >= 288"  # waits for a day of five-minute samples, and has them
 UNUSUAL: Final = "anomaly_score >= 0.9"
 # Streams by the numbers of model.StreamState: what may fire or expire, and what is not completed.
 FIRES: Final = "state IN (1, 7) AND fire_us IS NOT NULL"
@@ -515,6 +516,7 @@ metric_states = Table(
     Column("scored_rowid", Big, nullable=False),
     Column("rejected", Big, nullable=False),
     _partial("ix_metric_states_behind", "status", "id", where=BEHIND),
+    _partial("ix_metric_states_enough", "id", where=ENOUGH),
     _partial("ix_metric_states_deleted", "id", where="status = -1"),
 )
 

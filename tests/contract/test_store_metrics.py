@@ -83,6 +83,18 @@ def test_status_changes_only_from_what_was_expected(store: Store):
     assert (changed.resource, changed.unit, changed.description) == ("r", "ms", "Custom metric m")
 
 
+def test_metrics_that_wait_for_samples_are_found_once_they_have_enough(store: Store):
+    a, b, c = create(store, "a", "b", "c")
+    with store.begin() as tx:
+        for metric, status, count in ((a, 8, 287), (b, 8, 288), (c, 1, 300)):
+            tx.metrics.set_status(metric.id, status)
+            tx.samples.add_batch([metric.id] * count, list(range(count)), [0.0] * count)
+        assert [row.metric_id for row in tx.metrics.enough()] == [b.id]
+        tx.samples.add_batch([a.id], [287], [0.0])
+        assert [(row.metric_id, row.last_rowid) for row in tx.metrics.enough()] == [(a.id, 288), (b.id, 288)]
+        assert [row.metric_id for row in tx.metrics.enough(after=a.id, limit=1)] == [b.id]
+
+
 def test_monitored_metrics_with_rows_to_score_are_found(store: Store):
     a, b, c, d = create(store, "a", "b", "c", "d")
     with store.begin() as tx:

@@ -56,6 +56,7 @@ def create_metric_states() -> None:
     )
     where = "status > 0 AND scored_rowid < last_rowid"
     partial("ix_metric_states_behind", "metric_states", ["status", "id"], where)
+    partial("ix_metric_states_enough", "metric_states", ["id"], "status = 8 AND last_rowid >= 288")
     partial("ix_metric_states_deleted", "metric_states", ["id"], "status = -1")
 
 
