@@ -68,7 +68,7 @@ class WorkerSettings:
     commit_pause_s: float = 0.1
     child_max_calls: int = 10_000
     child_idle_s: float = 60.0
-    children_max_idle: int = field(default_factory=lambda: _idle_children())
+    children_max_idle: int = field(default_factory=_idle_children)
     blob_cache_bytes: int = 64 << 20
 
 
