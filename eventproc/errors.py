@@ -21,6 +21,7 @@ Every error that eventproc raises on purpose.
     - MetricNotMonitored        the metric has none
     - StatisticsNotReady        nothing is known of a metric's values yet
   + Unauthorized                no key, or a key that is unknown, revoked or malformed
+    - TooManyLogins             so many were tried that the next is not looked at yet
   + Forbidden                   the key is good, its owner's role is not enough
   + TooLarge                    a body, blob or file over its limit
   + Unavailable                 try again: something needed is not there right now
@@ -126,7 +127,7 @@ class UnknownHook(NotFound):
     def named(cls, name: str, known: Iterable[str]) -> UnknownHook:
         """Build the error for `name`, listing the hooks with near names (all of them when none is near)."""
         names = sorted(known)
-        near = get_close_matches(name, names, n=5, cutoff=0.5) or names[:20]
+        near = get_close_matches(name, names, n=5, cutoff=0.6) or names[:20]
         return cls(f"unknown hook {name!r}; did you mean: {', '.join(near) or '(no hooks)'}", hook=name, near=near)
 
 
@@ -200,6 +201,12 @@ class Unauthorized(EventprocError):
 
     code = "unauthorized"
     exit_code = 3
+
+
+class TooManyLogins(Unauthorized):
+    """So many keys that are not good were tried that the next one is not looked at yet."""
+
+    code = "too_many_logins"
 
 
 class Forbidden(EventprocError):

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import textwrap
 from typing import Any
 
 _PROGRAM = """
@@ -49,3 +50,10 @@ def run_blob(blob: bytes, *payloads: dict[str, Any]) -> dict[str, Any]:
         )
     assert done.returncode == 0, done.stderr.decode()
     return json.loads(done.stdout.decode().strip().splitlines()[-1])
+
+
+def made(source, **names):
+    """Define `handler` as in a script or notebook: in `__main__`, beside these names."""
+    namespace = {"__name__": "__main__", **names}
+    exec(textwrap.dedent(source), namespace)
+    return namespace["handler"]

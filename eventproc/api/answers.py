@@ -119,6 +119,7 @@ class Hook(Answer):
     keep_s: int | None = Field(description="How many seconds its events stay; null: as the settings say.")
     keep_idle_s: int | None
     source: str
+    owner: str | None = Field(description="Who added it and may change it; null: the platform, or whoever sets it up.")
     paused: bool
 
 

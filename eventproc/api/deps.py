@@ -31,6 +31,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     401: {"model": ErrorAnswer, "description": "No API key, or one that is not valid."},
     403: {"model": ErrorAnswer, "description": "The key's owner may not do that."},
     404: {"model": ErrorAnswer, "description": "There is no such thing."},
+    429: {"model": ErrorAnswer, "description": "Too many keys that are not good were tried; `Retry-After` says when."},
     409: {"model": ErrorAnswer, "description": "The present state does not allow that."},
     413: {"model": ErrorAnswer, "description": "Over a size limit."},
     503: {"model": ErrorAnswer, "description": "Try again: something needed is not there right now."},
@@ -53,15 +54,21 @@ def _credentials(request: Request, scheme: str) -> str | None:
     return rest.strip() if stated.lower() == scheme else None
 
 
+def address(request: Request) -> str | None:
+    """Return where the request came from; behind a proxy that is the proxy."""
+    return request.client.host if request.client else None
+
+
 def principal(request: Request) -> User:
     """Return the owner of the request's key. Raises Unauthorized."""
-    return use_cases(request).auth.authenticate(bearer_key(request))
+    return use_cases(request).auth.authenticate(bearer_key(request), address=address(request))
 
 
 def login(request: Request) -> User:
     """Return the owner of the request's key, given as a bearer token or as the password of a basic login."""
     request.state.basic = True
-    return use_cases(request).auth.authenticate(bearer_key(request) or _basic_key(request))
+    key = bearer_key(request) or _basic_key(request)
+    return use_cases(request).auth.authenticate(key, address=address(request))
 
 
 def _basic_key(request: Request) -> str | None:

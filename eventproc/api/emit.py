@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from eventproc.api import shapes
 from eventproc.api.answers import Accepted, EmittedMany, answers
-from eventproc.api.deps import ERRORS, SECURED, bearer_key, use_cases
+from eventproc.api.deps import ERRORS, SECURED, address, bearer_key, use_cases
 from eventproc.api.models import SCHEMAS
 from eventproc.engine.accept import Result
 from eventproc.errors import EventprocError, InvalidInput
@@ -131,7 +131,7 @@ async def emit(request: Request) -> Response:
     key = bearer_key(request)
     principal = cases.auth.remembered(key)
     if principal is None:
-        principal = await run_in_threadpool(cases.auth.authenticate, key)
+        principal = await run_in_threadpool(cases.auth.authenticate, key, address=address(request))
     body = await request.body()
     if len(body) <= SMALL_BYTES:
         events, many = read_events(body)

@@ -24,6 +24,7 @@ from eventproc.errors import (
     NotFound,
     SandboxError,
     TooLarge,
+    TooManyLogins,
     Unauthorized,
     Unavailable,
 )
@@ -38,6 +39,7 @@ STATUSES: tuple[tuple[type[EventprocError], int], ...] = (
     (InvalidInput, 400),
     (NotFound, 404),
     (Conflict, 409),
+    (TooManyLogins, 429),
     (Unauthorized, 401),
     (Forbidden, 403),
     (TooLarge, 413),
@@ -58,6 +60,8 @@ def error_response(error: EventprocError, *, basic: bool = False) -> Response:
     headers = {}
     if status == 503:
         headers["Retry-After"] = str(RETRY_AFTER_S)
+    if status == 429:
+        headers["Retry-After"] = str(error.details.get("retry_after_s", RETRY_AFTER_S))
     if status == 401:
         headers["WWW-Authenticate"] = 'Basic realm="eventproc", charset="UTF-8"' if basic else "Bearer"
     return answer({"error": error_json(error)}, status=status, headers=headers)

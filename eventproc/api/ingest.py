@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from eventproc.api import shapes
-from eventproc.api.deps import ERRORS, SECURED, bearer_key, use_cases
+from eventproc.api.deps import ERRORS, SECURED, address, bearer_key, use_cases
 from eventproc.api.errors import fault_message
 from eventproc.errors import EventprocError, InvalidInput
 from eventproc.ingress import Imported, Progress
@@ -51,7 +51,7 @@ async def comtrade(
     request_id: Annotated[str | None, Query(description="Event id; the same archive is then imported once.")] = None,
 ) -> Response:
     cases = use_cases(request)
-    principal = await run_in_threadpool(cases.auth.authenticate, bearer_key(request))
+    principal = await run_in_threadpool(cases.auth.authenticate, bearer_key(request), address=address(request))
     tags = tuple(tag or ())
     await run_in_threadpool(cases.ingest.check, principal, name=name, tags=tags, request_id=request_id)
     spool = await _receive(request, cases)

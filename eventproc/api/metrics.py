@@ -11,7 +11,7 @@ from starlette.responses import Response, StreamingResponse
 
 from eventproc.api import shapes
 from eventproc.api.answers import TIME, Answer, Page, answers
-from eventproc.api.deps import ERRORS, SECURED, Cases, Limit, Principal, bearer_key, use_cases
+from eventproc.api.deps import ERRORS, SECURED, Cases, Limit, Principal, address, bearer_key, use_cases
 from eventproc.errors import InvalidInput
 from eventproc.model import SECOND_US, Metric, MetricStatus, Reject, Sample, SampleWindow, isoformat
 from eventproc.service.metrics import MAX_SAMPLES, MetricView
@@ -309,7 +309,7 @@ async def push(
     format: Annotated[str | None, Query(description="`lines` or `json`, whatever the content type says.")] = None,
 ) -> Response:
     cases = use_cases(request)
-    principal = await run_in_threadpool(cases.auth.authenticate, bearer_key(request))
+    principal = await run_in_threadpool(cases.auth.authenticate, bearer_key(request), address=address(request))
     body = await request.body()
     kind = format or ("json" if "json" in request.headers.get("content-type", "") else "lines")
     outcome, batch = await run_in_threadpool(cases.metrics.push, principal, body, kind=kind)

@@ -138,6 +138,7 @@ def hook(value: HookSpec) -> dict[str, Any]:
         "keep_s": value.keep_s,
         "keep_idle_s": value.keep_idle_s,
         "source": value.source,
+        "owner": value.owner,
         "paused": value.paused,
     }
 

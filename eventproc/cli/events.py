@@ -10,6 +10,7 @@ from eventproc.cli import output
 from eventproc.cli.base import Group
 from eventproc.cli.emit import read_json
 from eventproc.cli.remote import connect, find_handler, quote
+from eventproc.errors import UnknownHook
 
 
 @click.group(cls=Group)
@@ -27,8 +28,14 @@ def events() -> None:
 @click.option("--limit", "-n", default=50, show_default=True, type=click.IntRange(1))
 def list_(limit: int, trait: tuple[str, ...], **which: str | None) -> None:
     """List events, newest first, for example `events list --hook "order.closed" -t order:7`."""
-    items = list(connect().pages("/events", {**which, "trait": list(trait)}, limit=limit))
+    remote = connect()
+    items = list(remote.pages("/events", {**which, "trait": list(trait)}, limit=limit))
     output.show(items, lambda: output.table(items, ["id", "hook", "time", "tags", "key", "source"], empty="no events"))
+    if not items and which.get("hook"):  # perhaps it is only mistyped
+        try:
+            remote.get(f"/hooks/{quote(str(which['hook']))}")
+        except UnknownHook as error:
+            click.echo(error.message, err=True)
 
 
 events.add_command(list_, "find")
@@ -44,10 +51,12 @@ def show(event_id: str) -> None:
 
 @events.command("why")
 @click.argument("event_id")
-@click.option("--handler", metavar="ID|NAME", help="This one only (else all that are on the event's hook).")
-def why(event_id: str, handler: str | None) -> None:
-    """Say why handlers did or did not run on an event."""
+@click.argument("handler_name", metavar="[HANDLER]", required=False)
+@click.option("--handler", metavar="ID|NAME", help="The same as HANDLER.")
+def why(event_id: str, handler_name: str | None, handler: str | None) -> None:
+    """Say why HANDLER (else each that is on the event's hook) did or did not run on an event."""
     remote = connect()
+    handler = handler_name or handler
     path = f"/events/{quote(event_id)}"
     if handler is None:
         from eventproc.registry.globs import matches
@@ -60,7 +69,7 @@ def why(event_id: str, handler: str | None) -> None:
         {"handler_id": item["id"], "handler": item["name"], **remote.get(f"{path}/why", {"handler": str(item["id"])})}
         for item in chosen
     ]
-    # With --handler there is one answer, and no list around it.
+    # With a handler there is one answer, and no list around it.
     output.show(found if handler is None else found[0], lambda: _show_whys(found))
 
 

@@ -43,7 +43,7 @@ COMMANDS = {
     "schedules": ("schedules", "Schedules: list, set, delete."),
     "mail": ("mail", "Notices: list, show."),
     "outbox": ("outbox", "Messages to other systems: list, show, requeue, delete."),
-    "users": ("users", "Users: list, add, change."),
+    "users": ("users", "Users: list, add, role, disable, enable."),
     "keys": ("users", "API keys: list, add, revoke."),
     "secrets": ("secrets", "Secrets for handlers: list, set, delete."),
     "audit": ("users", "Who changed what."),

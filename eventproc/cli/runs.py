@@ -171,7 +171,8 @@ def _show_changed(done: dict[str, Any], verb: str) -> None:
     count = done.get(verb, 0)
     click.echo(f"{count} run{'' if count == 1 else 's'} {verb}{more}")
     for refused in done.get("refused") or []:
-        click.echo(f"run {refused['id']}: {output.plain(refused['reason'])}", err=True)
+        run, reason = f"run {refused['id']}", output.plain(refused["reason"])
+        click.echo(reason if f"{run} " in f"{reason} " else f"{run}: {reason}", err=True)
 
 
 @runs.command("dry-run")

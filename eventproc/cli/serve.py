@@ -7,16 +7,17 @@ import os
 import click
 
 from eventproc.cli.base import Command, state
+from eventproc.roles import ROLES
 
 
 @click.command(cls=Command)
-@click.option("--role", metavar="ROLE", help="Run one role only: api, engine, worker, notifier or listener.")
+@click.option("--role", metavar="ROLE", help=f"Run one role only: {', '.join(ROLES)}.")
 @click.option("--http", metavar="HOST:PORT", help="Where the API listens (EVENTPROC_HTTP; port 0: any free one).")
 @click.option("--data", metavar="DIR", help="Data directory (EVENTPROC_DATA).")
 @click.option("--database-url", metavar="URL", help="Database (EVENTPROC_DATABASE_URL).")
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
 def serve(role: str | None, **options: str | None) -> int:
-    """Run the platform: API, engine, worker, notifier and Graphite listener, until Ctrl-C."""
+    """Run the platform: API, engine, worker, notifier, Graphite listener and models, until Ctrl-C."""
     from eventproc import config
     from eventproc.roles import ENV_SUPERVISOR
 

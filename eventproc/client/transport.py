@@ -90,8 +90,10 @@ class Transport:
     def __del__(self) -> None:
         # People seldom close connections; sockets that are just dropped would be warned of.
         if self._client is not None:
-            with contextlib.suppress(Exception):  # at the end of a process anything may be gone already
+            try:  # noqa: SIM105 - at the end of a process anything may be gone already, contextlib too
                 self._client.close()
+            except Exception:  # noqa: BLE001, S110 - nobody is left who could do something about it
+                pass
 
     def _open(self) -> httpx.Client:
         with self._lock:

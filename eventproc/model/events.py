@@ -31,6 +31,8 @@ class HookSpec:
     keep_idle_s: int | None = None
     source: str = "user"  # bundled | file | user
     paused: bool = False
+    owner_id: int | None = None  # of the user who added it
+    owner: str | None = None  # that user's name
 
     @property
     def is_glob(self) -> bool:

@@ -20,10 +20,12 @@ from eventproc.abc import Clock, Store, Tx
 from eventproc.engine.group import GroupCommit
 from eventproc.errors import Unauthorized, Unavailable
 from eventproc.model import SECOND_US, User
+from eventproc.service.attempts import Attempts, Name
 
 KEY_FORMAT = re.compile(r"ep_([a-z2-7]{8})_[A-Za-z0-9_-]{43}")
 TOUCH_US = 60 * SECOND_US  # a key's last use is written down at most so often
 MAX_CACHED = 10_000  # authentications
+_NO_DIGEST = "0" * 64  # compared with where there is no such key: that takes as long
 _PREFIX_LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
 
 
@@ -59,7 +61,8 @@ class Authenticator:
     Turns keys into users.
 
     Good authentications are remembered for `cache_s`; `forget` drops them, so that in this process a revoked key or a
-    disabled user is refused at once, and elsewhere after `cache_s`.
+    disabled user is refused at once, and elsewhere after `cache_s`. Who tries many that are not good has to wait, see
+    `eventproc.service.attempts`.
     """
 
     def __init__(
@@ -79,16 +82,33 @@ class Authenticator:
         self._cache: dict[str, _Cached] = {}  # by digest: the keys themselves are not kept
         self._touched: dict[int, int] = {}
         self._generation = 0
+        self._attempts = Attempts(monotonic=monotonic)
         self._lock = threading.Lock()
 
-    def authenticate(self, key: str | None) -> User:
-        """Return the key's owner. Raises Unauthorized; its text never repeats the key."""
+    def authenticate(self, key: str | None, *, address: str | None = None) -> User:
+        """
+        Return the key's owner; `address` is where the call came from.
+
+        Raises Unauthorized, and TooManyLogins, which is one; their texts never repeat the key.
+        """
         if not key:
             raise Unauthorized("no API key; send the header 'Authorization: Bearer KEY'")
         match = KEY_FORMAT.fullmatch(key)
         if match is None:
             raise Unauthorized("malformed API key; a key looks like 'ep_' + 8 characters + '_' + 43 characters")
-        return self.remembered(key) or self._look_up(match[1], digest_of(key))
+        known = self.remembered(key)
+        if known is not None:
+            return known
+        prefix, digest = match[1], digest_of(key)
+        names: list[Name] = [("prefix", prefix), *([("address", address)] if address else [])]
+        self._attempts.admit(digest, names)
+        try:
+            user = self._look_up(prefix, digest)
+        except Unauthorized:
+            self._attempts.failed(digest, names)
+            raise
+        self._attempts.succeeded(digest)
+        return user
 
     def remembered(self, key: str | None) -> User | None:
         """Return the key's owner if the key was found good a moment ago; never waits for the store."""
@@ -109,7 +129,7 @@ class Authenticator:
         with self._store.read() as tx:
             found = tx.users.by_key_prefix(prefix)
         # An unknown prefix and a wrong secret are the same to the caller: nothing to be learnt by trying.
-        if found is None or not hmac.compare_digest(found[2], digest):
+        if not hmac.compare_digest(found[2] if found else _NO_DIGEST, digest) or found is None:
             raise Unauthorized("unknown API key")
         user, key, _ = found
         if key.revoked_us is not None:

@@ -13,7 +13,7 @@ from eventproc.model import HandlerRecord, HookSpec, Role, User
 from eventproc.registry.catalogue import Catalogue
 from eventproc.registry.specs import spec_from_mapping
 from eventproc.service.context import ServiceContext
-from eventproc.service.rights import require
+from eventproc.service.rights import require, require_owner
 
 BUNDLED = "bundled"
 USERS = "user"
@@ -62,13 +62,14 @@ class Hooks:
         """
         Add or replace a hook of one's own, as a spec file would define it: summary, schema, sample, keep, keep_idle.
 
-        Names of bundled hooks are taken.
+        Names of bundled hooks are taken, and other users' hooks are theirs and the admins' to change.
         """
         require(principal, Role.DEVELOPER, "adding hooks")
         payload_json(definition)  # refuses what JSON can not hold
         spec = spec_from_mapping({**definition, "name": name}, source=USERS)
         with self._context.store.begin() as tx:
-            self._require_free(tx, name)
+            self._require_own(tx, principal, name)
+            spec = replace(spec, owner_id=principal.id)
             tx.hooks.put(spec, now_us=self._context.clock.now_us(), by=principal.name)
             self._context.audit(tx, principal, "hook.put", f"hook:{name}", summary=spec.summary)
             return tx.hooks.get(name) or spec
@@ -78,7 +79,7 @@ class Hooks:
         require(principal, Role.ADMIN if force else Role.DEVELOPER, "deleting hooks that handlers use")
         with self._context.store.begin() as tx:
             spec = self._existing(tx, name)
-            self._require_free(tx, name)
+            self._require_own(tx, principal, name)
             users = _users_of(self._context.catalogue(tx), spec)
             if users and not force:
                 raise Conflict(
@@ -101,6 +102,8 @@ class Hooks:
         with self._context.store.begin() as tx:
             shared = self._existing(tx, name).source != USERS
             require(principal, Role.ADMIN if shared else Role.DEVELOPER, f"pausing hook {name!r}")
+            if not shared:
+                self._require_own(tx, principal, name)
             tx.hooks.set_paused(name, paused=paused)
             self._context.audit(tx, principal, "hook.pause" if paused else "hook.resume", f"hook:{name}")
             self._context.wake_after(tx, "runs")
@@ -112,9 +115,15 @@ class Hooks:
             raise UnknownHook.named(name, (known.name for known in tx.hooks.all()))
         return spec
 
-    def _require_free(self, tx: Tx, name: str) -> None:
+    def _require_own(self, tx: Tx, principal: User, name: str) -> None:
+        """Raise Forbidden where the name is the platform's or another user's; a name that is free is one's own."""
         spec = tx.hooks.get(name)
-        if spec is not None and spec.source != USERS:
+        if spec is None:
+            return
+        if spec.source == USERS:
+            owner = spec.owner or "eventproc"
+            require_owner(principal, owner_id=spec.owner_id, owner=owner, thing=f"hook {name!r}")
+        else:
             raise Forbidden(f"hook {name!r} is part of the platform ({spec.source}); choose another name", hook=name)
 
 

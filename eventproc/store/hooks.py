@@ -10,14 +10,16 @@ from sqlalchemy import bindparam, delete, select, text, update
 from eventproc.model import HookSpec
 from eventproc.store.base import Rows, to_json
 from eventproc.store.counters import bump
-from eventproc.store.schema import hooks
+from eventproc.store.schema import hooks, users
 
-_ALL = select(hooks).order_by(hooks.c.name)
-_GET = select(hooks).where(hooks.c.name == bindparam("name"))
+_SELECT = select(hooks, users.c.name.label("owner")).outerjoin_from(hooks, users, users.c.id == hooks.c.owner_id)
+_ALL = _SELECT.order_by(hooks.c.name)
+_GET = _SELECT.where(hooks.c.name == bindparam("name"))
 _PUT = text(
     "INSERT INTO hooks (name, summary, schema_json, sample_json, keep_s, keep_idle_s, source, paused,"
-    " updated_us, updated_by) VALUES (:name, :summary, :schema_json, :sample_json, :keep_s, :keep_idle_s, :source,"
-    " :paused, :updated_us, :updated_by) ON CONFLICT (name) DO UPDATE SET summary = excluded.summary,"
+    " updated_us, updated_by, owner_id) VALUES (:name, :summary, :schema_json, :sample_json, :keep_s, :keep_idle_s,"
+    " :source, :paused, :updated_us, :updated_by, :owner_id)"
+    " ON CONFLICT (name) DO UPDATE SET summary = excluded.summary,"
     " schema_json = excluded.schema_json, sample_json = excluded.sample_json, keep_s = excluded.keep_s,"
     " keep_idle_s = excluded.keep_idle_s, source = excluded.source, updated_us = excluded.updated_us,"
     " updated_by = excluded.updated_by"
@@ -36,6 +38,8 @@ def _spec(row: Any) -> HookSpec:
         keep_idle_s=row.keep_idle_s,
         source=row.source,
         paused=bool(row.paused),
+        owner_id=row.owner_id,
+        owner=row.owner,
     )
 
 
@@ -43,7 +47,7 @@ class SqlHooks(Rows):
     """Hook specs by name."""
 
     def put(self, spec: HookSpec, *, now_us: int, by: str) -> None:
-        """Insert or replace the spec of that name; `paused` is left as it was."""
+        """Insert or replace the spec of that name; `paused` and `owner_id` are left as they were."""
         bump(self.work.conn)
         values = {
             "name": spec.name,
@@ -56,6 +60,7 @@ class SqlHooks(Rows):
             "paused": spec.paused,
             "updated_us": now_us,
             "updated_by": by,
+            "owner_id": spec.owner_id,
         }
         self.work.conn.execute(_PUT, values)
 

@@ -15,7 +15,7 @@ import pytest
 from eventproc.engine import series as samples
 from eventproc.errors import StoreUnavailable, from_wire
 from eventproc.ingress.samples import sample_files
-from eventproc.model import FileRecord, NewNotice, Series
+from eventproc.model import FileRecord, NewNotice, Role, Series
 from eventproc.service.context import ServiceSettings
 
 UUID = "6f0c9c51-5a0e-4b0e-9d7a-3c1c8e0f7a11"
@@ -50,6 +50,29 @@ def test_a_hook_of_ones_own_is_added_replaced_and_deleted(api):
     assert client.post("/events", json={"hook": "mine", "payload": {"n": "x"}}).status_code == 200
     assert client.delete("/hooks/mine").json() == {"name": "mine", "deleted": True}
     assert client.post("/events", json={"hook": "mine", "payload": {}}).status_code == 404
+
+
+def test_a_hook_is_its_owners_and_the_admins_to_change(api):
+    api.add_user("olga", Role.DEVELOPER)
+    owner, other, admin = api.client("olga"), api.client("developer"), api.client("admin")
+    assert owner.put("/hooks/mine", json={"summary": "first"}).json()["owner"] == "olga"
+    for refused in (
+        other.put("/hooks/mine", json={"summary": "taken over"}),
+        other.delete("/hooks/mine"),
+        other.post("/hooks/mine/pause"),
+        other.post("/hooks/mine/resume"),
+    ):
+        assert refused.status_code == 403
+        assert refused.json()["error"]["message"] == (
+            "hook 'mine' belongs to user 'olga'; only 'olga' or an admin may change it"
+        )
+    assert other.get("/hooks/mine").json()["summary"] == "first"
+    assert admin.put("/hooks/mine", json={"summary": "mended"}).json()["owner"] == "olga"
+    assert owner.post("/hooks/mine/pause").json()["paused"]
+    assert admin.post("/hooks/mine/resume").json()["paused"] is False
+    assert owner.delete("/hooks/mine").status_code == 200
+    assert other.put("/hooks/mine", json={}).json()["owner"] == "developer", "a name that is free again is anybody's"
+    assert api.client("viewer").get("/hooks/door.opened").json()["owner"] is None
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 
 import httpx
 import pytest
@@ -55,6 +56,32 @@ def test_without_a_good_key_nothing_is_answered_and_the_key_is_never_repeated(ap
         assert answer.headers["WWW-Authenticate"] == "Bearer"
         secret = (header or "").rpartition(" ")[2]
         assert len(secret) < 8 or secret not in answer.text
+
+
+def test_who_tries_many_keys_is_told_to_wait_and_those_who_are_known_are_not(api):
+    known = api.client("developer")
+    assert known.get("/me").status_code == 200
+    numbers = itertools.count()
+
+    def refused(path, how):
+        """Guess until one has to wait; on a slow machine the first waits may pass between two guesses."""
+        for number in itertools.islice(numbers, 500):
+            guess = f"ep_{chr(97 + number % 26) * 8}_{number:0>43}"
+            answer = httpx.get(f"{api.url}{path}", timeout=60, **how(guess))
+            if answer.status_code != 401:
+                return number, answer
+        raise AssertionError("nobody had to wait")
+
+    tried, answer = refused("/api/v1/me", lambda guess: {"headers": {"Authorization": f"Bearer {guess}"}})
+    assert tried >= 20
+    assert (answer.status_code, error_of(answer)["code"]) == (429, "too_many_logins")
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert "WWW-Authenticate" not in answer.headers
+    # Downloads, which browsers log in to, count with the rest.
+    tried_more, answer = refused(f"/{'0' * 32}", lambda guess: {"auth": ("me", guess)})
+    assert answer.status_code == 429
+    assert tried_more < tried + 20
+    assert known.get("/me").status_code == 200
 
 
 def test_a_wrong_secret_with_a_known_prefix_is_refused_like_an_unknown_one(api):

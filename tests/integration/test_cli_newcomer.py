@@ -127,3 +127,27 @@ def test_a_shown_mail_has_plain_line_ends(served):
         shown = served.cli("mail", "show", str(notice), *option).stdout
         assert "white tea" in shown or option
         assert "\\x0d" not in shown
+
+
+def test_a_mistyped_hook_is_told_where_there_are_no_events(served):
+    done = served.cli("events", "list", "--hook", "tea.aksed.twice")
+    assert (done.returncode, done.stdout.strip()) == (0, "no events")
+    done = served.cli("events", "list", "--hook", "schedule.tik")
+    assert "did you mean: schedule.tick" in done.stderr
+
+
+def test_why_takes_one_handler_as_an_argument(served):
+    emit(served, "why", "--id", "tea-why")
+    one = served.cli("events", "why", "tea-why", "brew")
+    assert one.stdout.startswith("brew: run ")
+    assert "taste" not in one.stdout
+    assert one.stdout == served.cli("events", "why", "tea-why", "--handler", "brew").stdout
+    assert "did you mean: brew" in served.cli("events", "why", "tea-why", "brwe").stderr
+
+
+def test_a_run_that_can_not_be_queued_again_is_named_once(served):
+    emit(served, "again", "--id", "tea-again")
+    runs = json.loads(served.cli("runs", "list", "--event", "tea-again", "--json").stdout)
+    done = served.cli("runs", "requeue", str(runs[0]["id"]))
+    assert done.returncode == 5
+    assert f"run {runs[0]['id']} is succeeded" in done.stderr.splitlines()

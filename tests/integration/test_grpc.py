@@ -176,6 +176,14 @@ def test_a_wrong_key_is_never_repeated(front):
         assert "sssss" not in error.details()
 
 
+def test_who_tries_many_keys_is_told_to_wait(front):
+    """By address, whatever the port: each guess comes over a connection of its own, as from btrdbextras."""
+    told = [front.refused("ListHooks", key=f"ep_{chr(97 + n) * 8}_{n:0>43}") for n in range(26)]
+    assert {error.code() for error in told} == {Status.UNAUTHENTICATED}
+    assert told[0].details() == "unknown API key"
+    assert any("too many API keys" in error.details() for error in told)
+
+
 def test_a_large_body_is_not_read_before_the_login(front):
     """Far over the size limit, and yet what is refused is the missing key."""
     assert front.refused("Register", b"x" * 20_000_000, user=None).code() is Status.UNAUTHENTICATED

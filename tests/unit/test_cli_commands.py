@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from eventproc.cli.emit import _batches, _parse
 from eventproc.cli.main import COMMANDS, cli, run
 from eventproc.errors import EventprocError
+from eventproc.roles import ROLES
 
 HEAVY = ("sqlalchemy", "fastapi", "pydantic", "rich", "httpx", "numpy", "dill", "eventproc.wiring", "eventproc.client")
 
@@ -34,6 +36,20 @@ print([name for name in {HEAVY!r} if name in sys.modules])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "Commands:" in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_what_the_help_says_of_groups_are_their_commands() -> None:
+    told = {name: summary.partition(": ")[2].rstrip(".") for name, (_, summary) in COMMANDS.items()}
+    for name, words in told.items():
+        group = cli.get_command(click.Context(cli), name)
+        if words and isinstance(group, click.Group):
+            assert set(words.split(", ")) <= set(group.commands), name
+
+
+def test_the_roles_of_serve_are_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["serve", "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "only: " + ", ".join(ROLES) + "." in told
 
 
 def test_every_command_of_the_help_can_be_loaded_and_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:

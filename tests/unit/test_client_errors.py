@@ -8,6 +8,7 @@ import json
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -536,3 +537,17 @@ def test_other_arguments_are_checked(tmp_path):
     empty.write_text("no certificates")
     with Connection("https://localhost:1", KEY, ca=empty) as conn, pytest.raises(ConfigError, match="certificates"):
         conn.hooks()
+
+
+def test_a_connection_that_nobody_closed_says_nothing_at_the_end_of_the_process():
+    """It is kept by a module that is taken apart late, when other modules are gone already."""
+    code = """
+from eventproc.client import transport
+from eventproc.client.endpoint import Address
+
+kept = transport.Transport(Address(bases=("http://127.0.0.1:1",), apikey="k"), timeout=1, ca=None)
+kept._open()
+transport.kept = kept
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

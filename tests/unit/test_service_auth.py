@@ -6,12 +6,13 @@ import re
 from concurrent.futures import Future
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventproc.engine.clock import ManualClock
-from eventproc.errors import Unauthorized, Unavailable
+from eventproc.errors import TooManyLogins, Unauthorized, Unavailable
 from eventproc.model import Role
+from eventproc.service.attempts import MAX_KEPT, Attempts
 from eventproc.service.auth import Authenticator, digest_of, issue_key, new_key
 from eventproc.store.memory import MemoryStore
 
@@ -80,6 +81,7 @@ def test_a_good_key_is_its_owners(setting):
     assert setting.auth.remembered(setting.key) == setting.user
 
 
+@settings(deadline=None)  # each example makes a database
 @given(st.text(max_size=100))
 def test_anything_else_is_refused_and_not_repeated(text):
     setting = Setting()
@@ -143,3 +145,69 @@ def test_a_stopping_platform_still_answers_good_keys(setting, monkeypatch):
 
     monkeypatch.setattr(setting.group, "submit", stopped)
     assert setting.auth.authenticate(setting.key) == setting.user
+
+
+def bad_key(number=0, prefix=None):
+    return f"ep_{prefix or 'abcdefgh'}_{number:0>43}"
+
+
+def refused(setting, key, address):
+    with pytest.raises(Unauthorized) as caught:
+        setting.auth.authenticate(key, address=address)
+    return type(caught.value).__name__
+
+
+def test_an_address_that_tries_many_keys_waits_longer_and_longer(setting):
+    def guess(number):
+        return refused(setting, bad_key(number, prefix=new_key()[1]), "10.0.0.1")
+
+    assert {guess(number) for number in range(20)} == {"Unauthorized"}
+    assert guess(20) == "TooManyLogins"
+    assert refused(setting, bad_key(), "10.0.0.2") == "Unauthorized", "others are not shut out"
+    waits = []
+    for number in range(30, 40):
+        before = setting.seconds
+        while guess(number) == "TooManyLogins":
+            setting.seconds += 0.5
+        waits.append(setting.seconds - before)
+    assert waits[:4] == [1.0, 2.0, 4.0, 8.0]
+    assert waits[-1] == 60.0
+    setting.seconds += 3600
+    assert {guess(number) for number in range(20)} == {"Unauthorized"}, "old failures are forgotten"
+
+
+def test_what_a_waiting_address_sends_is_not_looked_up_and_says_when_to_come_again(setting):
+    for number in range(20):
+        refused(setting, bad_key(number, prefix=new_key()[1]), "10.0.0.1")
+    with setting.store.begin() as tx:
+        good, _ = issue_key(tx, setting.user, label="never used yet", now_us=1)
+    with pytest.raises(TooManyLogins, match="1 s") as caught:
+        setting.auth.authenticate(good, address="10.0.0.1")
+    assert caught.value.details == {"retry_after_s": 1}
+    setting.seconds += 1
+    assert setting.auth.authenticate(good, address="10.0.0.1").name == "olga"
+
+
+def test_guesses_at_one_prefix_wait_from_wherever_they_come_but_its_owner_does_not(setting):
+    setting.auth.authenticate(setting.key, address="10.0.0.9")
+    guesses = [refused(setting, bad_key(n, prefix=setting.prefix), f"10.0.1.{n}") for n in range(12)]
+    assert guesses == ["Unauthorized"] * 10 + ["TooManyLogins"] * 2
+    setting.seconds += 5  # longer than authentications are remembered
+    for number in range(20):
+        refused(setting, bad_key(number, prefix=new_key()[1]), "10.0.0.9")
+    assert setting.auth.authenticate(setting.key, address="10.0.0.9").name == "olga"
+
+
+def test_a_key_that_was_good_and_is_revoked_waits_like_any_other(setting):
+    setting.auth.authenticate(setting.key, address="10.0.0.9")
+    setting.revoke()
+    setting.seconds += 5
+    assert [refused(setting, setting.key, "10.0.0.9") for _ in range(11)] == ["Unauthorized"] * 10 + ["TooManyLogins"]
+
+
+def test_what_is_remembered_of_failures_is_bounded():
+    attempts = Attempts(monotonic=lambda: 0.0)
+    for number in range(MAX_KEPT + 500):
+        attempts.failed(f"digest {number}", [("address", f"2001:db8::{number:x}")])
+        attempts.succeeded(f"good {number}")
+    assert len(attempts._failures) == len(attempts._good) == MAX_KEPT

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -138,7 +139,7 @@ class GrpcServer:
 
     def _answer(self, method: Method, requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
         key = bearer_key(context)
-        user = self._cases.auth.authenticate(key)
+        user = self._cases.auth.authenticate(key, address=address(context))
         assert key is not None
         request = next(requests, None)
         if request is None:
@@ -155,6 +156,12 @@ class GrpcServer:
         self._health.enter_graceful_shutdown()
         self._server.stop(grace_s).wait()
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def address(context: grpc.ServicerContext) -> str | None:
+    """Return the caller's address without its port."""
+    kind, _, rest = unquote(context.peer()).partition(":")
+    return rest.rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else None
 
 
 def bearer_key(context: grpc.ServicerContext) -> str | None:

@@ -128,6 +128,7 @@ def create_hooks() -> None:
         sa.Column("paused", sa.Boolean(), nullable=False),
         sa.Column("updated_us", BIG, nullable=False),
         sa.Column("updated_by", sa.Text(), nullable=False),
+        sa.Column("owner_id", BIG, nullable=True),
         sa.PrimaryKeyConstraint("name", name="pk_hooks"),
     )
 

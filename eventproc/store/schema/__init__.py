@@ -1,0 +1,120 @@
+"""
+The tables. Migrations create them step by step; a test holds the two against each other.
+
+Columns ending in `_us` are microseconds since 1970 UTC, in `_ns` nanoseconds, in `_json` JSON text.
+No column is called `t`, `count` or `index`: SQLAlchemy's rows have methods of those names.
+"""
+
+from __future__ import annotations
+
+from eventproc.store.schema.base import REVISION, metadata
+from eventproc.store.schema.event_tables import (
+    DEAD,
+    DONE,
+    LEASED,
+    OPEN,
+    UNSUCCEEDED,
+    WAITING,
+    event_tags,
+    events,
+    files,
+    lanes,
+    notices,
+    outbox,
+    pruned_events,
+    rate_windows,
+    run_logs,
+    runs,
+)
+from eventproc.store.schema.handler_tables import (
+    environments,
+    handler_versions,
+    handlers,
+    hooks,
+    preparations,
+    schedules,
+    workers,
+)
+from eventproc.store.schema.model_tables import UNDEFINED, model_checkpoints, model_shards, model_workers, models
+from eventproc.store.schema.people_tables import api_keys, audit, counters, meta, secrets, users
+from eventproc.store.schema.series_tables import (
+    BEHIND,
+    ENOUGH,
+    UNUSUAL,
+    aggregates,
+    metric_rejects,
+    metric_samples,
+    metric_states,
+    metrics,
+    notes,
+    series,
+    series_chunks,
+)
+from eventproc.store.schema.stream_tables import (
+    EXPIRES,
+    FIRES,
+    UNCOMPLETED,
+    stream_events,
+    streams,
+    trigger_counts,
+    trigger_versions,
+    triggers,
+)
+
+__all__ = [
+    "BEHIND",
+    "DEAD",
+    "DONE",
+    "ENOUGH",
+    "EXPIRES",
+    "FIRES",
+    "LEASED",
+    "OPEN",
+    "REVISION",
+    "UNCOMPLETED",
+    "UNDEFINED",
+    "UNSUCCEEDED",
+    "UNUSUAL",
+    "WAITING",
+    "aggregates",
+    "api_keys",
+    "audit",
+    "counters",
+    "environments",
+    "event_tags",
+    "events",
+    "files",
+    "handler_versions",
+    "handlers",
+    "hooks",
+    "lanes",
+    "meta",
+    "metadata",
+    "metric_rejects",
+    "metric_samples",
+    "metric_states",
+    "metrics",
+    "model_checkpoints",
+    "model_shards",
+    "model_workers",
+    "models",
+    "notes",
+    "notices",
+    "outbox",
+    "preparations",
+    "pruned_events",
+    "rate_windows",
+    "run_logs",
+    "runs",
+    "schedules",
+    "secrets",
+    "series",
+    "series_chunks",
+    "stream_events",
+    "streams",
+    "trigger_counts",
+    "trigger_versions",
+    "triggers",
+    "users",
+    "workers",
+]
