@@ -10,6 +10,7 @@ from typing import Any, Dict, Optional, Tuple
 from .results import ResultError
 
 HERE = str(Path(__file__).resolve().parent)
+_OURS = __name__.partition(".")[0] + "."  # a name that nobody else can import
 MAX_MESSAGE = 10_000  # characters
 MAX_TRACEBACK = 60_000  # characters
 CONFINED = (
@@ -153,9 +154,8 @@ def shorten(text: str, limit: int) -> str:
 
 
 def _type_name(kind: type) -> str:
-    return (
-        kind.__qualname__ if kind.__module__ in {"builtins", "__main__"} else f"{kind.__module__}.{kind.__qualname__}"
-    )
+    bare = kind.__module__ in {"builtins", "__main__"} or kind.__module__.startswith(_OURS)
+    return kind.__qualname__ if bare else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _traceback(error: BaseException) -> str:

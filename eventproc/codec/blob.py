@@ -141,7 +141,25 @@ def _kind(handler: object) -> str:
         raise InvalidHandler(f"a handler is a function or a class, not {type_name(handler)} {handler!r:.60}")
     plain = isinstance(handler, (types.FunctionType, types.MethodType, functools.partial, types.BuiltinFunctionType))
     _check_callable(handler if plain else type(handler).__call__, _qualname(handler))
+    _check_first(handler, _qualname(handler))
     return "function"
+
+
+def _check_first(handler: Any, name: str) -> None:
+    """Refuse what can not take `db`: it would fail on every event."""
+    try:
+        parameters = inspect.signature(handler).parameters.values()
+    except (ValueError, TypeError):  # a builtin: its first call will say
+        return
+    takes = (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.VAR_POSITIONAL,
+    )
+    if not any(parameter.kind in takes for parameter in parameters):
+        raise InvalidHandler(
+            f"{name}() takes no positional parameter, but is called as handler(db, **payload); begin it with `db`"
+        )
 
 
 def _check_callable(function: Any, name: str) -> None:

@@ -235,6 +235,15 @@ def test_keyboard_interrupt_is_an_exception(sandbox):
     assert failure(sandbox, handler).type == "KeyboardInterrupt"
 
 
+def test_what_the_platform_refuses_a_handler_has_a_name_without_our_insides(sandbox):
+    def handler(db):
+        ep.emit("some.hook", {"what": object()})
+
+    found = failure(sandbox, handler)
+    assert found.kind == "exception"
+    assert found.type == "InvalidError"
+
+
 def test_deep_recursion_is_an_exception(sandbox):
     def handler(db):
         def down():

@@ -5,23 +5,16 @@ from __future__ import annotations
 import socket
 import sqlite3
 import sys
-import textwrap
 import threading
 from collections.abc import Iterator
 
 import pytest
+from clean_python import made
 
 from eventproc.codec import blob as codec
 from eventproc.codec.blob import pack, verify
 from eventproc.errors import HandlerTooLarge, InvalidHandler
 from eventproc.model import HandlerBundle
-
-
-def made(source, **names):
-    """Define `handler` as in a script or notebook: in `__main__`, beside these names."""
-    namespace = {"__name__": "__main__", **names}
-    exec(textwrap.dedent(source), namespace)
-    return namespace["handler"]
 
 
 def refusal(handler, **kwargs) -> str:
@@ -317,3 +310,29 @@ def test_a_load_that_hangs_is_refused():
 def test_without_an_interpreter_nothing_is_checked(monkeypatch):
     monkeypatch.setattr(codec.sys, "executable", "")
     verify(bundle_of(b"garbage"))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def handler(): return 1",
+        "def handler(**payload): return 1",
+        "def handler(*, db, **payload): return 1",
+        "class Handler:\n    def __call__(self): return 1\nhandler = Handler()",
+    ],
+)
+def test_a_handler_that_has_no_place_for_db_is_refused(source):
+    assert "is called as handler(db, **payload)" in refusal(made(source))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def handler(*args, **payload): return 1",
+        "def handler(x, /, **payload): return 1",
+        "class Handler:\n    def __call__(self, db, **payload): return 1\nhandler = Handler()",
+        "import functools\ndef f(a, db, **p): return 1\nhandler = functools.partial(f, 1)",
+    ],
+)
+def test_any_way_to_take_db_will_do(source):
+    pack(made(source))
