@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import gzip
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any, Self
 import msgspec
 
 from eventproc.abc import Sandbox
+from eventproc.codec.records import open_records
 from eventproc.engine.playback import Playback, Played
 from eventproc.engine.worker import WorkerSettings
 from eventproc.errors import EventprocError, InvalidInput
@@ -42,18 +42,15 @@ def read_recording(
     path: Path, *, on_refusal: Callable[[int, EventprocError], None] | None = None
 ) -> Iterator[NewEvent]:
     """
-    Yield the events of a recording: JSON lines, also gzipped.
+    Yield the events of a recording: JSON lines or an array, also gzipped; `-` is the standard input.
 
     A line is an event as it is emitted (hook, payload, id, time, tags, key), or one as pipelines see it (message_id,
     event_type, timestamp, and its traits). Raises InvalidInput naming the line, unless `on_refusal` takes it.
     """
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
+    with open_records(path) as records:
+        for number, text in records:
             try:
-                yield _event(json.loads(line))
+                yield event_of(json.loads(text))
             except (ValueError, msgspec.MsgspecError, EventprocError) as error:
                 refusal = InvalidInput(f"{path}, line {number}: {error}", line=number)
                 if on_refusal is None:
@@ -61,7 +58,8 @@ def read_recording(
                 on_refusal(number, refusal)
 
 
-def _event(data: Any) -> NewEvent:
+def event_of(data: Any) -> NewEvent:
+    """Return the event that a recording's record says. Raises ValidationError of msgspec, or InvalidInput."""
     if isinstance(data, Mapping) and "event_type" in data and "hook" not in data:
         rest = {name: value for name, value in data.items() if name not in ("message_id", "event_type", "timestamp")}
         data = {

@@ -1,12 +1,16 @@
-"""Feeders and workers of streams as processes of their own: `python stream_roles.py feed|work URL ...`."""
+"""Feeders and workers of streams as processes: `python stream_roles.py feed|work|die-before-commit URL ...`."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from typing import Any
 
 from eventproc.blobs import MemoryBlobs
 from eventproc.bus.memory import MemoryBus
@@ -59,10 +63,31 @@ def feed(url: str, first: int, last: int, length: int) -> None:
     store.close()
 
 
-def work(url: str) -> None:
+class Doomed:
+    """A store that ends this process after the first transaction that leaves a run `committing`."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    @contextlib.contextmanager
+    def begin(self) -> Iterator[Any]:
+        with self._inner.begin() as tx:
+            yield tx
+            left = tx.runs.counts().get("committing", 0)
+        if left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def work(url: str, *, doomed: bool = False) -> None:
     """Fire streams and run their pipelines until stdin closes."""
     clock = SystemClock()
-    store, bus = open_store(url), MemoryBus()
+    store: Any = open_store(url)
+    if doomed:
+        store = Doomed(store)
+    bus = MemoryBus()
     cache, sandbox = CatalogueCache(store), InProcessSandbox()
     context = ServiceContext(
         store=store,
@@ -104,6 +129,6 @@ if __name__ == "__main__":
         if sys.argv[1] == "feed":
             feed(sys.argv[2], *map(int, sys.argv[3:6]))
         else:
-            work(sys.argv[2])
+            work(sys.argv[2], doomed=sys.argv[1] == "die-before-commit")
     except EventprocError as error:
         sys.exit(f"{type(error).__name__}: {error}")

@@ -14,6 +14,7 @@ from eventproc.cli import output
 from eventproc.cli.base import Command, split_tags, state
 from eventproc.cli.ended import all_succeeded, show_ended, timeout_option, wait_for, wait_option
 from eventproc.cli.remote import Remote, connect, quote
+from eventproc.codec.records import in_batches
 from eventproc.errors import EventprocError, InvalidInput, InvalidPayload
 
 BATCH = 500  # events in one request
@@ -134,7 +135,7 @@ def open_lines(value: str) -> Iterator[str]:
 def emit_lines(remote: Remote, common: dict[str, Any], lines: Iterable[str]) -> int:
     """Emit one event a line, in batches; every line gets its own verdict."""
     accepted = refused = 0
-    for batch in _batches(_parse(common, lines)):
+    for batch in in_batches(_parse(common, lines), size=BATCH):
         verdicts = _send(remote, [event for _, event in batch if isinstance(event, dict)])
         for number, event in batch:
             verdict = next(verdicts) if isinstance(event, dict) else {"error": {"message": str(event)}}
@@ -171,19 +172,6 @@ def _parse(common: dict[str, Any], lines: Iterable[str]) -> Iterator[tuple[int, 
             yield number, common | found
         else:
             yield number, common | {"payload": found}
-
-
-def _batches(
-    events: Iterable[tuple[int, dict[str, Any] | str]],
-) -> Iterator[list[tuple[int, dict[str, Any] | str]]]:
-    batch = []
-    for event in events:
-        batch.append(event)
-        if len(batch) >= BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _send(remote: Remote, events: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

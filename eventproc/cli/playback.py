@@ -14,6 +14,7 @@ from eventproc.cli import output
 from eventproc.cli.base import Command, state
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+RECORDING = click.Path(exists=True, dir_okay=False, path_type=Path, allow_dash=True)
 
 
 @contextlib.contextmanager
@@ -44,7 +45,7 @@ def _speed(_ctx: click.Context, _param: click.Parameter, value: str) -> float | 
 
 
 @click.command("playback", cls=Command)
-@click.argument("file", type=FILE)
+@click.argument("file", type=RECORDING)
 @click.option("--triggers", required=True, type=FILE, help="A triggers.yaml.")
 @click.option("--pipelines", type=FILE, help="A pipelines.yaml whose handlers are module:Class (else none run).")
 @click.option("--handler-path", multiple=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
@@ -56,8 +57,9 @@ def playback(**how: Any) -> None:
     """
     Play the recorded events of FILE at their own times, without a server.
 
-    For example `playback day.jsonl.gz --triggers triggers.yaml --pipelines pipelines.yaml`. Each line is an event:
-    hook, payload, id, time. What fires or expires does so between the events that it lies between.
+    For example `playback day.jsonl.gz --triggers triggers.yaml --pipelines pipelines.yaml`. FILE holds JSON lines or an
+    array, also gzipped; - is the standard input. Each is an event: hook, payload, id, time. What fires or expires
+    does so between the events that it lies between.
     """
     found = _play(**how)
     output.show(found, lambda: _played(found))

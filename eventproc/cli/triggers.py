@@ -12,6 +12,7 @@ from eventproc.cli.base import Group
 from eventproc.cli.remote import connect, quote
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+RECORDING = click.Path(exists=True, dir_okay=False, path_type=Path, allow_dash=True)
 
 
 @click.group(cls=Group)
@@ -102,7 +103,7 @@ def _explained(found: dict[str, Any]) -> None:
 
 @triggers.command("test")
 @click.argument("file", type=FILE)
-@click.argument("recording", type=FILE)
+@click.argument("recording", type=RECORDING)
 def test(file: Path, recording: Path) -> None:
     """
     Play RECORDING through the triggers of FILE here, without a server or any pipeline.

@@ -64,7 +64,7 @@ def replay(
     file: Path, notifications: Path, mode: str, report: Path | None, database_url: str | None, *, strict: bool
 ) -> None:
     """
-    Play a day of recorded NOTIFICATIONS (JSON lines, also gzipped) at their own times, without a server.
+    Play a day of recorded NOTIFICATIONS (JSON lines or an array, also gzipped) at their own times, without a server.
 
     For example `winchester replay etc/winchester.yaml day.jsonl.gz --report day.json`. In mode batch streams fire and
     expire after the day, in mode interleave also every ten minutes of it.
@@ -130,18 +130,18 @@ def _moved(found: dict[str, Any]) -> None:
 @STRICT
 def run(file: Path, notifications: Path, *, strict: bool) -> int:
     """
-    Feed NOTIFICATIONS (JSON lines; - for the standard input) into a running platform, as events.
+    Feed NOTIFICATIONS (JSON lines or an array, also gzipped; - for the standard input) into a running platform.
 
     It stands in for winchester's yagi handler: `consumer | eventproc winchester run etc/winchester.yaml`. The platform
     itself does what pipeline_worker does. A notification that was sent before changes nothing.
     """
+    from eventproc.codec.records import open_records
     from eventproc.compat.winchester.configuration import read_configuration
     from eventproc.compat.winchester.moving import feed
-    from eventproc.compat.winchester.replay import open_lines
 
     configuration = read_configuration(file, strict=strict)
-    with open_lines(notifications) as lines, progress("events") as count:
-        found = feed(connect().connection, configuration, lines, on_progress=count)
+    with open_records(notifications) as records, progress("events") as count:
+        found = feed(connect().connection, configuration, records, on_progress=count)
     output.show(found, lambda: _fed(found))
     return 1 if found["refused"] else 0
 

@@ -63,6 +63,7 @@ from eventproc.model.runs import (
 )
 from eventproc.model.series import Chunk, Series
 from eventproc.model.streams import (
+    CAUSED_BY_STREAMS,
     DATETIMES,
     PIPELINE,
     PIPELINE_HOOK,
@@ -83,6 +84,7 @@ from eventproc.model.times import SECOND_US, from_datetime, isoformat, to_dateti
 from eventproc.model.users import ApiKey, AuditEntry, Role, SecretRecord, User
 
 __all__ = [
+    "CAUSED_BY_STREAMS",
     "CLAIMABLE_STATES",
     "DATETIMES",
     "DEAD_STATES",

@@ -23,6 +23,8 @@ PIPELINE_HOOK: Final = "stream.pipeline"
 STREAM_FIRED: Final = "stream.fired"
 STREAM_EXPIRED: Final = "stream.expired"
 STREAM_HOOKS: Final = frozenset({STREAM_FIRED, STREAM_EXPIRED})
+# What a stream's own firing causes: no trigger collects it unless it says so.
+CAUSED_BY_STREAMS: Final = STREAM_HOOKS | {"run.failed"}
 
 # The kind of a handler version that is a pipeline.
 PIPELINE: Final = "pipeline"

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
-from eventproc.cli.emit import _batches, _parse
+from eventproc.cli.emit import _parse
 from eventproc.cli.main import COMMANDS, cli, run
 from eventproc.errors import EventprocError
 from eventproc.roles import ROLES
@@ -223,10 +223,3 @@ def test_each_line_is_judged_by_itself() -> None:
         (5, {"hook": "h", "payload": {"b": 2}, "id": "x", "tags": ["t"]}),
         (6, {"hook": "h", "payload": {"payload": 3}}),
     ]
-
-
-def test_lines_are_sent_in_batches_and_none_is_left_behind() -> None:
-    events = [(number, "text") for number in range(1201)]
-    batches = list(_batches(iter(events)))
-    assert [len(batch) for batch in batches] == [500, 500, 201]
-    assert [event for batch in batches for event in batch] == events

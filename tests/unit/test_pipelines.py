@@ -347,6 +347,20 @@ def test_a_loop_of_pipelines_ends_with_an_error(platform: Harness) -> None:
     assert "chain" in (platform.streams[-1].failure.message if platform.streams[-1].failure else "")
 
 
+def test_a_trigger_on_everything_does_not_collect_what_its_own_streams_cause(platform: Harness) -> None:
+    def refuses(events, env):
+        raise ValueError(events[0]["event_type"])
+
+    platform.register_pipeline("all", [refuses])
+    platform.add_trigger(
+        name="all", expiration="$last + 1h", match_criteria=[{}], fire_criteria=[], fire_pipeline="all"
+    )
+    platform.emit("order.item", {"order": "7"})
+    platform.run_until_idle()
+    assert {event.hook for event in platform.events} == {"order.item", "stream.fired", "run.failed"}
+    assert [(stream.state, stream.events) for stream in platform.streams] == [(StreamState.ERROR, 1)]
+
+
 def test_naive_datetimes_for_those_who_want_them(platform: Harness) -> None:
     def look(events, env):
         print([event["timestamp"].tzinfo for event in events], events[0].get("at"))

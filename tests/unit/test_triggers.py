@@ -90,6 +90,19 @@ def test_criteria_that_name_no_type_take_all() -> None:
     assert matches({}, event("whatever"))
 
 
+@pytest.mark.parametrize("own", ["stream.fired", "stream.expired", "run.failed"])
+def test_what_streams_cause_has_to_be_named(own: str) -> None:
+    family = own.partition(".")[0]
+    assert not matches({}, event(own))
+    for types in ("*", "*.*", ["s*", "r*"], "[rs]*", "!other.*"):
+        assert not matches({"event_type": types}, event(own), reason="Wrong event type"), types
+    for types in (own, f"{family}.*", ["*", f"{family}.??*"]):
+        assert matches({"event_type": types}, event(own)), types
+    assert not matches({"event_type": [f"{family}.*", f"!{own}"]}, event(own))
+    counting = read_trigger(definition(match_criteria=[{"event_type": own}], fire_criteria=[{"number": 2}]))
+    assert list(counting.counts(event(own), Recorder())) == [0]
+
+
 @pytest.mark.parametrize(
     ("expression", "values", "others"),
     [

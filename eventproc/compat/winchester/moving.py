@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from itertools import islice
 from typing import Any
 
 from eventproc.client import Connection
+from eventproc.codec.records import Records, in_batches
 from eventproc.compat.winchester.configuration import READY, Configuration
 from eventproc.compat.winchester.replay import Read, read_notifications
 from eventproc.model import NewEvent, TriggerDefinition
@@ -58,22 +58,21 @@ def as_mapping(definition: TriggerDefinition) -> dict[str, Any]:
 def feed(
     connection: Connection,
     configuration: Configuration,
-    lines: Iterable[str],
+    records: Records,
     *,
     on_progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """Send the events of notifications, one JSON object a line; return the counts, and what was refused and why."""
+    """Send the events of notifications, as they come; return the counts, and what was refused and why."""
     read = Read()
     counts = {"events": 0, "duplicates": 0}
 
     def events() -> Iterator[NewEvent]:
-        for _, event in read_notifications(configuration, lines, read):
+        for _, event in read_notifications(configuration, records, read):
             if event is not None:
                 yield event
 
     refused: list[dict[str, Any]] = []
-    waiting = events()
-    while batch := list(islice(waiting, BATCH)):
+    for batch in in_batches(events(), size=BATCH):
         for event, answer in zip(batch, connection.emit_many(batch), strict=True):
             if "error" in answer:
                 refused.append({"message_id": event.id, "error": answer["error"]["message"]})

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from eventproc.codec.records import Records, open_records
 from eventproc.compat.winchester.configuration import READY, SHIMS, Configuration
 from eventproc.engine.clock import ManualClock
 from eventproc.errors import ConfigError, InvalidInput
@@ -51,21 +49,19 @@ class Read:
 
 
 def read_notifications(
-    configuration: Configuration, lines: Iterable[str], read: Read
+    configuration: Configuration, records: Records, read: Read
 ) -> Iterator[tuple[int, NewEvent | None]]:
     """
-    Yield time and event of each notification, one JSON object a line.
+    Yield time and event of each notification.
 
     The event is None where no definition matches; what is malformed is noted in `read`.
     """
     if configuration.distiller is None:
         raise ConfigError(f"{configuration.path}: distiller_config is missing, so notifications can not be read")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for number, text in records:
         read.notifications += 1
         try:
-            notification = json.loads(line)
+            notification = json.loads(text)
             event = configuration.distiller.distill(notification)
             time_us = configuration.distiller.when(notification) if event is None else event.time_us
         except (InvalidInput, ValueError, RecursionError) as error:
@@ -76,19 +72,6 @@ def read_notifications(
         else:
             read.note(event)
         yield 0 if time_us is None else time_us, event
-
-
-@contextmanager
-def open_lines(path: Path) -> Iterator[Iterable[str]]:
-    """Open a file of lines, gzipped or not; `-` is the standard input."""
-    if str(path) == "-":
-        yield sys.stdin
-        return
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
-            yield lines
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{path}: can not be read: {error}", file=str(path)) from error
 
 
 def replay(
@@ -112,8 +95,8 @@ def replay(
         set_up(harness, configuration)
         playback = playback_on(harness, every_s=None, on_progress=on_progress)
         day = _Day(playback, harness.clock, every_us=EVERY_US if interleave else None)
-        with open_lines(notifications) as lines:
-            for time_us, event in read_notifications(configuration, lines, read):
+        with open_records(notifications) as records:
+            for time_us, event in read_notifications(configuration, records, read):
                 day.take(time_us, event)
         played = day.end()
         instances, states = _outcomes(harness, read)

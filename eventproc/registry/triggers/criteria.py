@@ -5,13 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from eventproc.abc import Checks
 from eventproc.errors import InvalidInput
-from eventproc.model import Trait, TraitEvent, from_datetime, to_datetime
+from eventproc.model import CAUSED_BY_STREAMS, Trait, TraitEvent, from_datetime, to_datetime
 from eventproc.registry import globs
 from eventproc.registry.documents import Place, hint, kind
 from eventproc.registry.patterns import Pattern, TooSlow
@@ -352,9 +352,15 @@ def read_time(place: Place, text: Any, *, variables: Sequence[str] | None = None
 
 
 class EventTypes:
-    """Names of event types with wildcards; `!` before one excludes what it matches, whatever else includes it."""
+    """
+    Names of event types with wildcards; `!` before one excludes what it matches, whatever else includes it.
 
-    def __init__(self, patterns: Sequence[str]) -> None:
+    The `reserved` ones have to be named: by themselves, or by a pattern that begins with their first word, as
+    `stream.*` does.
+    """
+
+    def __init__(self, patterns: Sequence[str], *, reserved: Collection[str] = ()) -> None:
+        self._reserved = reserved
         self.excluded = tuple(pattern[1:] for pattern in patterns if pattern.startswith("!"))
         included = tuple(pattern for pattern in patterns if not pattern.startswith("!"))
         self.included = included or (("*",) if self.excluded else ())
@@ -363,7 +369,11 @@ class EventTypes:
     def match(self, event_type: str) -> bool:
         known = self._known.get(event_type)
         if known is None:
-            known = any(globs.matches(pattern, event_type) for pattern in self.included) and not any(
+            included = self.included
+            if event_type in self._reserved:
+                family = event_type.partition(".")[0] + "."
+                included = tuple(pattern for pattern in included if pattern.startswith(family))
+            known = any(globs.matches(pattern, event_type) for pattern in included) and not any(
                 globs.matches(pattern, event_type) for pattern in self.excluded
             )
             if len(self._known) >= _MAX_CACHED_TYPES:  # types may be invented without end
@@ -414,7 +424,11 @@ def read_criteria(place: Place, value: Any, *, distinguished_by: Sequence[str], 
         raise traits_place.fail(f"a mapping of traits to what they must be is expected, not {kind(traits)}")
     timestamp = given.get("timestamp")
     return Criteria(
-        types=EventTypes(_types(place.at("event_type"), given.get("event_type", "*"))),
+        types=EventTypes(
+            _types(place.at("event_type"), given.get("event_type", "*")),
+            # Its own stream's firing would be the next event of a trigger that takes everything, for ever.
+            reserved=() if fires else CAUSED_BY_STREAMS,
+        ),
         number=place.at("number").whole(given.get("number", 1), lowest=1, highest=MAX_NUMBER) if fires else 1,
         timestamp=None if timestamp is None else read_time(place.at("timestamp"), timestamp),
         mapping=_mapping(place.at("map_distinguished_by"), given.get("map_distinguished_by") or {}, distinguished_by),

@@ -1,0 +1,130 @@
+"""Files of JSON records: one a line, or one array; gzipped or not; a path, or the standard input."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import queue
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+import msgspec
+
+from eventproc.errors import InvalidInput
+
+T = TypeVar("T")
+
+_GZIP = b"\x1f\x8b"
+_BLANK = b" \t\r\n\xef\xbb\xbf"  # a byte order mark is no content either
+_BLANKS_READ = 1 << 16  # before the first record
+_AHEAD = 4  # batches read while one is being sent
+
+Records = Iterator[tuple[int, bytes]]  # (line, or place in the array, from 1; JSON text)
+
+
+@contextmanager
+def open_records(path: Path) -> Iterator[Records]:
+    """
+    Open a file of JSON records; `-` is the standard input, whose lines come as they are written.
+
+    What is read tells the form: gzip by its first bytes, an array by its bracket. Whether a line is JSON is for the
+    caller to find out, so that a bad one is refused by itself. Raises InvalidInput for a file that can not be read,
+    or an array that is no JSON.
+    """
+    try:
+        if str(path) == "-":
+            yield _records(sys.stdin.buffer, path)
+        else:
+            with path.open("rb") as file:
+                yield _records(file, path)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InvalidInput(f"{path}: can not be read: {error}", file=str(path)) from error
+
+
+def _records(file: BinaryIO, path: Path) -> Records:
+    buffered = file if isinstance(file, io.BufferedReader) else io.BufferedReader(file)  # type: ignore[type-var]
+    if buffered.peek(2)[:2] == _GZIP:
+        buffered = io.BufferedReader(gzip.GzipFile(fileobj=buffered))
+    head = buffered.peek(1)[:_BLANKS_READ].lstrip(_BLANK)
+    return _elements(buffered.read(), path) if head[:1] == b"[" else _lines(buffered)
+
+
+def _lines(file: Iterable[bytes]) -> Records:
+    for number, line in enumerate(file, start=1):
+        text = line.strip(_BLANK) if number == 1 else line.strip()
+        if text:
+            yield number, text
+
+
+def _elements(text: bytes, path: Path) -> Records:
+    try:
+        elements = msgspec.json.decode(text.lstrip(_BLANK), type=list[msgspec.Raw])
+    except msgspec.MsgspecError as error:
+        raise InvalidInput(f"{path}: begins as a JSON array, but is none: {error}", file=str(path)) from error
+    return ((number, bytes(element)) for number, element in enumerate(elements, start=1))
+
+
+def in_batches(items: Iterable[T], *, size: int, within_s: float = 0.5) -> Iterator[list[T]]:
+    """
+    Yield items in lists of at most `size`, none of them later than about `within_s` after its first item came.
+
+    Items are taken on a thread of their own: what is written slowly into a pipe does not wait for a full list.
+    """
+    waiting: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(maxsize=size * _AHEAD)
+    over = threading.Event()
+
+    def put(what: tuple[str, T | BaseException | None]) -> None:
+        while not over.is_set():
+            with contextlib.suppress(queue.Full):
+                waiting.put(what, timeout=0.2)
+                return
+
+    def take() -> None:
+        try:
+            for item in items:
+                put(("item", item))
+                if over.is_set():
+                    return
+        except BaseException as error:  # noqa: BLE001 - raised where the items are wanted
+            put(("error", error))
+        else:
+            put(("end", None))
+
+    threading.Thread(target=take, name="reader", daemon=True).start()
+    try:
+        yield from _batches(waiting, size, within_s)
+    finally:
+        over.set()
+
+
+def _batches(
+    waiting: queue.Queue[tuple[str, T | BaseException | None]], size: int, within_s: float
+) -> Iterator[list[T]]:
+    batch: list[T] = []
+    until = 0.0
+    while True:
+        try:
+            kind, item = waiting.get(timeout=max(0.0, until - time.monotonic()) if batch else None)
+        except queue.Empty:
+            kind, item = "late", None
+        if kind == "item":
+            until = until if batch else time.monotonic() + within_s
+            batch.append(item)  # type: ignore[arg-type]
+        if batch and (kind != "item" or len(batch) >= size):
+            yield batch
+            batch = []
+        if kind == "error":
+            assert isinstance(item, BaseException)
+            raise item
+        if kind == "end":
+            return
+
+
+__all__ = ["Records", "in_batches", "open_records"]
