@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,11 +12,11 @@ from typing import Any, Self
 import msgspec
 
 from eventproc.abc import Sandbox
-from eventproc.codec.records import open_records
+from eventproc.codec.records import event_of, open_records
 from eventproc.engine.playback import Playback, Played
 from eventproc.engine.worker import WorkerSettings
 from eventproc.errors import EventprocError, InvalidInput
-from eventproc.model import HookSpec, NewEvent, from_datetime
+from eventproc.model import HookSpec, NewEvent
 from eventproc.registry.documents import read_document
 from eventproc.registry.triggers import parse_triggers
 from eventproc.sandbox.forkserver import ForkServerSandbox
@@ -26,16 +25,6 @@ from eventproc.testing import LEASE_S, Harness
 
 ANY = HookSpec(name="*", summary="Whatever a recording holds.")
 """Added to the platform of a playback: a recording may hold events of hooks that nobody has described."""
-
-
-class _Line(msgspec.Struct):
-    hook: str
-    payload: dict[str, Any] = {}
-    id: str | None = None
-    source: str | None = None
-    time: dt.datetime | None = None
-    tags: list[str] | None = None
-    key: str | None = None
 
 
 def read_recording(
@@ -56,28 +45,6 @@ def read_recording(
                 if on_refusal is None:
                     raise refusal from error
                 on_refusal(number, refusal)
-
-
-def event_of(data: Any) -> NewEvent:
-    """Return the event that a recording's record says. Raises ValidationError of msgspec, or InvalidInput."""
-    if isinstance(data, Mapping) and "event_type" in data and "hook" not in data:
-        rest = {name: value for name, value in data.items() if name not in ("message_id", "event_type", "timestamp")}
-        data = {
-            "hook": data["event_type"],
-            "id": data.get("message_id"),
-            "time": data.get("timestamp"),
-            "payload": rest,
-        }
-    given = msgspec.convert(data, _Line)
-    return NewEvent(
-        hook=given.hook,
-        payload=given.payload,
-        id=given.id,
-        source=given.source,
-        time_us=None if given.time is None else from_datetime(given.time),
-        tags=given.tags or (),
-        key=given.key,
-    )
 
 
 def playback_on(harness: Harness, **how: Any) -> Playback:

@@ -101,6 +101,13 @@ class DryRunIn(Body):
     hook: str | None = Field(default=None, description="Of the payload, where the handler is on a pattern of names.")
 
 
+class PipelineDryRunIn(Body):
+    stream: Id | None = Field(default=None, description="A stored stream.")
+    events: list[dict[str, Any]] | None = Field(
+        default=None, description="Or events: {hook, payload, id, time}, or flat as pipelines see them."
+    )
+
+
 class ReplayIn(Body):
     hook: str
     since: str = Field(description="ISO-8601 time; compared with the events' own time.")

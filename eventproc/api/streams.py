@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
+import msgspec
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from eventproc.abc import Check
 from eventproc.api import shapes
 from eventproc.api.deps import After, Cases, Id, Limit, Principal, keyset
-from eventproc.api.models import PipelineIn, StreamsIn, TriggersIn
+from eventproc.api.models import PipelineDryRunIn, PipelineIn, StreamsIn, TriggersIn
 from eventproc.codec.bundle import bundle_from_json
-from eventproc.errors import InvalidInput
-from eventproc.model import HandlerRecord, Stream, StreamFilter, StreamState, TriggerRecord, isoformat
+from eventproc.codec.records import event_of
+from eventproc.errors import EventprocError, InvalidInput
+from eventproc.model import HandlerRecord, NewEvent, Stream, StreamFilter, StreamState, TriggerRecord, isoformat
 from eventproc.registry.documents import hint
 from eventproc.registry.traits import parse_trait
 from eventproc.service.pipelines import part_from_json
@@ -49,6 +51,20 @@ def register(principal: Principal, cases: Cases, body: PipelineIn) -> Response:
         setup=body.setup,
     )
     return shapes.answer(_pipeline(record))
+
+
+@pipelines.post("/{name}/dry-run", summary="Run on one stream, or on events, with nothing committed")
+def dry_run(principal: Principal, cases: Cases, name: str, body: PipelineDryRunIn) -> Response:
+    events = None if body.events is None else [_given_event(place, item) for place, item in enumerate(body.events)]
+    trial = cases.trials.dry_run_pipeline(principal, name, stream_id=body.stream, events=events)
+    return shapes.answer(trial.to_json())
+
+
+def _given_event(place: int, item: Mapping[str, Any]) -> NewEvent:
+    try:
+        return event_of(item)
+    except (msgspec.MsgspecError, EventprocError) as error:
+        raise InvalidInput(f"event {place}: {error}", path=f"$.events[{place}]") from error
 
 
 @pipelines.get("", summary="List the pipelines")

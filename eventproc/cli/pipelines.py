@@ -10,8 +10,13 @@ import click
 
 from eventproc.cli import output
 from eventproc.cli.base import Group
+from eventproc.cli.changing import add_change
+from eventproc.cli.playback import RECORDING
 from eventproc.cli.remote import connect, quote
+from eventproc.cli.runs import show_trial
 from eventproc.errors import InvalidInput
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.group(cls=Group)
@@ -20,7 +25,7 @@ def pipelines() -> None:
 
 
 @pipelines.command("push")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=FILE)
 @click.option("--isolation", type=click.Choice(["run", "cell", "batch"]), help="How runs share processes (else run).")
 @click.option("--notify-on-success", metavar="MAILS")
 @click.option("--notify-on-failure", metavar="MAILS")
@@ -78,25 +83,96 @@ def show(name: str) -> None:
     output.show(found, lambda: output.record(found))
 
 
-@pipelines.command("pause")
+@pipelines.command("dry-run")
 @click.argument("name")
-def pause(name: str) -> None:
-    """Let a pipeline's runs wait; streams go on firing."""
-    done = connect().post(f"/pipelines/{quote(name)}/pause")
-    output.show(done, lambda: click.echo(f"pipeline {name} is paused"))
+@click.option("--stream", type=int, metavar="ID", help="A stored stream.")
+@click.option("--events", type=RECORDING, help="Or a recording of events; - for the standard input.")
+def dry_run(name: str, *, stream: int | None, events: Path | None) -> int:
+    """
+    Run the pipeline NAME on one stream with nothing committed; its commit() is not called, its rollback() is.
+
+    For example `pipelines dry-run usage --stream 12`, or `pipelines dry-run usage --events day.jsonl.gz`.
+    """
+    if (stream is None) == (events is None):
+        raise click.UsageError("give either --stream ID or --events FILE")
+    body = {"stream": stream} if events is None else {"events": _events(events)}
+    found = connect().post(f"/pipelines/{quote(name)}/dry-run", body)
+    output.show(found, lambda: show_trial(found))
+    return 1 if found.get("failure") else 0
 
 
-@pipelines.command("resume")
-@click.argument("name")
-def resume(name: str) -> None:
-    """Let a pipeline's runs go on."""
-    done = connect().post(f"/pipelines/{quote(name)}/resume")
-    output.show(done, lambda: click.echo(f"pipeline {name} goes on"))
+def _events(path: Path) -> list[Any]:
+    import json
+
+    from eventproc.codec.records import open_records
+
+    found = []
+    with open_records(path) as records:
+        for number, text in records:
+            try:
+                found.append(json.loads(text))
+            except ValueError as error:
+                raise InvalidInput(f"{path}, line {number}: not JSON: {error}") from error
+    return found
 
 
-@pipelines.command("delete")
-@click.argument("name")
-def delete(name: str) -> None:
-    """Deregister a pipeline; streams that wait for it end in error until they are reset."""
-    done = connect().delete(f"/pipelines/{quote(name)}")
-    output.show(done, lambda: click.echo(f"pipeline {name} is gone"))
+@pipelines.command("test")
+@click.argument("file", type=FILE)
+@click.argument("events", type=RECORDING)
+@click.option("--name", help="Of several pipelines in FILE, this one.")
+@click.option("--handler-path", multiple=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--naive", is_flag=True, help="Handlers see naive datetimes, in UTC.")
+def test(file: Path, events: Path, *, name: str | None, handler_path: tuple[Path, ...], naive: bool) -> int:
+    """
+    Run the pipelines of FILE here on the recorded EVENTS as one stream, in a sandbox, without a server.
+
+    For example `pipelines test pipelines.yaml events.json --handler-path handlers`. Nothing is kept or sent: the events
+    that it would make, and the messages, are shown. Handlers are names to import, `module:Class`.
+    """
+    from eventproc.playback import Player, read_recording
+
+    output.quiet()
+    held = list(read_recording(events))
+    with Player(handler_path=handler_path) as player:
+        player.add_pipelines(file, naive=naive)
+        use, admin = player.harness.use, player.harness.admin
+        names = [record.name for record in use.pipelines.all(admin)]
+        if name is not None and name not in names:
+            raise InvalidInput(f"{file}: there is no pipeline {name!r}; there are {', '.join(names)}")
+        found = [
+            {"pipeline": each, **use.trials.dry_run_pipeline(admin, each, events=held).to_json()}
+            for each in names
+            if name in (None, each)
+        ]
+    output.show(found, lambda: _tried(found))
+    return 1 if any(each["failure"] for each in found) else 0
+
+
+def _tried(found: list[dict[str, Any]]) -> None:
+    for each in found:
+        click.echo(output.style(output.plain(each["pipeline"]), bold=True))
+        show_trial(each)
+
+
+add_change(
+    pipelines,
+    "pause",
+    "/pipelines/{name}/pause",
+    help="Let a pipeline's runs wait; streams go on firing.",
+    said="pipeline {name} is paused",
+)
+add_change(
+    pipelines,
+    "resume",
+    "/pipelines/{name}/resume",
+    help="Let a pipeline's runs go on.",
+    said="pipeline {name} goes on",
+)
+add_change(
+    pipelines,
+    "delete",
+    "/pipelines/{name}",
+    method="DELETE",
+    help="Deregister a pipeline; streams that wait for it end in error until they are reset.",
+    said="pipeline {name} is gone",
+)

@@ -9,10 +9,11 @@ import click
 
 from eventproc.cli import output
 from eventproc.cli.base import Group
+from eventproc.cli.changing import add_change
+from eventproc.cli.playback import RECORDING
 from eventproc.cli.remote import connect, quote
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-RECORDING = click.Path(exists=True, dir_okay=False, path_type=Path, allow_dash=True)
 
 
 @click.group(cls=Group)
@@ -130,33 +131,33 @@ def _tried(found: dict[str, Any]) -> None:
             click.echo(output.plain(f"  {line}"))
 
 
-@triggers.command("pause")
-@click.argument("name")
-def pause(name: str) -> None:
-    """Let a trigger collect nothing for now; its streams still fire and expire."""
-    done = connect().post(f"/triggers/{quote(name)}/pause")
-    output.show(done, lambda: click.echo(f"trigger {name} is paused"))
-
-
-@triggers.command("resume")
-@click.argument("name")
-def resume(name: str) -> None:
-    """Let a trigger collect again."""
-    done = connect().post(f"/triggers/{quote(name)}/resume")
-    output.show(done, lambda: click.echo(f"trigger {name} collects again"))
-
-
-@triggers.command("clear")
-@click.argument("name")
-def clear(name: str) -> None:
-    """Let a trigger's counters begin anew."""
-    done = connect().delete(f"/triggers/{quote(name)}/checks")
-    output.show(done, lambda: click.echo(f"the counters of {name} begin anew"))
-
-
-@triggers.command("delete")
-@click.argument("name")
-def delete(name: str) -> None:
-    """Delete a trigger; streams that it has collected still fire and expire."""
-    done = connect().delete(f"/triggers/{quote(name)}")
-    output.show(done, lambda: click.echo(f"trigger {name} is gone"))
+add_change(
+    triggers,
+    "pause",
+    "/triggers/{name}/pause",
+    help="Let a trigger collect nothing for now; its streams still fire and expire.",
+    said="trigger {name} is paused",
+)
+add_change(
+    triggers,
+    "resume",
+    "/triggers/{name}/resume",
+    help="Let a trigger collect again.",
+    said="trigger {name} collects again",
+)
+add_change(
+    triggers,
+    "clear",
+    "/triggers/{name}/checks",
+    method="DELETE",
+    help="Let a trigger's counters begin anew.",
+    said="the counters of {name} begin anew",
+)
+add_change(
+    triggers,
+    "delete",
+    "/triggers/{name}",
+    method="DELETE",
+    help="Delete a trigger; streams that it has collected still fire and expire.",
+    said="trigger {name} is gone",
+)

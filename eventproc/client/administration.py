@@ -98,6 +98,17 @@ class Administration(ABC):
         """Remove a pipeline; streams that wait for it end in error until they are reset."""
         self.request("DELETE", f"/pipelines/{_segment(name)}")
 
+    def dry_run_pipeline(
+        self, name: str, *, stream: int | None = None, events: Sequence[Mapping[str, Any]] | None = None
+    ) -> dict[str, Any]:
+        """
+        Run a pipeline on a stored stream or on events with nothing committed: result, failure, logs, effects.
+
+        :param events: each with hook, payload, id and time, or flat as pipelines see them
+        """
+        body = {"stream": stream, "events": None if events is None else [dict(event) for event in events]}
+        return self._object("POST", f"/pipelines/{_segment(name)}/dry-run", body)
+
     def streams(self, *, limit: int | None = 100, **which: Any) -> list[dict[str, Any]]:
         """List streams, newest first: `trigger`, `state`, `trait` (`name:value`), `older_than`, `younger_than`."""
         return list(self._pages("/streams", which, limit))

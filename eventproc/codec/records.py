@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import gzip
 import io
 import queue
@@ -10,14 +11,15 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
 from eventproc.errors import InvalidInput
+from eventproc.model import NewEvent, from_datetime
 
 T = TypeVar("T")
 
@@ -27,6 +29,16 @@ _BLANKS_READ = 1 << 16  # before the first record
 _AHEAD = 4  # batches read while one is being sent
 
 Records = Iterator[tuple[int, bytes]]  # (line, or place in the array, from 1; JSON text)
+
+
+class _Line(msgspec.Struct):
+    hook: str
+    payload: dict[str, Any] = {}
+    id: str | None = None
+    source: str | None = None
+    time: dt.datetime | None = None
+    tags: list[str] | None = None
+    key: str | None = None
 
 
 @contextmanager
@@ -69,6 +81,28 @@ def _elements(text: bytes, path: Path) -> Records:
     except msgspec.MsgspecError as error:
         raise InvalidInput(f"{path}: begins as a JSON array, but is none: {error}", file=str(path)) from error
     return ((number, bytes(element)) for number, element in enumerate(elements, start=1))
+
+
+def event_of(data: Any) -> NewEvent:
+    """Return the event that a recording's record says. Raises ValidationError of msgspec, or InvalidInput."""
+    if isinstance(data, Mapping) and "event_type" in data and "hook" not in data:
+        rest = {name: value for name, value in data.items() if name not in ("message_id", "event_type", "timestamp")}
+        data = {
+            "hook": data["event_type"],
+            "id": data.get("message_id"),
+            "time": data.get("timestamp"),
+            "payload": rest,
+        }
+    given = msgspec.convert(data, _Line)
+    return NewEvent(
+        hook=given.hook,
+        payload=given.payload,
+        id=given.id,
+        source=given.source,
+        time_us=None if given.time is None else from_datetime(given.time),
+        tags=given.tags or (),
+        key=given.key,
+    )
 
 
 def in_batches(items: Iterable[T], *, size: int, within_s: float = 0.5) -> Iterator[list[T]]:
@@ -127,4 +161,4 @@ def _batches(
             return
 
 
-__all__ = ["Records", "in_batches", "open_records"]
+__all__ = ["Records", "event_of", "in_batches", "open_records"]

@@ -11,8 +11,10 @@ import numpy as np
 
 from eventproc.abc import RunSession, Sandbox, Services
 from eventproc.engine.execution import call_of
+from eventproc.engine.firing import MAX_CALL_BYTES, call_payload
 from eventproc.engine.programs import program_of
 from eventproc.engine.redaction import RedactedStreams, Redactor, redacted
+from eventproc.errors import InvalidInput
 from eventproc.model import Claim, Effects, Environment, Event, Failure, HandlerRecord, HandlerVersion, isoformat
 
 DRY_RUN_ID = 0  # no run has it
@@ -91,11 +93,13 @@ def dry_run(
     blob: bytes,
     event: Event,
     environment: Environment | None = None,
+    held: Sequence[Event] | None = None,
 ) -> DryRun:
     """
     Execute the version on the event in a fresh child, with the rights of the handler's owner.
 
-    Reads see the platform's data. Nothing is written; commit callbacks do not run, rollback callbacks do.
+    `held` are the events of the stream that a pipeline works on. Reads see the platform's data. Nothing is written;
+    commit callbacks do not run, rollback callbacks do. Raises InvalidInput for events that a child is not given.
     """
     claim = Claim(
         run_id=DRY_RUN_ID,
@@ -108,10 +112,15 @@ def dry_run(
         handler=version,
         event=event,
     )
+    payload = None if held is None else call_payload(claim, held)
+    if payload is not None and len(payload) > MAX_CALL_BYTES:
+        raise InvalidInput(
+            f"the events are {len(payload):,} bytes, more than the {MAX_CALL_BYTES:,} that a child is given"
+        )
     session = _Session(services.open(claim))
     child = sandbox.spawn(program_of(version, blob, name=handler.name, environment=environment), version.options.limits)
     try:
-        (outcome,) = child.execute([(call_of(claim, session.secrets()), session)])
+        (outcome,) = child.execute([(call_of(claim, session.secrets(), payload=payload), session)])
         outcome = redacted(outcome, session)
         effects = _describe(session.effects()) if outcome.failure is None else {}
         if outcome.failure is None and outcome.alive:
@@ -150,6 +159,7 @@ def _describe(effects: Effects) -> dict[str, Any]:
         "annotations": [
             {"series": change.series, "annotations": dict(change.annotations)} for change in effects.annotations
         ],
+        "messages": [{"kind": each.kind, "target": each.target, "size": len(each.body)} for each in effects.outgoing],
     }
 
 

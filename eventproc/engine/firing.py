@@ -100,7 +100,7 @@ class _Pass:
         elif name not in self._pipelines:
             self._refuse(stream, f"there is no pipeline {name!r}: register it, then reset the stream", expiring)
         else:
-            event = _event_of(stream, name, expiring=expiring)
+            event = stream_event(stream, name, expiring=expiring)
             self._due.append(_Due(stream, expiring, self._pipelines[name], event))
 
     def _refuse(self, stream: Stream, why: str, expiring: bool) -> None:  # noqa: FBT001 - which way it goes
@@ -162,7 +162,8 @@ def _given(due: _Due, run_id: int) -> Handover:
     return Handover(stream_id=due.stream.id, state=state, expiring=due.expiring, run_id=run_id)
 
 
-def _event_of(stream: Stream, pipeline: str, *, expiring: bool) -> NewEvent:
+def stream_event(stream: Stream, pipeline: str, *, expiring: bool) -> NewEvent:
+    """Return the event that tells a pipeline, and whoever listens, of a stream."""
     hook = STREAM_EXPIRED if expiring else STREAM_FIRED
     return NewEvent(
         hook=hook,

@@ -52,7 +52,7 @@ class Streams:
         """Return a stream, with its events by time if they are asked for."""
         require(principal, Role.VIEWER, "reading streams")
         with self._context.store.read() as tx:
-            stream = _existing(tx, stream_id)
+            stream = existing_stream(tx, stream_id)
             return stream, tx.streams.events([stream_id])[stream_id] if events else []
 
     def reset(self, principal: User, which: StreamFilter | Sequence[int]) -> StreamsChanged:
@@ -150,7 +150,7 @@ def _with_states(which: StreamFilter, states: tuple[StreamState, ...]) -> Stream
     )
 
 
-def _existing(tx: Tx, stream_id: int) -> Stream:
+def existing_stream(tx: Tx, stream_id: int) -> Stream:
     stream = tx.streams.get(stream_id)
     if stream is None:
         raise NotFound(f"there is no stream {stream_id} (or not any more)", stream=stream_id)

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from eventproc.abc import Tx
 from eventproc.engine.accept import prepare
 from eventproc.engine.dryrun import DryRun, dry_run
 from eventproc.engine.explain import Explanation, why
+from eventproc.engine.firing import stream_event
 from eventproc.engine.programs import environment_of
 from eventproc.engine.replay import Replayed, ReplayQuery, replay
 from eventproc.errors import InvalidInput, Unavailable
-from eventproc.model import Event, HandlerRecord, NewEvent, Role, User
+from eventproc.model import Environment, Event, HandlerRecord, NewEvent, Role, Stream, StreamState, User
 from eventproc.registry.globs import is_glob
 from eventproc.service.context import ServiceContext
 from eventproc.service.events import existing_event
 from eventproc.service.handlers import existing_handler, require_handler_owner
+from eventproc.service.pipelines import existing_pipeline
 from eventproc.service.rights import require
+from eventproc.service.streams import existing_stream
 from eventproc.service.world import World
 
 MAX_DRY_RUNS = 4  # at a time: they take the server's own threads and processes
@@ -66,6 +70,57 @@ class Trials:
             environment = environment_of(tx, handler.current)
         if blob is None:
             raise Unavailable(f"the blob of handler {handler_id} can not be read")
+        return self._try(handler, blob, event, environment)
+
+    def dry_run_pipeline(
+        self,
+        principal: User,
+        name: str,
+        *,
+        stream_id: int | None = None,
+        events: Sequence[NewEvent] | None = None,
+    ) -> DryRun:
+        """
+        Run one's own pipeline on a stored stream or on events that are given; nothing it asks for is written.
+
+        Events are checked as if they were reported, and handed over by time. commit() is not called, rollback() is.
+        """
+        require(principal, Role.DEVELOPER, "dry runs")
+        if (stream_id is None) == (events is None):
+            raise InvalidInput("give either 'stream' or 'events'", path="$")
+        with self._context.store.read() as tx:
+            pipeline = existing_pipeline(tx, name)
+            require_handler_owner(tx, principal, pipeline)
+            if stream_id is not None:
+                stream, held = existing_stream(tx, stream_id), tx.streams.events([stream_id])[stream_id]
+            else:
+                held = self._held(tx, principal, events or ())
+                stream = _made_up_stream(held)
+            if not held:
+                raise InvalidInput("a stream holds at least one event", path="$.events")
+            about = stream_event(stream, name, expiring=False)
+            event = prepare(
+                self._context.catalogue(tx),
+                replace(about, id=None, hops=0),
+                user_id=principal.id,
+                now_us=self._context.clock.now_us(),
+                source="dry-run",
+            )
+            blob = tx.handlers.blob(pipeline.id, pipeline.current.version)
+            environment = environment_of(tx, pipeline.current)
+        if blob is None:
+            raise Unavailable(f"the code of pipeline {name!r} can not be read")
+        return self._try(pipeline, blob, event, environment, held=held)
+
+    def _try(
+        self,
+        handler: HandlerRecord,
+        blob: bytes,
+        event: Event,
+        environment: Environment | None,
+        *,
+        held: Sequence[Event] | None = None,
+    ) -> DryRun:
         if not self._slots.acquire(timeout=DRY_RUN_WAIT_S):
             raise Unavailable(f"{MAX_DRY_RUNS} dry runs are under way already; try again in a moment")
         try:
@@ -77,9 +132,26 @@ class Trials:
                 blob=blob,
                 event=event,
                 environment=environment,
+                held=held,
             )
         finally:
             self._slots.release()
+
+    def _held(self, tx: Tx, principal: User, events: Sequence[NewEvent]) -> list[Event]:
+        """Check events as they would be checked when they are reported, in the order of a stream."""
+        catalogue = self._context.catalogue(tx)
+        prepared = [
+            prepare(
+                catalogue,
+                event,
+                user_id=principal.id,
+                now_us=self._context.clock.now_us(),
+                source="dry-run",
+                max_payload_bytes=self._context.settings.max_payload_bytes,
+            )
+            for event in events
+        ]
+        return sorted(prepared, key=lambda event: event.time_us)
 
     def _made_up(
         self,
@@ -136,3 +208,29 @@ class Trials:
             detail = {"since_us": since_us, "until_us": until_us, "handler": handler_id, "runs": len(done.runs)}
             context.audit(tx, principal, "event.replay", f"hook:{hook}", **detail)
         return done
+
+
+def _made_up_stream(held: Sequence[Event]) -> Stream:
+    times = [event.time_us for event in held] or [0]
+    return Stream(
+        id=0,
+        trigger_id=0,
+        trigger_version=0,
+        name="dry-run",
+        distinguished_by={},
+        state=StreamState.FIRING,
+        serial=0,
+        joinable=False,
+        first_us=min(times),
+        last_us=max(times),
+        events=len(held),
+        matched=(),
+        fire_us=None,
+        expire_us=max(times),
+        hops=0,
+        attempts=0,
+        run_id=None,
+        failure=None,
+        created_us=0,
+        updated_us=0,
+    )

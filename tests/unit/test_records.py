@@ -46,7 +46,7 @@ def test_what_is_read_tells_the_form(
     path = tmp_path / "records.json"  # the name says nothing
     path.write_bytes(pack(text()))
     if stdin:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(path.open("rb")))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(path.read_bytes())))
         path = Path("-")
     assert read(path) == list(zip(numbers, RECORDS, strict=True))
 
