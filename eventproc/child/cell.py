@@ -3,6 +3,7 @@ Isolation `cell`: a handler version is loaded once, and each call runs in a fork
 
 A cell may fork but not start programs; its forks may do neither. What a fork leaves in memory goes with it, what it
 leaves in the private directory is removed. A cell belongs to one handler version, which can deceive only itself.
+While one fork runs the next is made, and waits, confined, for its call: no call waits for a fork.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import gc
 import os
 import resource
-import shutil
+import socket
 import time
-from typing import Any, Callable, Dict, List, Protocol, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Protocol, Tuple
 
-from .channel import Channel, WorkerGone
+from . import frames, scratch
+from .channel import Channel, WorkerGone, read_frame
 from .layers import seccomp
+from .randomness import reseed
 
 Answer = Tuple[Dict[str, Any], List[bytes]]
 
@@ -27,6 +30,13 @@ class Obeys(Protocol):
     def waits(self) -> bool: ...
 
 
+class Spare(NamedTuple):
+    """A fork that waits for its call."""
+
+    pid: int
+    sock: socket.socket  # to hand the call over, and nothing else
+
+
 class Cell:
     """Runs calls in forks of this process."""
 
@@ -34,17 +44,20 @@ class Cell:
         self._channel = channel
         self._runner = runner
         self._cpu_s = cpu_s
+        self._spare: Optional[Spare] = None
         gc.collect()
         gc.freeze()  # the collector shall not touch, and so copy, what all forks share
 
     def call(self, header: Dict[str, Any], bodies: List[bytes]) -> None:
         """Run one call in a fork, and stay quiet until that has ended: the channel is its own meanwhile."""
-        pid = os.fork()
-        if pid == 0:
-            self._be_a_fork(lambda: self._serve(header, bodies))
+        pid = self._hand_over(frames.pack(header, bodies))
+        try:
+            self._spare = self._fork()
+        except OSError:  # too many processes just now: the next call will see
+            self._spare = None
         _, status, usage = os.wait4(pid, 0)
         self._channel.belongs_here()
-        self._wipe()
+        scratch.empty(".")
         if status != 0:
             self._channel.send(
                 {
@@ -56,15 +69,43 @@ class Cell:
                 }
             )
 
-    def _be_a_fork(self, serve: Callable[[], None]) -> None:
-        """Never returns."""
+    def _hand_over(self, frame: bytes) -> int:
+        """Give the call to the fork that waits for one, or to a new one; return its process id."""
+        if self._spare is not None:
+            try:
+                return self._give(self._spare, frame)
+            except OSError:  # it was killed while it waited: that is no call's fault
+                os.waitpid(self._spare.pid, 0)
+        return self._give(self._fork(), frame)
+
+    @staticmethod
+    def _give(spare: Spare, frame: bytes) -> int:
+        with spare.sock:
+            spare.sock.sendall(frame)
+        return spare.pid
+
+    def _fork(self) -> Spare:
+        mine, its = socket.socketpair()
+        pid = os.fork()
+        if pid == 0:
+            mine.close()
+            self._be_a_fork(its)
+        its.close()
+        return Spare(pid, mine)
+
+    def _be_a_fork(self, calls: socket.socket) -> None:
+        """Be confined, wait for a call and serve it. Never returns."""
         code = 1
         try:
             self._channel.belongs_here()
             seconds = int(self._cpu_s) + 2  # behind the signal that ends the call with an exception
             resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+            reseed()
             seccomp.install(seccomp.build_for_fork(os.getpid()))
-            serve()
+            with calls:
+                frame = read_frame(calls)
+            if frame is not None:  # else the cell is gone
+                self._serve(*frame)
             code = 0
         except WorkerGone:
             code = 0
@@ -85,14 +126,3 @@ class Cell:
                 self._channel.send({"t": "left"})
                 return
             header, bodies = frame
-
-    @staticmethod
-    def _wipe() -> None:
-        os.chmod(".", 0o700)  # noqa: PTH101  strings all along
-        for name in os.listxattr("."):
-            os.removexattr(".", name)
-        for entry in os.scandir("."):
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path, ignore_errors=True)
-            else:
-                os.unlink(entry.path)  # noqa: PTH108  strings all along

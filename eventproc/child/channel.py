@@ -46,6 +46,19 @@ def error_from(code: str, message: str, details: Dict[str, Any]) -> PlatformErro
     return kind(message, code, details)
 
 
+def read_frame(sock: socket.socket) -> Optional[frames.Frame]:
+    """Read one frame, the only one that will come; None when the other end is closed before it."""
+    decoder = frames.Decoder(max_header=MAX_REPLY, max_body=MAX_REPLY)
+    while True:
+        data = sock.recv(RECEIVE_BYTES)
+        if not data:
+            return None
+        decoder.feed(data)
+        frame = decoder.next()
+        if frame is not None:
+            return frame
+
+
 class Channel:
     """Frames over a blocking socket. Requests may come from any thread of the handler, one at a time."""
 

@@ -12,12 +12,11 @@ import json
 import os
 import resource
 import select
-import shutil
 import signal
 import socket
 from typing import Any, Dict, List, Optional
 
-from . import process
+from . import process, scratch
 from .layers import kernel
 from .layers.levels import Level
 from .packages import Packages
@@ -75,8 +74,8 @@ class Monitor:
         self._status: Optional[int] = None
         self._usage: Optional[resource.struct_rusage] = None
         self._overrun: Optional[str] = None
-        scratch = self._level.in_monitor(self._number, self._base, order)
-        self._request: Dict[str, Any] = {**order, "scratch": scratch, "number": self._number}
+        directory = self._level.in_monitor(self._number, self._base, order)
+        self._request: Dict[str, Any] = {**order, "scratch": directory, "number": self._number}
         self._tree = Tree(os.getpid(), order["limits"]) if order.get("programs") else None
         self._fds = fds
         self._pid = os.fork()
@@ -89,7 +88,7 @@ class Monitor:
         finally:
             self._end_tree()
             if not self._level.private:
-                shutil.rmtree(self._base, ignore_errors=True)
+                scratch.remove(self._base)
         self._tell(self._report())
 
     def _child(self, me: int) -> None:
@@ -140,15 +139,12 @@ class Monitor:
     def _scratch_is_full(self) -> bool:
         """Look at the private directory where no file system of its own keeps it small."""
         limits = self._request["limits"]
-        files = size = 0
-        for directory, names, leaves in os.walk(self._base):
-            files += len(names) + len(leaves)
-            for leaf in leaves:
-                with contextlib.suppress(OSError):  # it is gone again
-                    size += os.lstat(f"{directory}/{leaf}").st_blocks * 512
-            if files > limits["scratch_files"] or size > limits["scratch_bytes"]:
-                return True
-        return False
+        try:
+            files, size = scratch.measure(self._base, limits["scratch_files"], limits["scratch_bytes"])
+        except OSError:  # it can not even be looked at: its handler moved or closed it
+            return True
+        size += scratch.unnamed(self._base, self._pid)
+        return bool(files > limits["scratch_files"] or size > limits["scratch_bytes"])
 
     def _drain_wakes(self) -> None:
         with contextlib.suppress(BlockingIOError):

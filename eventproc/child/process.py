@@ -8,11 +8,9 @@ import faulthandler
 import gc
 import json
 import os
-import random
 import resource
 import signal
 import socket
-import sys
 import tempfile
 from typing import Any, Dict, Iterable, List
 
@@ -21,6 +19,7 @@ from .channel import Channel
 from .layers import kernel
 from .layers.levels import Level
 from .packages import Packages
+from .randomness import reseed
 from .runner import Runner
 
 CHANNEL_FD = 3
@@ -120,8 +119,5 @@ def address_space() -> int:
 
 
 def _own_state() -> None:
-    random.seed()
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed()
+    reseed()
     gc.enable()

@@ -11,14 +11,13 @@ import gc
 import json
 import os
 import select
-import shutil
 import signal
 import socket
 import sys
 import tempfile
 from typing import Any, Dict, List, Set
 
-from . import monitor, naming
+from . import monitor, naming, scratch
 from .layers import kernel
 from .layers.levels import Level, LevelError
 from .packages import Packages
@@ -121,9 +120,9 @@ class Zygote:
             elif pid not in self._monitors:
                 self._kill_orphans()
             else:
-                scratch = self._monitors.pop(pid)
+                directory = self._monitors.pop(pid)
                 if os.WIFSIGNALED(status) and not self._level.private:
-                    self._clean_up_after(scratch)
+                    self._clean_up_after(directory)
 
     def _kill_orphans(self) -> None:
         for pid in monitor.children(os.getpid()):
@@ -131,13 +130,13 @@ class Zygote:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
-    def _clean_up_after(self, scratch: str) -> None:
+    def _clean_up_after(self, directory: str) -> None:
         """Remove a directory that may be large, in a process of its own."""
         self._kill_orphans()
         pid = os.fork()
         if pid == 0:
             try:
-                shutil.rmtree(scratch, ignore_errors=True)
+                scratch.remove(directory)
             finally:
                 os._exit(0)
         self._cleaners.add(pid)

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sandbox_attacks import ATTACKS, by_value
+from attacks import ATTACKS, by_value
+from attacks.powers import POWER_ATTACKS
 from sandbox_canaries import ORDINARY, SECRET, Canaries, environment, interpreter_for
-from sandbox_power_attacks import POWER_ATTACKS
 from serving import Served
 from waiting import wait_until
 

@@ -11,14 +11,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
+from attacks.powers import all_with
 from sandbox_canaries import ORDINARY, Canaries, environment, interpreter_for
-from sandbox_power_attacks import all_with
 
-TESTS = Path(__file__).parents[1]
 SETTINGS = [(level, who) for level in ("A", "B") for who in ("root", "user")]
 POWERS = [
     (level, who, power)
@@ -41,7 +39,7 @@ def battles():
             canaries = Canaries()
             with canaries.stack:
                 done = subprocess.run(
-                    [interpreter_for(who), str(TESTS / "sandbox_attacks.py")],
+                    [interpreter_for(who), "-m", "attacks"],
                     input=json.dumps({"level": level, "power": power, "canary": canaries.told(level, who)}),
                     user=ORDINARY if who == "user" and os.geteuid() == 0 else None,
                     group=ORDINARY if who == "user" and os.geteuid() == 0 else None,

@@ -1,7 +1,7 @@
 """Isolation `cell`: loaded once, forked for each call, nothing carried from one to the next."""
 
 # Handlers stand here as users write them: untyped, with `ep` out of nowhere.
-# ruff: noqa: F821, PTH101, PTH116
+# ruff: noqa: F821, NPY002, PTH101, PTH102, PTH103, PTH116, PTH208
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs, no-check-untyped-defs
 # mypy: no-warn-return-any, disable-error-code="name-defined"
 
@@ -244,3 +244,35 @@ def test_what_a_handler_imports_is_imported_before_the_cell_forks(sandbox):
     level_a = sandbox.report().level == "A"  # at B, each call has a process of its own
     assert told == ["true" if level_a else "false"] * 2
     assert failed.type == "ModuleNotFoundError"
+
+
+def test_no_two_runs_draw_the_same_random_numbers(sandbox):
+    def handler(db):
+        import random
+
+        import numpy as np
+
+        return [random.random(), np.random.random()]
+
+    child = cell(sandbox, handler)
+    drawn = [json.loads(run(child, n).result_json) for n in range(5)]
+    child.close()
+    for numbers in zip(*drawn, strict=True):
+        assert len(set(numbers)) == 5
+
+
+def test_what_one_run_nests_or_closes_is_not_there_for_the_next(sandbox):
+    def handler(db, n):
+        import os
+
+        seen = sorted(os.listdir())
+        os.makedirs("closed/inner")
+        os.chmod("closed", 0o300)
+        for _ in range(150):
+            os.mkdir("d" * 200)
+            os.chdir("d" * 200)
+        return seen
+
+    child = cell(sandbox, handler)
+    assert [run(child, n, {"n": n}).result_json for n in range(3)] == ["[]"] * 3
+    child.close()

@@ -36,8 +36,10 @@ MSG_FASTOPEN = 0x20000000  # connects while it sends
 TCP_TRICKS = (14, 19, 23, 30, 31)  # MD5SIG, REPAIR, FASTOPEN, FASTOPEN_CONNECT, ULP
 SOCKET_IOCTLS = (0x8900, 0x89FF)  # tell of the host's network
 S_IFMT, S_IFREG, S_IFIFO = 0o170000, 0o100000, 0o010000
-TERMINAL_IOCTLS = (0x5412, 0x541C, 0x5423)  # TIOCSTI, TIOCLINUX, TIOCSETD
+TRICKY_IOCTLS = (0x5412, 0x541C, 0x5423, 0x8901, 0x8902)  # TIOCSTI, TIOCLINUX, TIOCSETD, FIOSETOWN, SIOCSPGRP
+SIGNALLING = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: have the kernel signal another process
 QUERY_PERSONALITY = 0xFFFFFFFF
+MONITOR = 1  # in the pid namespace of processes that may fork
 
 
 def _op(code: int, k: int, jt: int = 0, jf: int = 0) -> bytes:
@@ -105,6 +107,7 @@ def build(pid: int, *, machine: str, powers: Powers = _NONE) -> bytes:
     program.rule(table.socketpair, _only_stream_pairs())
     program.rule(table.ioctl, _no_tricks(network=bool(powers.network)))
     program.rule(table.personality, _only_asking())
+    program.rule(table.fcntl, _no_signalling())
     for number, position in table.mknod:
         program.rule(number, _only_files_and_pipes(position))
     _processes(program, table, powers, pid)
@@ -121,6 +124,20 @@ def _processes(program: Program, table: Table, powers: Powers, pid: int) -> None
         for number in table.kill:
             program.rule(number, _only_self(pid))
         program.answer(table.tkill, errno.EPERM)
+    _own_settings(program, table, _not(MONITOR) if forks else [_op(JEQ, 0, 2, 0), *_only_self(pid)[1:]])
+
+
+def _own_settings(program: Program, table: Table, permitted: List[bytes]) -> None:
+    """
+    Have a process change limits, priority and processors of its own only.
+
+    At level B others may belong to the same user, and the kernel asks for no more than that. Processes that may fork
+    live in a pid namespace, where all but its first are the handler's own.
+    """
+    for number in table.of_process:
+        program.rule(number, [_argument(0), *permitted])
+    for number, process in table.of_kind:
+        program.rule(number, [_argument(0), _op(JEQ, process, 1, 0), _deny(errno.EPERM), _argument(1), *permitted])
 
 
 def _socket_calls(program: Program, table: Table, powers: Powers) -> Set[int]:
@@ -154,7 +171,7 @@ def build_for_fork(pid: int) -> bytes:
     for number in table.kill:
         program.rule(number, _only_self(pid))
     program.answer(table.tkill, errno.EPERM)
-    program.rule(table.prlimit, [_argument(0), _op(JEQ, 0, 2, 0), *_only_self(pid)[1:]])
+    _own_settings(program, table, [_op(JEQ, 0, 2, 0), *_only_self(pid)[1:]])
     return program.finish()
 
 
@@ -199,13 +216,20 @@ def _no_tcp_tricks() -> List[bytes]:
 
 
 def _no_tricks(*, network: bool) -> List[bytes]:
-    """Refuse what would type into a terminal, or ask a socket about the host it is on."""
+    """Refuse what would type into a terminal, send signals, or ask a socket about the host it is on."""
     body = [_argument(1)]
-    for command in TERMINAL_IOCTLS:
+    for command in TRICKY_IOCTLS:
         body += [_op(JEQ, command, 0, 1), _deny(errno.EPERM)]
     if network:
         first, last = SOCKET_IOCTLS
         body += [_op(JGE, first, 0, 2), _op(JGT, last, 1, 0), _deny(errno.EPERM)]
+    return [*body, _PERMIT]
+
+
+def _no_signalling() -> List[bytes]:
+    body = [_argument(1)]
+    for command in SIGNALLING:
+        body += [_op(JEQ, command, 0, 1), _deny(errno.EPERM)]
     return [*body, _PERMIT]
 
 
@@ -234,6 +258,10 @@ def _clone(*, subprocesses: bool) -> List[bytes]:
 
 def _only_self(pid: int) -> List[bytes]:
     return [_argument(0), _op(JEQ, pid, 1, 0), _deny(errno.EPERM), _PERMIT]
+
+
+def _not(process: int) -> List[bytes]:
+    return [_op(JEQ, process, 0, 1), _deny(errno.EPERM), _PERMIT]
 
 
 class _FilterProgram(ctypes.Structure):

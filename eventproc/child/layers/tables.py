@@ -62,7 +62,9 @@ class Table(NamedTuple):
     sendto: int
     kill: Tuple[int, ...]  # kill, tgkill: the process is their first argument
     tkill: int
-    prlimit: int
+    of_process: Tuple[int, ...]  # change a process by the id in their first argument: prlimit, sched_set*
+    of_kind: Tuple[Tuple[int, int], ...]  # setpriority, ioprio_set, with the first argument that means one process
+    fcntl: int
     mknod: Tuple[Tuple[int, int], ...]  # (number, position of the mode)
     ioctl: int
     personality: int
@@ -86,7 +88,9 @@ TABLES: Dict[str, Table] = {
         sendto=44,
         kill=(62, 234),
         tkill=200,
-        prlimit=302,
+        of_process=(302, 142, 144, 203, 314),
+        of_kind=((141, 0), (251, 1)),
+        fcntl=72,
         mknod=((133, 1), (259, 2)),
         ioctl=16,
         personality=135,
@@ -108,7 +112,9 @@ TABLES: Dict[str, Table] = {
         sendto=206,
         kill=(129, 131),
         tkill=130,
-        prlimit=261,
+        of_process=(261, 118, 119, 122, 274),
+        of_kind=((140, 0), (30, 1)),
+        fcntl=25,
         mknod=((33, 2),),
         ioctl=29,
         personality=92,

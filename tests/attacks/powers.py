@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from sandbox_attacks import ATTACKS
+from attacks import ATTACKS
 
 POWER_ATTACKS = {}  # name → (function, accepted failures, power)
 
