@@ -7,9 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # tests/ is no package (importlib mode); this lets tests import the helper modules that stand beside this file.
 sys.path.insert(0, str(Path(__file__).parent))
+
+# How long an example takes says more of what else the machine does than of us.
+settings.register_profile("calm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("calm")
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,7 +19,7 @@ from eventproc.store.sqlstore import SqlStore, SqlTx
 
 class MemoryStore(SqlStore):
     """
-    A store without files, for tests; it is gone when it is closed.
+    A store without files, for tests; it is gone when it is closed or dropped.
 
     There is one connection, so that transactions of several threads take turns, readers too. The tables exist already.
     """
@@ -29,6 +30,7 @@ class MemoryStore(SqlStore):
         )
         sqlite.prepare(engine, write=True, durability="normal", busy_timeout_s=sqlite.BUSY_TIMEOUT_S, memory=True)
         super().__init__(engine, engine, sqlite.SqliteBulk(), lock=None)
+        weakref.finalize(self, engine.dispose)  # a store that a test just drops leaves no open connection behind
         self._turn = threading.RLock()
         self._open: SqlTx | None = None
         self.upgrade()

@@ -205,7 +205,7 @@ def test_a_record_of_one_feature_is_its_value(make: Callable[[], Detector]) -> N
         one.learn_one({"a": 1.0, "b": 2.0})
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     values=st.lists(st.one_of(st.floats(), st.floats(-5, 5), st.none()), min_size=1, max_size=60),
     cuts=st.sets(st.integers(0, 59)),

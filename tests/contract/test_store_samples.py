@@ -95,7 +95,7 @@ def test_times_and_values_come_back_exactly(store: Store):
     assert [math.copysign(1, s.value) * abs(s.value) for s in found] == values == columns[1].tolist()
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     st.lists(
         st.lists(st.tuples(st.integers(0, 4), st.integers(0, 12), st.sampled_from([1.0, math.nan])), max_size=14),

@@ -201,6 +201,4 @@ class Streams(RuleBasedStateMachine):
 
 
 TestStreams = Streams.TestCase
-TestStreams.settings = settings(
-    max_examples=15, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
-)
+TestStreams.settings = settings(max_examples=15, stateful_step_count=30, suppress_health_check=list(HealthCheck))

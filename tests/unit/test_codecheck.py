@@ -13,6 +13,7 @@ import subprocess
 import sys
 import types
 import typing
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,7 +76,9 @@ def old(code: types.CodeType) -> tuple:
     """Return a code object as dill before 0.3.6 pickles it: no exception table, lines in the old form."""
     values = list(modern(code))[1:]
     del values[15], values[12]
-    values[13] = code.co_lnotab
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # from 3.12 on
+        values[13] = code.co_lnotab
     return tuple(values)
 
 

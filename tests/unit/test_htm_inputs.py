@@ -57,7 +57,7 @@ def test_predictions_are_the_same_after_a_save_and_load() -> None:
     assert digest(straight) == digest(broken)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     values=st.lists(st.one_of(st.floats(), st.floats(-5, 5)), min_size=1, max_size=50), cuts=st.sets(st.integers(0, 49))
 )

@@ -61,7 +61,7 @@ def plainly(one: Any, scores: list[float], threshold: float, profile: str) -> fl
     return total - fn * (len(one.windows) - len(found))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     scores=st.lists(st.sampled_from([0.0, 0.2, 0.5, 0.7, 0.9]), min_size=60, max_size=60),
     starts=st.lists(st.integers(0, 5), max_size=3, unique=True),

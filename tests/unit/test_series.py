@@ -260,7 +260,7 @@ class Inserting(RuleBasedStateMachine):
 
 
 TestInserting = Inserting.TestCase
-TestInserting.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+TestInserting.settings = settings(max_examples=40, stateful_step_count=20)
 
 
 # ------------------------------------------------------------------------------------------------ reading
@@ -397,7 +397,7 @@ def test_more_windows_than_memory_would_hold_are_refused(tx: Tx) -> None:
         series.windows(tx, "u", 0, series.MAX_TIME_NS, 1)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(values=st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), min_size=1, max_size=60))
 def test_a_mean_lies_between_the_extremes(store: MemoryStore, values: list[float]) -> None:
     with store.begin() as tx:
