@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         hooks,
         list_handlers,
         register,
+        register_detector,
         register_pipeline,
     )
     from eventproc.errors import EventprocError
@@ -49,6 +50,7 @@ _HOMES = {
     "hooks": "eventproc.client",
     "list_handlers": "eventproc.client",
     "register": "eventproc.client",
+    "register_detector": "eventproc.client",
     "register_pipeline": "eventproc.client",
 }
 
@@ -66,6 +68,7 @@ __all__ = [
     "hooks",
     "list_handlers",
     "register",
+    "register_detector",
     "register_pipeline",
 ]
 

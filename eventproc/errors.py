@@ -279,6 +279,13 @@ class SandboxError(EventprocError):
     code = "sandbox"
 
 
+class DetectorFailed(EventprocError):
+    """A detector of a user's own did not do its part: it raised, took too long, or gave what is no score."""
+
+    code = "detector_failed"
+    exit_code = 1
+
+
 class PluginError(EventprocError):
     """A plugin file is broken."""
 

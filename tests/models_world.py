@@ -16,6 +16,7 @@ from eventproc.models.lifecycle import Teller
 from eventproc.models.runner import ModelRunner, RunnerSettings
 from eventproc.models.shares import Shares, ShareSettings
 from eventproc.models.specs import parse_spec
+from eventproc.models.uploaded import Uploads
 from eventproc.registry.catalogue import CatalogueCache
 from eventproc.registry.specs import load_specs
 from eventproc.service.hooks import sync_bundled_hooks
@@ -49,6 +50,7 @@ class ModelsWorld:
     store: Store
     exchange: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    uploads: Uploads | None = None
 
     def __post_init__(self) -> None:
         self.clock = ManualClock()
@@ -78,6 +80,7 @@ class ModelsWorld:
             shares=shares,
             settings=RunnerSettings(threads=1, **{**self.settings, **settings}),
             full_speed=full_speed,
+            uploads=self.uploads,
         )
 
     def metric(self, name: str = "cpu", **values: Any) -> Metric:

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 from eventproc.api import annotations as notes
 from eventproc.api import (
+    detectors,
     emit,
     events,
     files,
@@ -65,6 +66,7 @@ def create_app(context: ServiceContext) -> FastAPI:
         notes.router,
         hooks.router,
         handlers.router,
+        detectors.router,
         events.router,
         runs.router,
         misc.router,

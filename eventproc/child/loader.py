@@ -9,14 +9,14 @@ import inspect
 import linecache
 import sys
 import types
-from typing import Any, Iterator, List, Optional, Set
+from typing import Any, Iterator, List, Optional, Sequence, Set
 
 from . import codecheck
 from .failures import LoadError, safe_str, shorten
 
 
-def load(blob: bytes, python: str, source: Optional[str], filename: Optional[str]) -> Any:
-    """Unpickle a handler and check that it is one."""
+def load(blob: bytes, python: str, source: Optional[str], filename: Optional[str], *, needs: Sequence[str] = ()) -> Any:
+    """Unpickle a handler and check that it is one; with `needs`, that it is a class with those methods."""
     running = f"{sys.version_info[0]}.{sys.version_info[1]}"
     if python and python != running:
         raise LoadError(f"the handler was made by Python {python}, this worker runs Python {running}")
@@ -37,7 +37,11 @@ def load(blob: bytes, python: str, source: Optional[str], filename: Optional[str
         raise LoadError(f"the handler's blob can not be loaded: {type(error).__name__}: {reason}") from error
     if not callable(handler):
         raise LoadError(f"the blob holds {type(handler).__name__}, not a function or class")
-    if inspect.isclass(handler) and not callable(getattr(handler, "handle_events", None)):
+    if needs:
+        missing = [name for name in needs if not callable(getattr(handler, name, None))]
+        if missing or not inspect.isclass(handler):
+            raise LoadError(f"a detector is a class with {' and '.join(needs)}; {safe_str(handler)[:100]} is not")
+    elif inspect.isclass(handler) and not callable(getattr(handler, "handle_events", None)):
         raise LoadError(f"the class {handler.__name__} has no method handle_events(events, env)")
     if source:
         seed_source(handler, source, filename)

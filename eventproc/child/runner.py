@@ -11,7 +11,7 @@ import signal
 import threading
 from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
-from . import loader, pipeline, results
+from . import detector, loader, pipeline, results
 from .capture import Capture
 from .cell import Cell
 from .channel import Channel, WorkerGone
@@ -240,6 +240,8 @@ class Runner:
             self._alarms.start(self._limits)
             if header.get("kind") == "pipeline":
                 self._handler = pipeline.load(blob, header["python"])
+            elif header.get("kind") == "detector":
+                self._handler = detector.load(blob, header["python"], header.get("source"), header.get("filename"))
             else:
                 self._handler = loader.load(blob, header["python"], header.get("source"), header.get("filename"))
                 if header.get("cell"):

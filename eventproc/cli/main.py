@@ -37,6 +37,7 @@ COMMANDS = {
     "ingest": ("ingest", "Import recordings."),
     "metrics": ("metrics", "Metrics: list, query, dump, rejected, import, agent."),
     "models": ("models", "Anomaly models: list, monitor, activate, retry, export, import."),
+    "detectors": ("detectors", "Detectors of one's own: push, list, show, delete."),
     "playback": ("playback", "Play a recorded day at its own times, without a server."),
     "winchester": ("winchester", "Move in from winchester: check, replay, import, run."),
     "timesync": ("timesync", "Serve one time to several processes, for playback."),

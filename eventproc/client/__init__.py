@@ -8,6 +8,7 @@ from typing import Any
 
 from eventproc.client.ambient import Ep, ep
 from eventproc.client.connection import Connection
+from eventproc.client.detectors import register_detector
 from eventproc.client.handlers import Handler, HandlerOptions, register
 from eventproc.client.pipelines import register_pipeline
 from eventproc.codec.bundle import HandlerSizeWarning, HandlerWarning
@@ -59,5 +60,6 @@ __all__ = [
     "hooks",
     "list_handlers",
     "register",
+    "register_detector",
     "register_pipeline",
 ]

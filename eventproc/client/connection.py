@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Self, Unpack
 from urllib.parse import quote
 
 from eventproc.client.administration import Administration
+from eventproc.client.detectors import detector_request
 from eventproc.client.endpoint import CA_VARIABLE, resolve
 from eventproc.client.handlers import Handler, HandlerOptions, check_options, make_mark
 from eventproc.client.metrics import Metrics
@@ -212,6 +213,23 @@ class Connection(Administration, Metrics, Monitoring):
         for text in answer.get("warnings") or ():
             warnings.warn(f"{registration.name}: {text}", HandlerWarning, stacklevel=4)
         return answer
+
+    def register_detector(
+        self, detector: type, name: str | None = None, **options: Unpack[HandlerOptions]
+    ) -> dict[str, Any]:
+        """Register a class as a detector, or its next version, see `eventproc.register_detector`."""
+        body = detector_request(detector, name, options)
+        timeout = max(self._timeout, INSTALLING_S) if body["options"].get("requirements") else None
+        answer: dict[str, Any] = self.request("POST", "/detectors", json=body, timeout=timeout)
+        return answer
+
+    def list_detectors(self) -> list[dict[str, Any]]:
+        """Return the detectors that users registered."""
+        return list(self._pages("/detectors", {}, None))
+
+    def deregister_detector(self, name: str) -> None:
+        """Let no new model have that detector; those that have it go on."""
+        self.request("DELETE", f"/detectors/{quote(name, safe='')}")
 
     def register_pipeline(
         self,

@@ -30,7 +30,7 @@ from eventproc.codec.bundle import MAX_BLOB_BYTES, HandlerSizeWarning, digest_of
 from eventproc.codec.origin import is_own_module
 from eventproc.codec.pickler import HandlerPickler, OverLimit, type_name
 from eventproc.errors import HandlerTooLarge, InvalidHandler
-from eventproc.model import HandlerBundle
+from eventproc.model import DETECTOR, HandlerBundle
 
 WARN_BYTES = 1 << 20
 VERIFY_TIMEOUT_S = 60.0
@@ -56,15 +56,16 @@ def pack(
     max_bytes: int = MAX_BLOB_BYTES,
     warn_bytes: int = WARN_BYTES,
     check: bool = False,
+    detector: bool = False,
 ) -> HandlerBundle:
     """
     Pickle a function or class with all of the user's own code that it needs.
 
     Installed packages and the standard library stay references. Raises InvalidHandler naming the part that can not
     travel, and HandlerTooLarge naming the largest parts; warns over `warn_bytes`. With `check` the blob is also
-    loaded in a clean interpreter.
+    loaded in a clean interpreter. With `detector` it is a class with score_one and learn_one instead.
     """
-    kind = _kind(handler)
+    kind = _detector(handler) if detector else _kind(handler)
     qualname = _qualname(handler)
     with _importing:
         blob, pickler = _pickle(handler, qualname, max_bytes)
@@ -160,6 +161,17 @@ def _check_first(handler: Any, name: str) -> None:
         raise InvalidHandler(
             f"{name}() takes no positional parameter, but is called as handler(db, **payload); begin it with `db`"
         )
+
+
+def _detector(given: object) -> str:
+    missing = [name for name in ("score_one", "learn_one") if not callable(getattr(given, name, None))]
+    if not inspect.isclass(given) or missing:
+        raise InvalidHandler(
+            f"a detector is a class with methods score_one(self, x) and learn_one(self, x), not {given!r:.60}"
+        )
+    if callable(getattr(given, "save", None)) != callable(getattr(given, "load", None)):
+        raise InvalidHandler(f"class {given.__qualname__} needs both save(self) and the class method load(cls, saved)")
+    return DETECTOR
 
 
 def _check_callable(function: Any, name: str) -> None:

@@ -16,7 +16,7 @@ from eventproc.errors import HandlerTooLarge, InvalidHandler, InvalidInput
 from eventproc.model import HandlerBundle
 
 MAX_BLOB_BYTES = 10 << 20  # unless the caller says otherwise
-KINDS = ("function", "class")
+KINDS = ("function", "class", "detector")
 
 _TEXTS = ("digest", "python", "dill", "qualname")
 _OPTIONAL_TEXTS = ("source", "filename")

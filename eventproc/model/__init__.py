@@ -65,6 +65,8 @@ from eventproc.model.series import Chunk, Series
 from eventproc.model.streams import (
     CAUSED_BY_STREAMS,
     DATETIMES,
+    DETECTOR,
+    DETECTOR_HOOK,
     PIPELINE,
     PIPELINE_HOOK,
     STREAM_EXPIRED,
@@ -88,6 +90,8 @@ __all__ = [
     "CLAIMABLE_STATES",
     "DATETIMES",
     "DEAD_STATES",
+    "DETECTOR",
+    "DETECTOR_HOOK",
     "DIGEST_HEADER",
     "FINAL_STATES",
     "FULL_NETWORK",

@@ -26,6 +26,10 @@ STREAM_HOOKS: Final = frozenset({STREAM_FIRED, STREAM_EXPIRED})
 # What a stream's own firing causes: no trigger collects it unless it says so.
 CAUSED_BY_STREAMS: Final = STREAM_HOOKS | {"run.failed"}
 
+# The hook that detectors of users are registered on, and the kind of their versions.
+DETECTOR_HOOK: Final = "model.detector"
+DETECTOR: Final = "detector"
+
 # The kind of a handler version that is a pipeline.
 PIPELINE: Final = "pipeline"
 

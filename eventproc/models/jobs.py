@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from eventproc.errors import DamagedData
+from eventproc.errors import DamagedData, DetectorFailed
 from eventproc.model import Metric, Sample, SampleScores
 from eventproc.model.anomaly import Checkpoint, Model
 from eventproc.models.display import rescale
 from eventproc.models.messages import ScoredRow
 from eventproc.models.scorer import Scorer
+from eventproc.models.uploaded import Uploads
 
 
 @dataclass(slots=True)
@@ -45,11 +46,13 @@ class Job:
     resident: Resident | None
     checkpoint: Checkpoint | None
     save_after: int  # rows since the last checkpoint
+    uploads: Uploads | None = None  # where detectors of users are to be had
 
     rows: list[ScoredRow] = field(default_factory=list)
     rejected: list[int] = field(default_factory=list)  # rowids whose scores are no numbers
     saved: Checkpoint | None = None
     error: str | None = None
+    final: bool = False  # the error is a user's, and would only come again
     damaged: str | None = None
     seconds: float = 0.0
 
@@ -67,6 +70,8 @@ class Job:
             self._work()
         except DamagedData as error:
             self.damaged = error.message
+        except DetectorFailed as error:
+            self.error, self.final = error.message, True
         except Exception as error:  # noqa: BLE001 - a detector's fault is its metric's alone
             self.error = f"{type(error).__name__}: {error}"
         self.seconds = time.perf_counter() - started
@@ -111,9 +116,9 @@ class Job:
         if self.checkpoint is None and self.scored_rowid > origin and not self._begins_at(origin + 1):
             raise DamagedData("the model's checkpoint is missing")
         if self.checkpoint is None:
-            scorer, rowid = Scorer.new(params), origin
+            scorer, rowid = Scorer.new(params, self.uploads), origin
         else:
-            scorer, rowid = Scorer.load(params, self.checkpoint.data)
+            scorer, rowid = Scorer.load(params, self.checkpoint.data, self.uploads)
         return Resident(self.model.id, scorer, rowid, rowid, scorer.live_bytes())
 
     def _begins_at(self, rowid: int) -> bool:

@@ -11,25 +11,27 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from eventproc.abc import Bus, Tx
 from eventproc.engine.accept import accept_events
 from eventproc.errors import (
     Conflict,
     EventprocError,
+    InvalidInput,
     MetricAlreadyExists,
     MetricAlreadyMonitored,
     MetricNotMonitored,
     NotFound,
     StatisticsNotReady,
 )
-from eventproc.model import Metric, MetricStatus, NewEvent
+from eventproc.model import DETECTOR_HOOK, Metric, MetricStatus, NewEvent
 from eventproc.model.anomaly import Model, NewModel
 from eventproc.models import messages
 from eventproc.models.parameters import model_params
-from eventproc.models.specs import RECORDS_NEEDED, ModelSpec, estimate_range, parse_spec
+from eventproc.models.specs import RECORDS_NEEDED, USER, ModelSpec, estimate_range, parse_spec
 from eventproc.registry.catalogue import Catalogue
+from eventproc.registry.documents import hint
 
 TOPIC: Final = "models"
 WAITING: Final = (MetricStatus.PENDING_DATA, MetricStatus.CREATE_PENDING)
@@ -123,6 +125,19 @@ def estimated(tx: Tx, metric: Metric, spec: ModelSpec, *, needed: int = RECORDS_
     return model_params(spec, *estimate_range(known.min, known.max))
 
 
+def pinned(tx: Tx, params: dict[str, Any]) -> dict[str, Any]:
+    """Say which version of a user's detector it is: the current one, also when there are newer ones later."""
+    detector = params["detector"]
+    name = str(detector["name"])
+    if not name.startswith(USER):
+        return params
+    record = tx.handlers.find(DETECTOR_HOOK, name.removeprefix(USER))
+    if record is None:
+        there = [USER + each.name for each in tx.handlers.live(DETECTOR_HOOK)]
+        raise InvalidInput(f"no detector is registered as {name!r}; {hint(name, there)}", field="options.detector")
+    return {**params, "detector": {**detector, "handler": record.id, "version": record.current.version}}
+
+
 def monitor(
     tx: Tx, teller: Teller, metric: Metric, spec: ModelSpec, *, now_us: int, owner_id: int | None = None
 ) -> Metric:
@@ -136,7 +151,7 @@ def monitor(
         raise MetricAlreadyMonitored(
             f"the metric {metric.name!r} is monitored already", uid=metric.uid, metric=metric.name
         )
-    params = model_params(spec) if spec.ready else estimated(tx, metric, spec)
+    params = pinned(tx, model_params(spec)) if spec.ready else estimated(tx, metric, spec)
     if params is None:
         model_params(spec, 0.0, 1.0)  # what can not be is refused now, not when there is enough data
     if spec.resource is not None:
@@ -254,6 +269,8 @@ def retry(tx: Tx, teller: Teller, metric: Metric, *, now_us: int, fresh: bool = 
         return metric
     if fresh:
         tx.models.begin_anew(metric.id, origin_rowid=_first_row(tx, metric) - 1)
+        if model.params is not None:
+            tx.models.set_params(metric.id, pinned(tx, dict(model.params)))
     tx.models.renew(metric.id, undefine=model.defined_us is None)
     tx.after_commit(lambda: teller.bus.wake(TOPIC))
     if model.defined_us is not None:

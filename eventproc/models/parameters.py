@@ -8,7 +8,7 @@ from typing import Any, Final
 from eventproc.errors import InvalidInput
 from eventproc.htm import Parameters
 from eventproc.htm.parameters import NAMED
-from eventproc.models.specs import DEFAULT_LIKELIHOOD, DEFAULT_RESOLUTION, ModelSpec, Options
+from eventproc.models.specs import DEFAULT_LIKELIHOOD, DEFAULT_RESOLUTION, USER, ModelSpec, Options
 
 TIMESTAMP_FIELD, VALUE_FIELD = "c0", "c1"
 _TIME_RADIUS: Final = 9.49  # hours, as NuPIC's encoder of the time of day was set; shown, not used
@@ -71,12 +71,19 @@ def _detector(options: Options, parameters: Parameters | None, *, classifier: bo
         "likelihood": options.likelihood,
         "timezone": options.timezone,
         "predictions": classifier,
-        "parameters": None if parameters is None else parameters.to_json(),
+        "parameters": dict(options.parameters or {}) if parameters is None else parameters.to_json(),
     }
 
 
 def _chosen(options: Options, *, classifier: bool) -> Parameters | None:
     """Give the parameters of a detector of this package; None for another's, which has its own."""
+    if options.detector.startswith(USER):
+        if classifier or options.time_of_day is not None or options.day_of_week is not None:
+            raise InvalidInput(
+                f"the detector {options.detector!r} takes 'parameters' only: no predictions, timeOfDay or dayOfWeek",
+                field="options",
+            )
+        return None
     if options.detector not in NAMED:
         if options.parameters or options.time_of_day is not None or options.day_of_week is not None:
             raise InvalidInput(
@@ -165,6 +172,8 @@ def _complete(spec: ModelSpec) -> dict[str, Any]:
     """Read NuPIC's modelConfig: value encoder, hour, weekday, pooler, memory. What it can not say keeps our default."""
     complete = spec.complete
     assert complete is not None
+    if spec.options.detector.startswith(USER):
+        raise InvalidInput("completeModelParams are for NuPIC's models, not for detectors of users", field="options")
     timestamp, value = str(complete["timestampFieldName"]), str(complete["valueFieldName"])
     config = complete["modelConfig"]
     inner = _inner(config, "modelParams")

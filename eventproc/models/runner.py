@@ -13,7 +13,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,6 +27,7 @@ from eventproc.models.lifecycle import Teller
 from eventproc.models.scorer import Scorer
 from eventproc.models.shares import Shares
 from eventproc.models.specs import RECORDS_NEEDED
+from eventproc.models.uploaded import PREFIX, Uploads
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class RunnerSettings:
     rows_alone: int = 1024  # of one metric in a cycle of few
     slow_metrics: int = 4  # in a cycle, and
     slow_rows: int = 32  # of each, while kernels are being compiled: a second's work, so that leases are kept
+    uploads: int = 4  # detectors of users that work at a time
     max_failures: int = 5  # of a model in a row, before its metric is in ERROR
     longest_rest_s: float = 300.0
 
@@ -70,6 +72,7 @@ class ModelRunner:
         shares: Shares,
         settings: RunnerSettings | None = None,
         full_speed: Callable[[], bool] = lambda: True,  # asked before each cycle that scores
+        uploads: Uploads | None = None,  # where detectors of users are to be had
     ) -> None:
         self.settings = settings or RunnerSettings()
         self.rows_scored = 0
@@ -82,6 +85,9 @@ class ModelRunner:
         self._served: dict[int, int] = {}  # of metrics with a backlog: the turn in which each was served last
         self._turn = 0
         self._pool = ThreadPoolExecutor(self.settings.threads, thread_name_prefix="model")
+        self._uploads = uploads
+        self._away: dict[int, tuple[Job, Future[None]]] = {}  # metrics that a detector of a user's is working on
+        self._away_pool = ThreadPoolExecutor(self.settings.uploads, thread_name_prefix="detector")
         self._stop = threading.Event()
         self._ended = threading.Event()
         self._thread_id: int | None = None
@@ -124,6 +130,10 @@ class ModelRunner:
 
     def _end(self) -> None:
         self._pool.shutdown()
+        self._away_pool.shutdown(wait=False, cancel_futures=True)
+        if self._uploads is not None:
+            self._uploads.close()
+        self._away_pool.shutdown()
         try:
             self._shares.leave()
         except Unavailable as error:
@@ -179,7 +189,7 @@ class ModelRunner:
         with self._store.read() as tx:
             wanted = self._undefined(tx)
             metrics = tx.metrics.many([model.metric_id for model in wanted])
-        tried = [(metrics[m.metric_id], m, _trial(m)) for m in wanted if m.metric_id in metrics]
+        tried = [(metrics[m.metric_id], m, _trial(m, self._uploads)) for m in wanted if m.metric_id in metrics]
         tried = [one for one in tried if one[0].status == MetricStatus.CREATE_PENDING]
         if not tried:
             return 0
@@ -214,9 +224,13 @@ class ModelRunner:
             page = tx.metrics.behind(MetricStatus.ACTIVE, after=self._cursor, limit=self.settings.page)
             started_over = self._cursor == 0
             self._cursor = page[-1].metric_id if len(page) == self.settings.page else 0
-            mine = [one for one in page if self._shares.mine(one.metric_id)]
+            mine = [one for one in page if self._shares.mine(one.metric_id) and one.metric_id not in self._away]
             slow = bool(mine) and not self._full_speed()
             jobs = self._jobs(tx, self._choose_few(mine) if slow else self._choose(mine), slow=slow)
+        self._finish_away()
+        sent = [job for job in jobs if _is_upload(job)]
+        self._send_away(sent)
+        jobs = [job for job in jobs if not _is_upload(job)]
         if jobs:
             parts = min(len(jobs), 2 * self.settings.threads)
             list(self._pool.map(_work, [jobs[part::parts] for part in range(parts)]))
@@ -276,7 +290,8 @@ class ModelRunner:
                 samples=samples.get(one.metric_id, ()),
                 resident=self._residents.get(one.metric_id),
                 checkpoint=checkpoints.get(one.metric_id),
-                save_after=self._save_after(one.metric_id),
+                save_after=self._save_after(one.metric_id, models[one.metric_id]),
+                uploads=self._uploads,
             )
             for one in chosen
         ]
@@ -287,7 +302,23 @@ class ModelRunner:
             return resident.rowid
         return models[one.metric_id].origin_rowid if checkpoint is None else checkpoint.rowid
 
-    def _save_after(self, metric_id: int) -> int:
+    def _send_away(self, jobs: Sequence[Job]) -> None:
+        """Let detectors of users work on their own, so that one that hangs holds up nobody else's metrics."""
+        for job in jobs:
+            future = self._away_pool.submit(job.work)
+            self._away[job.metric.id] = (job, future)
+            future.add_done_callback(lambda _: self._bus.wake(lifecycle.TOPIC))
+
+    def _finish_away(self) -> None:
+        done = [job for job, future in self._away.values() if future.done()]
+        for job in done:
+            del self._away[job.metric.id]
+        if done:
+            self._finish(done)
+
+    def _save_after(self, metric_id: int, model: Model) -> int:
+        if _uses_upload(model):
+            return 1  # nobody promises that it does the same thing twice
         cold = self._tight and metric_id not in self._residents
         return self.settings.checkpoint_cold if cold else self.settings.checkpoint_every
 
@@ -386,9 +417,10 @@ class ModelRunner:
             self._write_damage(tx, job, job.damaged, now_us=now_us)
             return
         assert job.error is not None
-        failures = job.model.failures + 1
+        failures = self.settings.max_failures if job.final else job.model.failures + 1
         rowid = job.samples[0].rowid if job.samples else job.scored_rowid
-        message = f"scoring failed at sample {rowid} or behind: {job.error}"
+        where = "" if job.final else f"scoring failed at sample {rowid} or behind: "
+        message = f"{where}{job.error}"
         log.warning("metric %s: %s", job.metric.name, message)
         if failures >= self.settings.max_failures:
             lifecycle.fail(tx, self._teller, job.metric, message=message, now_us=now_us)
@@ -421,11 +453,19 @@ def _work(jobs: Sequence[Job]) -> None:
         job.work()
 
 
-def _trial(model: Model) -> str | None:
-    """Make the model once; return what is wrong with it."""
+def _uses_upload(model: Model) -> bool:
+    return model.params is not None and str(model.params["detector"]["name"]).startswith(PREFIX)
+
+
+def _is_upload(job: Job) -> bool:
+    return _uses_upload(job.model)
+
+
+def _trial(model: Model, uploads: Uploads | None) -> str | None:
+    """Make the model once; return what is wrong with it. One of a user's detectors is made with its first samples."""
     try:
         assert model.params is not None
-        Scorer.new(model.params["detector"])
+        Scorer.new(model.params["detector"], uploads)
     except Exception as error:  # noqa: BLE001 - a detector of somebody else may raise anything
         return f"the model can not be made: {type(error).__name__}: {error}"
     return None

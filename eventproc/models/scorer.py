@@ -12,12 +12,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from eventproc.errors import DamagedData
+from eventproc.errors import DamagedData, SandboxError
 from eventproc.htm import AnomalyModel, Detector, Parameters, StateError, blob, find_detector, streams
 from eventproc.htm.likelihood import EngineLikelihood
 from eventproc.htm.parameters import NAMED
 from eventproc.models.display import likelihood_of
 from eventproc.models.specs import DEFAULT_LIKELIHOOD
+from eventproc.models.uploaded import PREFIX, Remote, Uploads, Which
 
 MAGIC: Final = b"EPMODEL\x01"
 _HEAD: Final = struct.Struct("<8s16sqII")  # magic with version, checksum of the rest, rowid, lengths of the two parts
@@ -27,6 +28,7 @@ _OWN_SCALE: Final = ("default", "statistics", "htm")  # detectors whose scores a
 
 
 _Predictions = list[dict[str, float] | None]
+_Column = NDArray[np.float64]
 _Columns = tuple[NDArray[np.float64], NDArray[np.float64], _Predictions]
 
 
@@ -47,7 +49,7 @@ class Scorer:
     Not to be used by two threads at a time; `score` lets other threads run.
     """
 
-    def __init__(self, detector: Detector, params: Mapping[str, Any]) -> None:
+    def __init__(self, detector: Detector | Remote, params: Mapping[str, Any]) -> None:
         self.detector = detector
         self._predicts = bool(params.get("predictions"))
         self.likelihood: EngineLikelihood | None = None
@@ -56,9 +58,11 @@ class Scorer:
         self._rescaled = self.likelihood is None and detector.kind in _OWN_SCALE
 
     @classmethod
-    def new(cls, params: Mapping[str, Any]) -> Scorer:
+    def new(cls, params: Mapping[str, Any], uploads: Uploads | None = None) -> Scorer:
         """Make an untrained model of what `parameters.model_params` gives as `detector`."""
         name, zone = params["name"], params["timezone"]
+        if name.startswith(PREFIX):
+            return cls(_remote(params, uploads), params)
         detector = _class_of(name)
         if name in NAMED:
             return cls(detector(Parameters.from_json(params["parameters"]), timezone=zone), params)
@@ -72,15 +76,28 @@ class Scorer:
     def score(self, values: NDArray[np.float64], times_us: NDArray[np.int64]) -> Scores:
         """Score and learn a batch of samples in their order."""
         times = times_us / 1e6
-        if isinstance(self.detector, AnomalyModel):
+        if isinstance(self.detector, Remote):
+            raw = anomaly = self.detector.score_batch(values, times)
+            predictions: _Predictions = []
+        elif isinstance(self.detector, AnomalyModel):
             raw, anomaly, predictions = self._own(values, times)
         else:
             raw, anomaly, predictions = self._others(values, times)
         if self.likelihood is not None:
-            anomaly = np.array(self.likelihood.update(raw.tolist(), values.tolist()), np.float64)
+            anomaly = self._likely(self.likelihood, raw, values)
         elif self._rescaled:
             anomaly = likelihood_of(anomaly)
         return Scores(raw, anomaly, predictions)
+
+    @staticmethod
+    def _likely(likelihood: EngineLikelihood, raw: _Column, values: _Column) -> _Column:
+        """Have the likelihood see all scores; what is no number stays none and is not seen."""
+        known = np.isfinite(raw)
+        anomaly = np.full(len(raw), math.nan)
+        if known.any():
+            scores = np.clip(raw[known], 0.0, 1.0)
+            anomaly[known] = likelihood.update(scores.tolist(), values[known].tolist())
+        return anomaly
 
     def _own(self, values: NDArray[np.float64], times: NDArray[np.float64]) -> _Columns:
         assert isinstance(self.detector, AnomalyModel)
@@ -92,6 +109,7 @@ class Scorer:
         return raw, table[:, streams.SCORE], [_known(dict(zip(steps, row, strict=True))) for row in ahead]
 
     def _others(self, values: NDArray[np.float64], times: NDArray[np.float64]) -> _Columns:
+        assert not isinstance(self.detector, Remote)
         readings = [self.detector.process_one(x, t) for x, t in zip(values.tolist(), times.tolist(), strict=True)]
         raw = [reading.strength if math.isnan(reading.raw) else reading.raw for reading in readings]
         ahead = [_known(reading.predictions) for reading in readings] if self._predicts else []
@@ -103,7 +121,7 @@ class Scorer:
 
     def live_bytes(self) -> int:
         """Estimate the memory that this model takes for itself."""
-        size = self.detector.live_bytes() if isinstance(self.detector, AnomalyModel) else _GUESSED_BYTES
+        size = self.detector.live_bytes() if isinstance(self.detector, AnomalyModel | Remote) else _GUESSED_BYTES
         return size + (0 if self.likelihood is None else 32 * self.likelihood.sample)
 
     # Checkpoints.
@@ -116,16 +134,25 @@ class Scorer:
         return MAGIC + hashlib.blake2b(rest, digest_size=16).digest() + rest
 
     @classmethod
-    def load(cls, params: Mapping[str, Any], saved: bytes) -> tuple[Scorer, int]:
+    def load(cls, params: Mapping[str, Any], saved: bytes, uploads: Uploads | None = None) -> tuple[Scorer, int]:
         """Load a checkpoint: the model and the row it stands at. Raises DamagedData."""
         rowid, state, likelihood = _parts(saved)
         try:
-            scorer = cls(_class_of(params["name"]).load(state), params)
+            if params["name"].startswith(PREFIX):
+                scorer = cls(_remote(params, uploads, state), params)
+            else:
+                scorer = cls(_class_of(params["name"]).load(state), params)
             if scorer.likelihood is not None:
                 scorer.likelihood.fill(blob.unpack(likelihood)[2])
         except (StateError, ValueError, KeyError) as error:
             raise DamagedData(f"a model's checkpoint can not be used: {error}") from error
         return scorer, rowid
+
+
+def _remote(params: Mapping[str, Any], uploads: Uploads | None, state: bytes | None = None) -> Remote:
+    if uploads is None:
+        raise SandboxError("detectors of users are not to be had here: there is no sandbox")
+    return Remote(uploads, Which.of(params), state)
 
 
 def _known(ahead: Mapping[int, float]) -> dict[str, float] | None:

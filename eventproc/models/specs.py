@@ -22,6 +22,7 @@ RECORDS_NEEDED: Final = 288  # a day of five-minute samples, before the range of
 ROOM: Final = 0.2  # of the range seen, added on either side
 DEFAULT_RESOLUTION: Final = 0.001
 DEFAULT_LIKELIHOOD: Final = "default"
+USER: Final = "user:"  # before the name of a detector that somebody registered
 LIKELIHOODS: Final = (DEFAULT_LIKELIHOOD, *MODES)
 
 _SPEC_KEYS: Final = ("datasource", "metricSpec", "modelParams", "completeModelParams", "options")
@@ -63,7 +64,8 @@ class ModelSpec:
     @property
     def ready(self) -> bool:
         """Whether a model can be made without looking at samples."""
-        return self.complete is not None or self.minimum is not None or self.options.learns_range
+        alone = self.options.learns_range or self.options.detector.startswith(USER)
+        return alone or self.complete is not None or self.minimum is not None
 
     def canonical(self, metric: str) -> dict[str, Any]:
         """Give the specification as it is stored: the metric by name."""
@@ -143,11 +145,15 @@ def _options(given: Mapping[str, Any]) -> Options:
             f"no likelihood is named {likelihood!r}; there are {', '.join(LIKELIHOODS)}", field="options.likelihood"
         )
     detector = _text(given, "detector") or "default"
-    if detector not in known_detectors():
+    own = detector.startswith(USER)  # whether it is registered, the store knows
+    if not own and detector not in known_detectors():
         raise InvalidInput(
-            f"no detector is named {detector!r}; there are {', '.join(known_detectors())}", field="options.detector"
+            f"no detector is named {detector!r}; there are {', '.join(known_detectors())}, and with 'user:' before "
+            "their names those that were registered",
+            field="options.detector",
         )
-    if likelihood != DEFAULT_LIKELIHOOD and (detector not in NAMED or not NAMED[detector].buckets):
+    raw_scores = own or (detector in NAMED and bool(NAMED[detector].buckets))
+    if likelihood != DEFAULT_LIKELIHOOD and not raw_scores:
         able = ", ".join(sorted(name for name, parameters in NAMED.items() if parameters.buckets))
         raise InvalidInput(
             f"the likelihood {likelihood!r} needs raw scores, which the detector {detector!r} does not give; "

@@ -125,6 +125,7 @@ def make_models(platform: Platform) -> Service:
     from eventproc.models.lifecycle import Teller
     from eventproc.models.runner import ModelRunner, RunnerSettings
     from eventproc.models.shares import Shares, ShareSettings
+    from eventproc.models.uploaded import Uploads
 
     settings = platform.settings.models
     name = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(3)}"
@@ -141,6 +142,7 @@ def make_models(platform: Platform) -> Service:
             poll_s=settings.poll,
         ),
         full_speed=warm.ready,
+        uploads=Uploads(platform.store, lambda: platform.sandbox),  # set up when the first one is asked for
     )
 
 

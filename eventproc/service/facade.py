@@ -6,6 +6,7 @@ from eventproc.service.aggregates import Aggregates, Anomalies
 from eventproc.service.annotations import Annotations
 from eventproc.service.auth import Authenticator
 from eventproc.service.context import ServiceContext
+from eventproc.service.detectors import Detectors
 from eventproc.service.events import Events
 from eventproc.service.files import Files
 from eventproc.service.handlers import Handlers
@@ -36,6 +37,7 @@ class UseCases:
         self.secrets = Secrets(context)
         self.hooks = Hooks(context)
         self.handlers = Handlers(context)
+        self.detectors = Detectors(context, self.handlers)
         self.events = Events(context)
         self.trials = Trials(context)
         self.runs = Runs(context)

@@ -19,7 +19,17 @@ from eventproc.errors import (
     NotFound,
     UnknownHandler,
 )
-from eventproc.model import PIPELINE_HOOK, Environment, HandlerBundle, HandlerRecord, HandlerVersion, Limits, Role, User
+from eventproc.model import (
+    DETECTOR_HOOK,
+    PIPELINE_HOOK,
+    Environment,
+    HandlerBundle,
+    HandlerRecord,
+    HandlerVersion,
+    Limits,
+    Role,
+    User,
+)
 from eventproc.registry.checks import check_hook_name, check_mails, check_name, check_tags, storable
 from eventproc.registry.options import parse_options
 from eventproc.service.context import ServiceContext
@@ -28,6 +38,7 @@ from eventproc.service.rights import require, require_owner
 from eventproc.service.secrets import check_declared
 
 KINDS = ("function", "class")
+_NO_HOOKS = (PIPELINE_HOOK, DETECTOR_HOOK)  # what is registered there is no handler
 MAX_SOURCE = 1 << 20  # characters
 MAX_GLOBALS = 1000
 MAX_NAME = 500  # characters of what is only shown
@@ -80,10 +91,13 @@ class Handlers:
                 options, maxima=self._context.settings.max_limits, policy=self._context.settings.policy
             ),
         )
-        self._check_bundle(bundle)
+        if bundle.kind not in KINDS:
+            raise InvalidHandler(
+                f"a {bundle.kind!r} is no handler; a handler is a function or a class", path="$.bundle.kind"
+            )
         with self._context.store.read() as tx:
             self._check_place(tx, principal, registration)
-        prepared = self._prepare(registration)
+        prepared = self.prepare(registration)
         registration = replace(
             registration,
             bundle=replace(bundle, python=prepared.python),  # whose code it was found to be, if nobody had said
@@ -121,10 +135,6 @@ class Handlers:
             raise InvalidHandler(
                 "the blob does not match its digest: it was damaged on the way; register again", path="$.bundle.digest"
             )
-        if bundle.kind not in KINDS:
-            raise InvalidHandler(
-                f"unknown kind {bundle.kind!r}; a handler is a function or a class", path="$.bundle.kind"
-            )
         if len(bundle.source or "") > MAX_SOURCE:
             raise HandlerTooLarge(f"the source text is over {MAX_SOURCE:,} characters", path="$.bundle.source")
         check_python(self._context, bundle.python)
@@ -140,8 +150,10 @@ class Handlers:
             raise Forbidden(f"handler {existing.name!r} is another user's: only its owner may declare secrets for it")
         check_declared(tx, principal, names)
 
-    def _prepare(self, registration: Registration) -> Prepared:
+    def prepare(self, registration: Registration) -> Prepared:
+        """Check the bundle and have it loaded in a child, with its packages; nothing is called."""
         bundle = registration.bundle
+        self._check_bundle(bundle)
         program = Program(
             blob=bundle.blob,
             digest=bundle.digest,
@@ -173,7 +185,7 @@ class Handlers:
         with self._context.store.read() as tx:
             if hook:
                 self._context.catalogue(tx).check_registrable(hook)
-            return [record for record in tx.handlers.live(hook or None) if hook or record.hook != PIPELINE_HOOK]
+            return [record for record in tx.handlers.live(hook or None) if hook or record.hook not in _NO_HOOKS]
 
     def get(self, principal: User, handler_id: int) -> HandlerRecord:
         require(principal, Role.VIEWER, "reading handlers")

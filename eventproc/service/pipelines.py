@@ -11,7 +11,17 @@ from eventproc.abc import Program, Registration, Tx
 from eventproc.codec.pipelines import MAX_HANDLERS, PipelinePart, check_import, describe_pipeline, pack_pipeline
 from eventproc.engine.preparing import Prepared
 from eventproc.errors import HandlerTooLarge, InvalidInput, NotFound
-from eventproc.model import PIPELINE, PIPELINE_HOOK, HandlerBundle, HandlerRecord, HandlerVersion, Options, Role, User
+from eventproc.model import (
+    DETECTOR_HOOK,
+    PIPELINE,
+    PIPELINE_HOOK,
+    HandlerBundle,
+    HandlerRecord,
+    HandlerVersion,
+    Options,
+    Role,
+    User,
+)
 from eventproc.registry.checks import check_mails, check_name
 from eventproc.registry.documents import hint
 from eventproc.registry.options import parse_options
@@ -219,7 +229,7 @@ def _resolved(tx: Tx, part: NewPart) -> PipelinePart:
 
 
 def _registered(tx: Tx, wanted: str) -> HandlerRecord:
-    live = [record for record in tx.handlers.live() if record.hook != PIPELINE_HOOK]
+    live = [record for record in tx.handlers.live() if record.hook not in (PIPELINE_HOOK, DETECTOR_HOOK)]
     found = [record for record in live if wanted in (record.name, f"{record.hook}/{record.name}")]
     if len(found) > 1:
         listed = ", ".join(f"{record.hook}/{record.name}" for record in found)

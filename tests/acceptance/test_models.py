@@ -6,8 +6,10 @@ import contextlib
 import datetime as dt
 import json
 import socket
+import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from models_world import wave
@@ -17,6 +19,10 @@ from waiting import wait_until
 from eventproc import Connection
 from eventproc.errors import MetricAlreadyMonitored
 from eventproc.store import open_store
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+
+from own_detector import ZScore
 
 EPOCH = 1_386_201_600  # 2013-12-05
 DAY = 86_400
@@ -239,7 +245,7 @@ def test_the_command_line_leads_through_a_models_life(metrics):
     assert cli("models", "import", "-", stdin=exported.stdout).returncode == 0
     assert metrics.model("by.hand")["last_rowid"] == 10
     assert cli("models", "import", "-", stdin="{").returncode == 2
-    assert "ACTIVE" in metrics.served.json("models", "status")["metrics"]
+    assert metrics.served.json("models", "status")["metrics"]["PENDING_DATA"] >= 1
 
 
 def test_killing_the_scoring_process_changes_no_score_and_doubles_no_event(metrics):
@@ -255,3 +261,30 @@ def test_killing_the_scoring_process_changes_no_score_and_doubles_no_event(metri
             metrics.served.kill_role("models")
     assert metrics.scored("broken", 1500) == straight
     assert [row["rowid"] for row in metrics.results("broken")] == [*range(1, 1501)]
+
+
+def test_a_detector_of_ones_own_scores_from_the_command_line_on_through_kills(metrics):
+    example = Path(__file__).parents[2] / "examples" / "own_detector.py"
+    pushed = metrics.served.json("detectors", "push", str(example), "--name", "zscore", "--timeout", "20s")
+    assert (pushed["name"], pushed["version"]) == ("zscore", 0)
+    assert [one["name"] for one in metrics.served.json("detectors", "list")] == ["zscore"]
+    assert metrics.served.json("handlers", "list") == []
+    near = metrics.served.cli("models", "monitor", "own", "--detector", "user:zscor")
+    assert (near.returncode, "user:zscore" in near.stderr) == (2, True)
+    metrics.served.json("models", "monitor", "own", "--detector", "user:zscore")
+    values = wave(300, spikes=[250])
+    for start in range(0, 300, 60):
+        metrics.send_values("own", values[start : start + 60], start=start)
+        if start in {60, 180}:
+            metrics.served.kill_role("models")
+    rows = metrics.scored("own", 300)
+    one, expected = ZScore(), []
+    for value in values:
+        expected.append(one.score_one(value))
+        one.learn_one(value)
+    assert [row[3] for row in rows] == expected
+    assert expected[250] == 1.0
+    assert [row["rowid"] for row in metrics.results("own")] == [*range(1, 301)]
+    assert metrics.served.cli("detectors", "delete", "zscore").returncode == 0
+    metrics.send_values("own", wave(5), start=300)  # who has it goes on
+    metrics.scored("own", 305)

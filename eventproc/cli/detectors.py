@@ -1,0 +1,88 @@
+"""`eventproc detectors`."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import click
+
+from eventproc.cli import output
+from eventproc.cli.base import Group
+from eventproc.cli.remote import connect, quote
+from eventproc.errors import InvalidInput
+
+COLUMNS = ["id", "name", "version", "updated_at", "updated_by"]
+METHODS = ("score_one", "learn_one")
+
+
+@click.group(cls=Group)
+def detectors() -> None:
+    """Detectors of one's own: classes that score metrics, in a sandbox."""
+
+
+@detectors.command("push")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--name", help="What models call it, after `user:` (else the class's name).")
+@click.option("--class", "wanted", metavar="CLASS", help="Which class of FILE, where there are several.")
+@click.option("--timeout", help="For one call with at most some thousand samples (else 30s).")
+@click.option("--memory", help="For example 512MiB.")
+@click.option("--requires", "requirements", multiple=True, metavar="PACKAGE", help="Such as 'river==0.21'; repeatable.")
+def push(
+    file: Path, name: str | None, wanted: str | None, *, requirements: tuple[str, ...], **limits: str | None
+) -> None:
+    """
+    Register the class in FILE that has score_one and learn_one, for example `detectors push level.py --name level`.
+
+    Then `models monitor METRIC --detector user:level` scores a metric with it.
+    """
+    found = _class_in(file, wanted)
+    options: dict[str, Any] = {**limits, "requirements": list(requirements) or None}
+    given = {key: value for key, value in options.items() if value is not None}
+    done = connect().connection.register_detector(found, name, **given)
+    output.show(done, lambda: click.echo(f"{done['name']} version {done['version']}: --detector user:{done['name']}"))
+
+
+def _class_in(file: Path, wanted: str | None) -> type:
+    from eventproc.plugins import load
+
+    module = load(file)
+    found = {
+        name: value
+        for name, value in vars(module).items()
+        if inspect.isclass(value)
+        and value.__module__ == module.__name__
+        and all(callable(getattr(value, method, None)) for method in METHODS)
+    }
+    if wanted is not None:
+        found = {name: value for name, value in found.items() if name == wanted}
+    if len(found) != 1:
+        there = f"there are {', '.join(sorted(found))}: say --class" if found else "there is none"
+        raise InvalidInput(f"{file}: expected one class with score_one and learn_one; {there}")
+    [only] = found.values()
+    return only
+
+
+@detectors.command("list")
+def list_() -> None:
+    """List the detectors that were registered."""
+    items = connect().connection.list_detectors()
+    output.show(items, lambda: output.table(items, COLUMNS, empty="no detector is registered"))
+
+
+@detectors.command("show")
+@click.argument("name")
+def show(name: str) -> None:
+    """Show one detector; `handlers versions ID`, `diff` and `use` know its versions by its id."""
+    found = connect().get(f"/detectors/{quote(name)}")
+    output.show(found, lambda: output.record(found))
+
+
+@detectors.command("delete")
+@click.argument("name")
+def delete(name: str) -> None:
+    """Let no new model have the detector NAME; those that have it go on."""
+    connection = connect().connection
+    connection.deregister_detector(name)
+    output.show({"name": name}, lambda: click.echo(f"detector {name} is gone"))
