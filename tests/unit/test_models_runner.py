@@ -420,7 +420,7 @@ def test_a_model_that_can_not_be_made_is_told_of_and_can_be_tried_again(world, m
     world.monitor(metric, **RANGE)
     with monkeypatch.context() as patched:
 
-        def broken(_params):
+        def broken(_params, _uploads=None):
             raise RuntimeError("no such thing")
 
         patched.setattr("eventproc.models.runner.Scorer.new", broken)
