@@ -66,7 +66,7 @@ from eventproc.plugins import bundled_dir, files_in
 from eventproc.registry import CatalogueCache
 from eventproc.registry.specs import load_specs
 from eventproc.sandbox.memory import InProcessSandbox
-from eventproc.service.context import ServiceContext
+from eventproc.service.context import ServiceContext, ServiceSettings
 from eventproc.service.facade import UseCases
 from eventproc.service.hooks import sync_bundled_hooks
 from eventproc.service.pipelines import part_from_json
@@ -132,6 +132,7 @@ class Harness:
         bundled_hooks: bool = True,
         store: Store | None = None,
         worker: WorkerSettings | None = None,
+        settings: ServiceSettings | None = None,
     ) -> None:
         self.clock = ManualClock()
         self.bus = MemoryBus()
@@ -150,6 +151,7 @@ class Harness:
             cache=self.cache,
             group=GroupCommit(self.store),
             vault=Vault.random(),
+            settings=settings or ServiceSettings(),
         )
         self.use = UseCases(self._context)
         with self.store.begin() as tx:

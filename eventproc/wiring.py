@@ -15,6 +15,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from eventproc.model import Policy
     from eventproc.registry import CatalogueCache, MaxLimits
     from eventproc.sandbox.provider import Provider
-    from eventproc.service.context import ServiceContext
+    from eventproc.service.context import ServiceContext, ServiceSettings
     from eventproc.service.vault import Vault
     from eventproc.service.world import World
 
@@ -189,7 +190,7 @@ class Platform:
 
     @cached_property
     def context(self) -> ServiceContext:
-        from eventproc.service.context import ServiceContext, ServiceSettings
+        from eventproc.service.context import ServiceContext
 
         self.settings.data.joinpath("tmp").mkdir(mode=0o700, parents=True, exist_ok=True)
         return ServiceContext(
@@ -203,18 +204,24 @@ class Platform:
             vault=self.vault,
             delegates=True,
             draining=self.draining,
-            settings=ServiceSettings(
-                base_url=self.base_url,
-                results_exchange=self.results_exchange,
-                max_ahead_s=self.settings.metrics.max_ahead,
-                max_payload_bytes=self.settings.max_payload,
-                max_body_bytes=max(32 << 20, self.settings.max_blob // 3 * 4 + (4 << 20)),  # a blob as base64 fits
-                max_blob_bytes=self.settings.max_blob,
-                max_limits=self.max_limits,
-                policy=self.policy,
-                prepare_timeout_s=self.settings.environments.timeout + 120,
-                work_dir=self.settings.data / "tmp",
-            ),
+            settings=replace(self.service_settings, work_dir=self.settings.data / "tmp"),
+        )
+
+    @property
+    def service_settings(self) -> ServiceSettings:
+        """What the operator set for use cases; uploads on their way lie in the system's own place."""
+        from eventproc.service.context import ServiceSettings
+
+        return ServiceSettings(
+            base_url=self.base_url,
+            results_exchange=self.results_exchange,
+            max_ahead_s=self.settings.metrics.max_ahead,
+            max_payload_bytes=self.settings.max_payload,
+            max_body_bytes=max(32 << 20, self.settings.max_blob // 3 * 4 + (4 << 20)),  # a blob as base64 fits
+            max_blob_bytes=self.settings.max_blob,
+            max_limits=self.max_limits,
+            policy=self.policy,
+            prepare_timeout_s=self.settings.environments.timeout + 120,
         )
 
     @property

@@ -30,7 +30,8 @@ def test(file: Path, *, event: str | None, hook: str | None, name: str | None, t
     Run the handlers of FILE on a sample event in a sandbox and show result, logs and effects.
 
     No server is needed, and nothing is kept: what a handler emits, inserts and uploads is shown and forgotten.
-    Secrets that it declares are taken from environment variables of their names.
+    Secrets that it declares are taken from environment variables of their names. Packages that it requires are
+    installed as a worker would, and kept for the next time; what the operator's settings do not grant is refused.
     """
     from eventproc.config import load as load_settings
     from eventproc.plugins import load, marked_handlers
@@ -53,7 +54,10 @@ def _try(
     from eventproc.wiring import Platform
 
     wanted = hook or item.mark.hook
-    with Platform(settings) as platform, Harness(sandbox=platform.sandbox) as harness:
+    with (
+        Platform(settings) as platform,
+        Harness(sandbox=platform.sandbox, settings=platform.service_settings) as harness,
+    ):
         for definition in _project_hooks(settings):
             harness.use.hooks.put(harness.admin, definition.pop("name"), definition)
         if payload is not None and not _known(harness, wanted):

@@ -37,7 +37,7 @@ PASSED = (  # of our own environment: how the network is reached, and where peop
     "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS", "UV_CONFIG_FILE",
     "UV_INSECURE_HOST",
 )  # fmt: skip
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s]+@")  # up to the last one: a password may have one itself
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -189,10 +189,6 @@ class Installer:
     def _sources(self) -> list[str]:
         given = self.settings
         options = ["--no-index"] if given.offline else []
-        if given.index_url and not given.offline:
-            options += ["--default-index", given.index_url]
-        for url in () if given.offline else given.extra_index_urls:
-            options += ["--index", url]
         for place in given.find_links:
             options += ["--find-links", place]
         return options if given.build_sdists else [*options, "--only-binary", ":all:"]
@@ -200,6 +196,11 @@ class Installer:
     def _environ(self) -> Mapping[str, str]:
         environ = {name: os.environ[name] for name in PASSED if name in os.environ}
         timeout_s = os.environ.get("UV_HTTP_TIMEOUT", "30")
+        given = self.settings
+        if given.index_url:  # in variables: everybody on this host may read a command line, with the passwords in it
+            environ["UV_DEFAULT_INDEX"] = given.index_url
+        if given.extra_index_urls:
+            environ["UV_INDEX"] = " ".join(given.extra_index_urls)
         return {
             **environ, "UV_CACHE_DIR": str(self.cache), "UV_HTTP_TIMEOUT": timeout_s, "UV_PYTHON_DOWNLOADS": "never",
             "NO_COLOR": "1", "LANG": "C.UTF-8", "UV_NO_PROGRESS": "1",

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from pythons_world import make_wheels
 
 from eventproc.cli.main import run
 
@@ -132,3 +133,73 @@ def test_declared_secrets_are_taken_from_the_environment_and_not_shown(capsys, p
     assert "environment variable" in capsys.readouterr().err
     monkeypatch.setenv("SHOP_TOKEN", "tok-3nAbC")
     assert tried(capsys, "quiet.py")["result"] == "with ***SHOP_TOKEN***"
+
+
+WITH_PACKAGES = """\
+# /// script
+# dependencies = ["colours==1.0"]
+# ///
+from eventproc import register
+
+@register(name="old", hook="order.placed")
+def old(db, **kwargs):
+    import colours
+    return colours.NAME
+
+@register(name="new", hook="order.placed", requirements=["paint", "colours==2.0"])
+def new(db, **kwargs):
+    import paint
+    return paint.NAME
+"""
+GREEDY = """\
+from eventproc import register
+
+@register(name="greedy", hook="order.placed", {option})
+def greedy(db, **kwargs):
+    return "had it"
+"""
+
+
+def test_packages_are_installed_as_a_worker_would_and_kept(capsys, project):
+    make_wheels(project / "wheels")
+    (project / "eventproc.toml").write_text(
+        f'data = ".eventproc"\n[environments]\noffline = true\nfind_links = ["{project / "wheels"}"]\n'
+    )
+    (project / "packages.py").write_text(WITH_PACKAGES)
+    run(["test", "packages.py", "--json"])
+    found = {each["handler"]: each["result"] for each in json.loads(capsys.readouterr().out)}
+    assert found == {"old": "red", "new": "blue"}
+    kept = {path.name: path.stat().st_ino for path in project.glob(".eventproc/environments/ready/*")}
+    assert len(kept) == 2
+    assert tried(capsys, "packages.py", "--name", "old")["result"] == "red"
+    assert {path.name: path.stat().st_ino for path in project.glob(".eventproc/environments/ready/*")} == kept
+
+
+def test_packages_that_can_not_be_had_are_refused_with_the_installers_words(capsys, project):
+    (project / "eventproc.toml").write_text('data = ".eventproc"\n[environments]\noffline = true\n')
+    (project / "packages.py").write_text(WITH_PACKAGES)
+    assert run(["test", "packages.py", "--name", "old"]) != 0
+    assert "colours" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "option", "words"),
+    [
+        ("[policy]\nallow_subprocess = false", "allow_subprocess=True", "allow_subprocess"),
+        ('[policy]\nnetwork = "none"', 'network=["example.org:443"]', "network"),
+        ('[limits]\nmemory = "1GiB"', 'memory="2GiB"', "memory"),
+        ("[environments]\nallowed = false", 'requirements=["colours"]', "environments.allowed"),
+    ],
+)
+def test_what_the_operator_does_not_grant_is_refused(capsys, project, settings, option, words):
+    (project / "greedy.py").write_text(GREEDY.format(option=option))
+    (project / "eventproc.toml").write_text(f'data = ".eventproc"\n{settings}\n')
+    assert run(["test", "greedy.py"]) != 0
+    assert words in capsys.readouterr().err
+
+
+def test_without_settings_of_an_operator_the_defaults_grant(capsys, project):
+    greedy = GREEDY.format(option='allow_subprocess=True, memory="2GiB"').replace("order.placed", "schedule.tick")
+    (project / "greedy.py").write_text(greedy)
+    (project / "eventproc.toml").unlink()
+    assert tried(capsys, "greedy.py")["result"] == "had it"
