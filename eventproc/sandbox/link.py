@@ -161,14 +161,20 @@ class ProcessLink(Link):
         self._memory: tuple[float, int | None] = (0.0, None)
 
     def await_start(self, timeout_s: float) -> bool:
-        """Wait for the monitor's first word; False when the zygote was gone before it could fork."""
+        """
+        Wait for the child's word that all its layers stand; False when it can not be had.
+
+        On a busy machine its monitor may have told before what the tree has used so far.
+        """
         waiter = select.poll()
         waiter.register(self._monitor.sock, select.POLLIN)
-        if not waiter.poll(timeout_s * 1000):
-            self._ending = Ending(error=f"no process within {timeout_s:g} s")
-            return False
-        self._read_monitor()
-        return self._started and self._ending is None
+        before = time.monotonic() + timeout_s
+        while not self._started and self._ending is None:
+            if not waiter.poll(max(0.0, before - time.monotonic()) * 1000):
+                self._ending = Ending(error=f"no process within {timeout_s:g} s")
+                return False
+            self._read_monitor()
+        return self._ending is None
 
     def start_error(self) -> str | None:
         return self._ending.error if self._ending else None

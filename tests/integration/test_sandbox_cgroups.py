@@ -1,20 +1,37 @@
 """Control groups around a tree of processes, in the kernel's own cgroup v2, with the controllers that it has here."""
 
-# mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs, no-check-untyped-defs
+# mypy: no-warn-return-any, disable-error-code="name-defined"
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sandbox_world import Session, call, program, run_one
 from waiting import wait_until
 
 from eventproc.model import Limits
-from eventproc.sandbox.cgroups import CONTROLLERS, Groups, Unavailable, look_at, own_group
+from eventproc.sandbox.cgroups import ROOM_BYTES, Groups, Unavailable, look_at, own_group
+from eventproc.sandbox.forkserver import ForkServerSandbox
 
+SMALL = Limits(timeout_s=300, memory_bytes=400 << 20, processes=30)
+FORKS = """
+import os, time
+input()
+made = 0
+try:
+    while os.fork():
+        made += 1
+except BlockingIOError:
+    print(made, flush=True)
+time.sleep(600)
+"""
 FAMILY = "import os, time\nfor _ in range(2): os.fork()\ntime.sleep(600)"
 
 
@@ -107,13 +124,66 @@ def test_controllers_that_are_not_there_are_named_with_what_to_do(base):
         look_at(base / "nowhere")
 
 
-def test_memory_and_processes_are_bounded_by_the_kernel(base):
+# ---------------------------------------------------------------------- with the controllers, around handlers
+
+
+@pytest.fixture(scope="module")
+def controlled():
+    """The group that groups of handlers are made in, where the kernel's controllers are ours to use."""
     try:
-        look_at(own_group())
-        (own_group() / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in CONTROLLERS))
+        Groups.find()  # moves this process into a group below, as a worker does
+        return own_group()
     except (Unavailable, OSError) as error:
-        pytest.skip(f"the controllers can not be had here: {error}")
-    groups = Groups(base)
+        pytest.skip(f"no control group with controllers can be had here: {error}; `scripts/vm` has one")
+
+
+@pytest.fixture
+def sandbox(controlled):
+    made = ForkServerSandbox(levels=["A"])
+    yield made
+    made.close()
+    wait_until(lambda: not groups_in(controlled), what="the end of all groups")
+
+
+def make_family():
+    def family(db):
+        import os
+        import time
+
+        if os.fork() == 0:
+            os.setsid()
+            time.sleep(3600)
+        ep.emit("ready", {})  # noqa: F821
+        time.sleep(3600)
+
+    return family
+
+
+def start(sandbox, handler, on_ready, limits=SMALL):
+    """Run a handler that emits when it is ready; what `on_ready` does there may be its end."""
+    child = sandbox.spawn(replace(program(handler), allow_subprocess=True), limits)
+
+    def ready(args, body):
+        on_ready(child)
+        return {"id": "x"}, ()
+
+    try:
+        outcomes = list(child.execute([(call(1), Session({"emit": ready}))]))
+    finally:
+        child.close()
+    return outcomes
+
+
+def members(group: Path) -> list[int]:
+    return [int(line) for line in (group / "cgroup.procs").read_text().split()]
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_memory_and_processes_are_bounded_by_the_kernel(controlled):
+    groups = Groups(controlled)
     limits = Limits(memory_bytes=64 << 20, scratch_bytes=1 << 20, processes=5)
     with subprocess.Popen(
         [sys.executable, "-c", "input(); len(bytearray(b'x') * (400 << 20))"], stdin=subprocess.PIPE
@@ -122,5 +192,124 @@ def test_memory_and_processes_are_bounded_by_the_kernel(base):
         process.communicate(b"go\n")
         assert process.returncode == -9
         assert group.overrun()
-        assert (groups_in(base)[0] / "pids.max").read_text().strip() == "5"
         group.remove()
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        group = groups.put(process.pid, limits)
+        process.stdin.write(b"go\n")
+        assert process.stdout.readline() == b"4\n"  # and itself
+        group.remove()
+    assert groups_in(controlled) == []
+
+
+def test_a_group_holds_all_that_a_handler_starts_and_has_its_limits(controlled, sandbox):
+    seen = {}
+
+    def look(child):
+        (group,) = groups_in(controlled)
+        seen["members"] = len(members(group))
+        for name in ("memory.max", "pids.max", "memory.oom.group"):
+            seen[name] = (group / name).read_text().strip()
+        child.kill()
+
+    start(sandbox, make_family(), look)
+    assert seen["members"] == 2
+    assert seen["pids.max"] == str(SMALL.processes)
+    assert int(seen["memory.max"]) == SMALL.memory_bytes + SMALL.scratch_bytes + ROOM_BYTES
+    assert seen["memory.oom.group"] == "1"
+    assert groups_in(controlled) == []
+
+
+def make_hoard():
+    """Fill the kernel's buffers: no process holds what is in them, so adding up processes does not find it."""
+
+    def hoard(db):
+        import os
+        import socket
+        import time
+
+        for _ in range(20):
+            if os.fork() == 0:
+                kept = []
+                try:
+                    while True:
+                        kept.append(socket.socketpair())
+                        for end in kept[-1]:
+                            end.setblocking(False)
+                            try:
+                                while True:
+                                    end.send(bytes(1 << 16))
+                            except BlockingIOError:
+                                pass
+                except OSError:
+                    time.sleep(3600)
+        time.sleep(3600)
+
+    return hoard
+
+
+def test_memory_that_only_the_kernel_sees_is_bounded_and_the_failure_names_the_limit(sandbox):
+    limits = replace(SMALL, memory_bytes=128 << 20, scratch_bytes=1 << 20, timeout_s=600)
+    outcome, _ = run_one(sandbox, make_hoard(), limits=limits, allow_subprocess=True)
+    assert outcome.failure is not None
+    assert outcome.failure.kind == "limit", outcome.failure
+    assert "memory limit of 128 MiB" in outcome.failure.message
+    assert "memory=..." in outcome.failure.message
+    assert run_one(sandbox, lambda db: 1, limits=limits, allow_subprocess=True)[0].result_json == "1"
+
+
+@pytest.mark.parametrize("lost", ["handler", "monitor", "zygote"])
+def test_the_group_goes_with_whatever_is_killed(controlled, sandbox, lost):
+    seen: list[int] = []
+
+    def kill(child):
+        (group,) = groups_in(controlled)
+        seen.extend(members(group))
+        handler = next(pid for pid in seen if parent(pid) not in seen)
+        monitor = parent(handler)
+        os.kill({"handler": handler, "monitor": monitor, "zygote": parent(monitor)}[lost], signal.SIGKILL)
+
+    (outcome,) = start(sandbox, make_family(), kill)
+    assert outcome.failure is not None
+    wait_until(lambda: not any(_alive(str(pid)) for pid in seen), what="the end of the handler's processes")
+    wait_until(lambda: groups_in(controlled) == [], what="the end of the group")
+
+
+WORKER = """
+import sys
+sys.path[:0] = {paths!r}
+from dataclasses import replace
+from sandbox_world import Session, call, program
+from eventproc.model import Limits
+from eventproc.sandbox.forkserver import ForkServerSandbox
+
+def handler(db):
+    import time
+    ep.emit("ready", {{}})
+    time.sleep(3600)
+
+def ready(args, body):
+    print("ready", flush=True)
+    return {{"id": "x"}}, ()
+
+sandbox = ForkServerSandbox(levels=["A"])
+child = sandbox.spawn(replace(program(handler), allow_subprocess=True), Limits(timeout_s=600))
+list(child.execute([(call(1), Session({{"emit": ready}}))]))
+"""
+
+
+def test_a_worker_that_is_killed_leaves_a_group_without_processes_and_the_next_removes_it(controlled):
+    script = WORKER.format(paths=[str(Path(__file__).parents[1])])
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == b"ready\n"
+        (group,) = groups_in(controlled)
+        assert members(group)
+        worker.kill()
+        worker.wait()
+        wait_until(lambda: not members(group), what="the end of the handler")
+    Groups.find()
+    assert groups_in(controlled) == []
