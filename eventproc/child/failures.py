@@ -85,7 +85,7 @@ def _classify_os(error: OSError, limits: Dict[str, Any]) -> Tuple[str, str]:
     name = {errno.EFBIG: "file_size", errno.EMFILE: "files", errno.ENOSPC: "scratch"}.get(error.errno or 0)
     if name:
         return "limit", f"{over(name, limits)} ({text})"
-    if error.errno in (errno.EPERM, errno.EAFNOSUPPORT) and error.filename is None:
+    if error.errno in (errno.EPERM, errno.EAFNOSUPPORT):
         return "exception", f"{text}: {CONFINED}"
     if error.errno == errno.EAGAIN:
         return "exception", f"{text}; if it was starting a process: {over('processes', limits)}"

@@ -162,8 +162,8 @@ def test_each_handler_runs_right_or_is_refused_with_the_reason(served, tmp_path,
             assert f"register it from Python {RUNNING} with dill 0.3.6 or newer" in text, (name, text)
     if (version, dill) == ("3.10", "0.3.4"):  # nothing in such a blob says whose it is
         assert all(version in text for text in refusals.values() if text)
-    elif version != RUNNING or dill not in ("0.3.2", "0.3.4"):  # who made them is here, and they run with it
+    elif version not in ("3.11", RUNNING) or dill not in ("0.3.2", "0.3.4"):  # who made them is here, and runs them
         assert set(refusals.values()) == {None}
-    else:
+    else:  # such a dill loses where the try blocks of a 3.11 are
         assert {name for name, text in refusals.items() if text} >= {"tries", "manages"} & set(blobs)
         assert {"trivial", "echo", "loops", "closing"} <= {name for name, text in refusals.items() if not text}

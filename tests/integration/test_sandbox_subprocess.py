@@ -270,6 +270,21 @@ def test_nothing_outlives_the_run(sandbox, way):
     wait_until(lambda: not named(mark), what="the end of all that the handler started")
 
 
+def test_a_refused_process_says_how_to_allow_it(sandbox):
+    def handler(db, how):
+        import os
+        import subprocess
+
+        if how == "spawn":  # what subprocess does from Python 3.13 on
+            os.posix_spawn("/bin/true", ["true"], {})
+        subprocess.run(["/bin/true"], check=True)
+
+    for how in ("spawn", "run"):
+        refused, _ = run_one(sandbox, handler, {"how": how})
+        assert "Operation not permitted" in refused.failure.message
+        assert "allow_subprocess=True" in refused.failure.message
+
+
 def test_the_next_run_of_that_monitor_may_start_nothing(sandbox):
     def handler(db):
         import subprocess
