@@ -44,6 +44,7 @@ from eventproc.engine.worker import Worker, WorkerSettings
 from eventproc.errors import InvalidInput
 from eventproc.model import (
     LEASED_STATES,
+    SECOND_US,
     Accepted,
     Event,
     Failure,
@@ -53,6 +54,8 @@ from eventproc.model import (
     Role,
     Run,
     RunFilter,
+    Sample,
+    SampleScores,
     Series,
     Stream,
     StreamFilter,
@@ -61,6 +64,9 @@ from eventproc.model import (
     to_datetime,
 )
 from eventproc.model.marks import HandlerMark, marks_of
+from eventproc.models import messages
+from eventproc.models.display import rescale
+from eventproc.models.lifecycle import Teller
 from eventproc.notify import MemoryMailer, TemplateRenderer
 from eventproc.plugins import bundled_dir, files_in
 from eventproc.registry import CatalogueCache
@@ -69,6 +75,7 @@ from eventproc.sandbox.memory import InProcessSandbox
 from eventproc.service.context import ServiceContext, ServiceSettings
 from eventproc.service.facade import UseCases
 from eventproc.service.hooks import sync_bundled_hooks
+from eventproc.service.monitoring import find_metric
 from eventproc.service.pipelines import part_from_json
 from eventproc.service.vault import Vault
 from eventproc.service.world import World
@@ -440,11 +447,82 @@ class Harness:
             series.insert(tx, code, np.asarray(times_ns, np.int64), np.asarray(values, np.float64))
         return code
 
+    def add_metric(self, name: str, *, resource: str | None = None) -> str:
+        """Give the platform a metric with a model; return its uid."""
+        spec = {"metricSpec": {"metric": name, "resource": resource}, "modelParams": {"min": 0, "max": 100}}
+        return self.use.monitoring.monitor(self.admin, spec).metric.uid
+
+    def add_samples(
+        self, metric: str, values: Sequence[float], *, times: Sequence[float] | None = None, step: float = 300.0
+    ) -> list[float]:
+        """
+        Store samples of a metric; return their times, seconds since 1970.
+
+        Without `times` they follow the newest one, `step` seconds apart; a metric's first ones end now.
+        """
+        with self.store.begin() as tx:
+            found = find_metric(tx, metric)
+            if times is None:
+                now = self.clock.now_us() / SECOND_US - step * len(values)
+                last = now if found.last_time_us is None else found.last_time_us / SECOND_US
+                times = [last + step * (place + 1) for place in range(len(values))]
+            times_us = [round(when * SECOND_US) for when in times]
+            done = tx.samples.add_batch([found.id] * len(values), times_us, list(values))
+            if done.accepted != len(values):
+                raise InvalidInput(f"{len(values) - done.accepted} samples are not newer than the one before them")
+        return list(times)
+
+    def add_scores(
+        self,
+        metric: str,
+        anomalies: Sequence[float],
+        *,
+        values: Sequence[float] | None = None,
+        times: Sequence[float] | None = None,
+        step: float = 300.0,
+    ) -> str:
+        """
+        Store samples with these anomaly scores, and report them as `inference.batch_done`; return the event's id.
+
+        Handlers find them in their payload and with `db`. Values are 1.0 unless they are given; times as in
+        `add_samples`.
+        """
+        given = [1.0] * len(anomalies) if values is None else list(values)
+        if not given or len(given) != len(anomalies):
+            raise InvalidInput(f"{len(anomalies)} scores need as many values, not {len(given)}")
+        self.add_samples(metric, given, times=times, step=step)
+        with self.store.begin() as tx:
+            found = find_metric(tx, metric)
+            model = tx.models.of_metric(found.id)
+            if model is None:
+                raise InvalidInput(f"the metric {found.name!r} has no model: give it one with add_metric")
+            samples = tx.samples.after(found.id, found.last_rowid - len(given), limit=len(given))
+            rows = [_scored(sample, float(anomaly)) for sample, anomaly in zip(samples, anomalies, strict=True)]
+            tx.samples.set_scores(
+                [SampleScores(found.id, row.rowid, row.raw_score, row.anomaly, row.display_value, None) for row in rows]
+            )
+            event = messages.batch_event(found, model, rows, duration_s=0.0)
+            Teller(catalogue=self.use.context.catalogue, bus=self.bus).emit(tx, [event], now_us=self.clock.now_us())
+        assert event.id is not None
+        return event.id
+
     def values(self, uuid: str) -> tuple[list[int], list[float]]:
         """Return all samples of a series: what handlers inserted, too."""
         with self.store.read() as tx:
             times, values = series.values(tx, uuid, -(1 << 62), 1 << 62)
         return times.tolist(), values.tolist()
+
+
+def _scored(sample: Sample, anomaly: float) -> messages.ScoredRow:
+    return messages.ScoredRow(
+        rowid=sample.rowid,
+        time_us=sample.time_us,
+        value=sample.value,
+        raw_score=anomaly,
+        anomaly=anomaly,
+        display_value=rescale(anomaly),
+        predictions=None,
+    )
 
 
 def _emitted(event: Event) -> EmittedEvent:

@@ -68,6 +68,7 @@ class Outcome:
     cpu_us: int | None = None
     memory_bytes: int | None = None
     rollbacks: bool = False
+    quiet: bool = False  # the handler wants no mail of its success
 
 
 class RunSession(ABC):

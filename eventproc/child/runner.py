@@ -284,7 +284,9 @@ class Runner:
             self._keep(header["id"], run)
         else:
             run.phase = "over"
-        return {"t": "done", "id": header["id"], "cb": callbacks, "rb": bool(run.on_rollback)}, [text]
+        return {"t": "done", "id": header["id"], "cb": callbacks, "rb": bool(run.on_rollback), "quiet": run.quiet}, [
+            text
+        ]
 
     def _keep(self, run_id: int, run: Execution) -> None:
         self._waiting[run_id] = run

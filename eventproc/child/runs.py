@@ -64,6 +64,7 @@ class Execution:
         self.event = event
         self.secrets = secrets
         self.phase = "run"
+        self.quiet = False  # whether it wants no mail of its success
         self.on_commit: List[Callback] = []
         self.on_rollback: List[Callback] = []
 

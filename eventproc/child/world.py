@@ -158,6 +158,13 @@ class Ep:
         self._uploads[code] = [path, name]
         return str(closed["url"])
 
+    def quiet(self) -> None:
+        """Send no mail of this run's success: there is nothing to tell. A failure is mailed all the same."""
+        run = self._current()
+        if run.phase != "run":
+            raise PlatformError("quiet() can be called by the handler itself only, not by a callback", "conflict")
+        run.quiet = True
+
     def on_commit(self, function: Callable[[], Any]) -> Callable[[], Any]:
         """Call `function` once this run's result and effects are stored."""
         return self._keep(function, commit=True)
@@ -195,7 +202,7 @@ def install(ep: Ep, *, own_process: bool) -> None:
     sys.modules["__main__"].ep = ep  # type: ignore[attr-defined]
     parent = parent_module()
     module = types.ModuleType(f"{BTRDB_MODULE}.eventproc", "Stands in for btrdbextras.eventproc inside a handler.")
-    for name in ("upload_file", "emit", "publish", "post", "on_commit", "on_rollback", "log", "_uploads"):
+    for name in ("upload_file", "emit", "publish", "post", "quiet", "on_commit", "on_rollback", "log", "_uploads"):
         setattr(module, name, getattr(ep, name))
     module.__getattr__ = lambda name: _of_ep(ep, name)  # type: ignore[method-assign]
     parent.eventproc = module  # type: ignore[attr-defined]

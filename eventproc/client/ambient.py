@@ -69,6 +69,9 @@ class Ep(Protocol):
     def upload_file(self, file: str, file_name: str | None = None) -> str:
         """Keep a file beyond the run; returns the URL for downloading it once the run has committed."""
 
+    def quiet(self) -> None:
+        """Send no mail of this run's success; a failure is mailed all the same."""
+
     def on_commit(self, function: F) -> F:
         """Call a function once the run's result and effects are stored."""
 

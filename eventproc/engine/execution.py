@@ -82,6 +82,7 @@ class _Deferred:
     session: RunSession
     figures: dict[str, Any]
     callbacks: bool
+    notify: bool
     answer: queue.SimpleQueue[Written | Exception]
 
 
@@ -346,7 +347,9 @@ class Executor:
             session.discard()
         result = None if claim.callbacks_only else outcome.result_json
         finish = Finish(run_id=claim.run_id, token=claim.token, state=state, result_json=result, **figures)
-        conclusion = Conclusion(claim=claim, finish=finish, effects=effects, logs=tuple(session.take_logs()))
+        conclusion = Conclusion(
+            claim=claim, finish=finish, effects=effects, logs=tuple(session.take_logs()), notify=not outcome.quiet
+        )
         if not (outcome.callbacks or outcome.rollbacks):
             self._finisher.submit(conclusion, lambda answer: self._written(answer, None, claim, session, figures))
             return
@@ -355,7 +358,14 @@ class Executor:
             self._leases.committing(claim)
         answer: queue.SimpleQueue[Written | Exception] = queue.SimpleQueue()
         self._finisher.submit(conclusion, answer.put)
-        waits = _Deferred(claim=claim, session=session, figures=figures, callbacks=outcome.callbacks, answer=answer)
+        waits = _Deferred(
+            claim=claim,
+            session=session,
+            figures=figures,
+            callbacks=outcome.callbacks,
+            notify=not outcome.quiet,
+            answer=answer,
+        )
         if deferred is None:
             self._settle_written(child, waits)
         else:
@@ -365,7 +375,7 @@ class Executor:
         """Wait for the transaction of a success, and run the callbacks that follow."""
         answer = waits.answer.get()
         if answer is Written.YES and waits.callbacks:
-            self._settle(child, waits.claim, waits.session)
+            self._settle(child, waits.claim, waits.session, notify=waits.notify)
         else:
             self._written(answer, child, waits.claim, waits.session, waits.figures)
 
@@ -408,7 +418,7 @@ class Executor:
         )
         self._conclude_failure(claim, failure, figures=figures, logs=tuple(session.take_logs()))
 
-    def _settle(self, child: Child, claim: Claim, session: RunSession) -> None:
+    def _settle(self, child: Child, claim: Claim, session: RunSession, *, notify: bool) -> None:
         """Run the commit callbacks; those that failed are repeated in this child, then it is for good."""
         failure = None
         for attempt in range(self._settings.commit_tries):
@@ -427,7 +437,7 @@ class Executor:
             return
         state = RunState.SUCCEEDED if failure is None else RunState.COMMIT_FAILED
         finish = Finish(run_id=claim.run_id, token=claim.token, state=state, failure=failure)
-        self._submit(Conclusion(claim=claim, finish=finish, logs=logs))
+        self._submit(Conclusion(claim=claim, finish=finish, logs=logs, notify=notify))
 
     def _submit(self, conclusion: Conclusion) -> None:
         self._finisher.submit(conclusion, lambda _: self._leases.release(conclusion.claim))

@@ -259,7 +259,12 @@ def _gather(gathered: _Gathered, conclusion: Conclusion, *, now_us: int) -> None
     gathered.logs.extend(conclusion.logs)
     if finish.state is RunState.QUEUED or (finish.state is not RunState.COMMITTING and unblocks_others(claim)):
         gathered.wake.add("runs")
-    notice = notice_of(claim.handler, finish.state, run_id=claim.run_id, serial=claim.serial, now_us=now_us)
+    quiet = finish.state is RunState.SUCCEEDED and not conclusion.notify
+    notice = (
+        None
+        if quiet
+        else notice_of(claim.handler, finish.state, run_id=claim.run_id, serial=claim.serial, now_us=now_us)
+    )
     if notice is not None:
         gathered.notices.append(notice)
     event = failure_event_of(claim, finish)

@@ -41,7 +41,7 @@ class Conclusion:
     finish: Finish
     effects: Effects = NO_EFFECTS
     logs: tuple[LogChunk, ...] = ()
-    notify: bool = True  # False while the outcome is not decided yet
+    notify: bool = True  # False: no mail of a success, which the handler said is not worth one
 
     @property
     def run_id(self) -> int:

@@ -401,6 +401,7 @@ class ConnectedChild(Child):
                 callbacks=callbacks,
                 alive=True,
                 rollbacks=failure is None and header.get("rb") is True,
+                quiet=failure is None and header.get("quiet") is True,
                 cpu_us=cpu_us,
                 memory_bytes=self._link.memory_bytes(),
             )

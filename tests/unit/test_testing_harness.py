@@ -130,6 +130,44 @@ def test_series_can_be_given_and_looked_at(platform):
     assert platform.values(code) == ([1, 2, 3, 10, 20], [1.0, 2.0, 3.0, 6.0, 3.0])
 
 
+def test_a_handler_of_scored_batches_gets_metrics_samples_and_scores(platform):
+    uid = platform.add_metric("web.cpu", resource="web-1")
+    assert platform.add_samples("web.cpu", [1.0, 2.0])[1] == platform.clock.now_us() / 1e6
+
+    def worst(db, metric, results, **kwargs):
+        row = max(results, key=lambda each: each["anomaly"])
+        before = [sample.value for sample in db.samples(metric["name"], limit=10)]
+        return [metric["resource"], row["value"], row["anomaly"], before]
+
+    platform.register(worst, hook="inference.batch_done")
+    platform.add_scores(uid, [0.1, 0.99999, 0.2], values=[3.0, 90.0, 4.0])
+    platform.run_until_idle()
+    resource, value, anomaly, before = platform.runs[0].result
+    assert (resource, value, anomaly, sorted(before)) == ("web-1", 90.0, 0.99999, [1.0, 2.0, 3.0, 4.0, 90.0])
+    with pytest.raises(InvalidInput, match="as many values"):
+        platform.add_scores(uid, [0.1], values=[])
+    with pytest.raises(InvalidInput, match="not newer"):
+        platform.add_samples(uid, [1.0], times=[1.0])
+
+
+def test_a_handler_can_decline_the_mail_of_its_success_but_not_of_its_failure(platform):
+    def look(db, total, **kwargs):
+        if total < 10:
+            ep.quiet()  # noqa: F821 - there without import
+        if total < 0:
+            raise ValueError("below nothing")
+        if total == 5:
+            ep.on_commit(lambda: None)  # noqa: F821
+        return f"total {total}"
+
+    platform.register(look, hook="order.placed", notify_on_success="a@example.com", notify_on_failure="b@example.com")
+    for total in (1, 5, 20, -1):
+        platform.emit("order.placed", {"total": total})
+    platform.run_until_idle()
+    assert sorted(run.state for run in platform.runs) == ["failed", "succeeded", "succeeded", "succeeded"]
+    assert sorted(mail["To"] for mail in platform.mails) == ["a@example.com", "b@example.com"]
+
+
 def test_schedules_follow_the_clock(platform):
     platform.register(lambda db, **kw: "tick", hook="schedule.tick", name="clockwork")
     platform.use.schedules.put(platform.admin, "hourly", cron="0 * * * *")
