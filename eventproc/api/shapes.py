@@ -335,7 +335,7 @@ def outgoing(value: Outgoing, *, full: bool = False) -> dict[str, Any]:
         "error": value.error,
     }
     if full:
-        shape["headers"] = dict(value.headers)
+        shape["headers"] = {name: "…" if name == "login.key" else text for name, text in value.headers.items()}
         shape["body"] = value.body.decode("utf-8", "replace")
     return shape
 

@@ -124,16 +124,34 @@ class Ep:
         }
         self._current().ask("publish", args, [data])
 
-    def post(self, url: str, body: Any, headers: Optional[Dict[str, str]] = None, *, method: str = "POST") -> None:
+    def post(
+        self,
+        url: str,
+        body: Any,
+        headers: Optional[Dict[str, str]] = None,
+        *,
+        method: str = "POST",
+        login: Optional[Dict[str, str]] = None,
+        accept: Sequence[int] = (),
+    ) -> None:
         """
         Send a request to a web server once this run's result is stored.
 
-        Any answer of 2xx ends it. What fails in passing is tried again with growing pauses, for three days at most.
+        Any answer of 2xx ends it, and those of `accept`, such as 409 of a server that has the entry already. What
+        fails in passing is tried again with growing pauses, for three days at most. `login` = server, user and key of
+        an OpenStack identity service: its token is sent as X-Auth-Token, and asked for again when it is refused.
         """
         data, kind = _bytes(body)
         given = {str(name).lower(): str(value) for name, value in (headers or {}).items()}
         given.setdefault("content-type", kind)
-        self._current().ask("post", {"url": url, "headers": given, "method": method}, [data])
+        args = {
+            "url": url,
+            "headers": given,
+            "method": method,
+            "login": login,
+            "accept": [int(each) for each in accept],
+        }
+        self._current().ask("post", args, [data])
 
     def upload_file(self, file: Any, file_name: Optional[str] = None) -> str:
         """Keep a file beyond this run; returns the URL under which people can download it once the run commits."""

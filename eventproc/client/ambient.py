@@ -63,8 +63,21 @@ class Ep(Protocol):
     ) -> None:
         """Send a message to the platform's broker once the run has committed; `declare` makes the exchange."""
 
-    def post(self, url: str, body: Any, headers: Mapping[str, str] | None = None, *, method: str = "POST") -> None:
-        """Send a request to a web server once the run has committed; tried again for three days at most."""
+    def post(
+        self,
+        url: str,
+        body: Any,
+        headers: Mapping[str, str] | None = None,
+        *,
+        method: str = "POST",
+        login: Mapping[str, str] | None = None,
+        accept: Sequence[int] = (),
+    ) -> None:
+        """
+        Send a request to a web server once the run has committed; tried again for three days at most.
+
+        `login` = server, user, key of an OpenStack identity service; `accept`: statuses that are as good as 2xx.
+        """
 
     def upload_file(self, file: str, file_name: str | None = None) -> str:
         """Keep a file beyond the run; returns the URL for downloading it once the run has committed."""

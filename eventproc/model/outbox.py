@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 
 class OutgoingState(StrEnum):
     PENDING = "pending"
     FAILED = "failed"  # gave up, or refused for good; one that is delivered is deleted
+
+
+LOGIN: Final = "login."  # what the names of headers begin with that are for logging in
+ACCEPT: Final = "accept-status"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,7 +26,9 @@ class NewOutgoing:
     exchange), `headers` are its properties: `content_type`, `content_encoding`, `type`, `message_id`, `expiration`,
     `app_id`, and as headers of the message all whose names start with `header.`. `declare` = `fanout`, `direct` or
     `topic` declares the exchange (durable) before the first message; without it the exchange must exist.
-    kind "http": `target` is a URL, `headers` are its headers, POST unless `method` says otherwise.
+    kind "http": `target` is a URL, `headers` are its headers, POST unless `method` says otherwise. `login.server`,
+    `login.user` and `login.key` are of an identity service that gives the token to send; `accept-status` lists answers
+    that are as good as 2xx.
     """
 
     kind: str

@@ -12,6 +12,8 @@ import httpx
 
 from eventproc.abc import Carrier, Delivery
 from eventproc.model import Outgoing
+from eventproc.model.outbox import ACCEPT, LOGIN
+from eventproc.notify.login import Login, LoginFailed, Tokens
 
 _TIMEOUT_S: Final = 10.0
 _HOSTS: Final = 8  # at a time
@@ -31,6 +33,7 @@ class HttpCarrier(Carrier):
 
     def __init__(self, *, timeout_s: float = _TIMEOUT_S) -> None:
         self._client = httpx.Client(timeout=timeout_s, follow_redirects=False, trust_env=False)
+        self._tokens = Tokens(self._client)
         self._pool = ThreadPoolExecutor(_HOSTS, thread_name_prefix="webhooks")
 
     def describe(self) -> str:
@@ -64,19 +67,30 @@ class HttpCarrier(Carrier):
         return verdicts
 
     def _post(self, message: Outgoing) -> Delivery:
-        headers = dict(message.headers)
+        headers = {name: value for name, value in message.headers.items() if not name.startswith(LOGIN)}
         method = headers.pop("method", "POST")
+        accepted = headers.pop(ACCEPT, "").split(",")
+        login = Login.of(message)
         headers.setdefault("content-type", "application/json")
         headers.setdefault("user-agent", "eventproc")
         headers.setdefault("idempotency-key", f"eventproc-{message.created_us}-{message.id}")
         try:
+            if login is not None:
+                headers["x-auth-token"] = self._tokens.get(login)
             answer = self._client.request(method, message.target, content=message.body, headers=headers)
+            if login is not None and answer.status_code == httpx.codes.UNAUTHORIZED:  # the token is too old
+                headers["x-auth-token"] = self._tokens.get(login, refused=headers["x-auth-token"])
+                answer = self._client.request(method, message.target, content=message.body, headers=headers)
+        except LoginFailed as error:
+            return Delivery(str(error))
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError, ValueError) as error:
             return Delivery(f"it can not be sent: {error}", final=True)
-        if answer.is_success:
+        if answer.is_success or str(answer.status_code) in accepted:
             return Delivery()
         text = " ".join(answer.text[:_ANSWER_CHARS].split())
-        final = answer.status_code < 500 and answer.status_code not in _AGAIN
+        # Who may log in is often put right later.
+        passing = _AGAIN if login is None else _AGAIN | {httpx.codes.UNAUTHORIZED}
+        final = answer.status_code < 500 and answer.status_code not in passing
         return Delivery(f"{answer.status_code} {answer.reason_phrase}: {text}".rstrip(": "), final=final)
 
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from eventproc.errors import Forbidden, InvalidInput
 from eventproc.model import NewOutgoing
 from eventproc.model.network import NetworkPolicy, Place
+from eventproc.model.outbox import ACCEPT, LOGIN
 from eventproc.service import args as take
 
 METHODS = ("POST", "PUT", "PATCH", "DELETE")
@@ -52,7 +53,28 @@ def to_web(args: Mapping[str, Any], body: bytes, policy: NetworkPolicy) -> NewOu
     if method not in METHODS:
         raise InvalidInput(f"method {method!r} is none of {', '.join(METHODS)}", argument="method")
     _check_place(_place(url), policy)
-    return NewOutgoing(kind="http", target=url, body=_body(body), headers={**_headers(args), "method": method})
+    headers = {**_headers(args), "method": method}
+    owned = next((name for name in headers if name.lower().startswith(LOGIN) or name.lower() == ACCEPT), None)
+    if owned is not None:
+        raise InvalidInput(f"the header {owned!r} is not yours to send", argument="headers")
+    headers |= _login(args, policy) | _accepted(args)
+    return NewOutgoing(kind="http", target=url, body=_body(body), headers=headers)
+
+
+def _login(args: Mapping[str, Any], policy: NetworkPolicy) -> dict[str, str]:
+    given = take.texts(args, "login")
+    if given and sorted(given) != ["key", "server", "user"]:
+        raise InvalidInput("a login has server, user and key", argument="login")
+    if given:
+        _check_place(_place(given["server"]), policy)
+    return {LOGIN + name: value for name, value in given.items()}
+
+
+def _accepted(args: Mapping[str, Any]) -> dict[str, str]:
+    given = args.get("accept") or []
+    if not isinstance(given, list) or not all(type(code) is int and 300 <= code < 600 for code in given):
+        raise InvalidInput("accept: a list of HTTP statuses from 300 to 599", argument="accept")
+    return {ACCEPT: ",".join(map(str, given))} if given else {}
 
 
 def _place(url: str) -> Place:

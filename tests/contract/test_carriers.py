@@ -204,6 +204,90 @@ def test_a_dead_host_is_tried_once_and_holds_up_nobody(server, webhooks):
     assert not verdicts[0].final
 
 
+class Identity:
+    """Gives a token to those who know the key, and a server that takes the newest one only."""
+
+    def __init__(self):
+        self.given, self.posted, self.valid = [], [], True
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["content-length"]))
+                status, answer = outer.answer(self.path, self.headers, body)
+                self.send_response(status)
+                self.send_header("content-length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread.start()
+
+    def answer(self, path, headers, body):
+        if path == "/tokens":
+            who = json.loads(body)["auth"]["RAX-KSKEY:apiKeyCredentials"]
+            if who != {"username": "u", "apiKey": "k"}:
+                return 401, b"no"
+            self.given.append(f"token-{len(self.given)}")
+            return 200, json.dumps({"access": {"token": {"id": self.given[-1]}}}).encode()
+        if not self.valid or headers["x-auth-token"] != (self.given or [""])[-1]:
+            return 401, b"old"
+        self.posted.append((path, body, {name.lower(): value for name, value in headers.items()}))
+        return int(path.strip("/")), b""
+
+    def close(self):
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+@pytest.fixture
+def identity():
+    made = Identity()
+    yield made
+    made.close()
+
+
+def with_login(number, identity, path="/200", key="k", **more):
+    login = {"login.server": f"{identity.url}/tokens", "login.user": "u", "login.key": key}
+    return outgoing(number, identity.url + path, b"entry", **login, **more)
+
+
+def test_a_request_with_a_login_sends_its_token_and_asks_again_when_it_is_refused(identity, webhooks):
+    verdicts = webhooks.deliver([with_login(1, identity), with_login(2, identity)])
+    assert [verdict.error for verdict in verdicts] == [None, None]
+    assert identity.given == ["token-0"]  # one login for both
+    identity.given.append("token-of-another")  # the first is no good any more
+    assert webhooks.deliver([with_login(3, identity)])[0].error is None
+    assert [headers["x-auth-token"] for _, _, headers in identity.posted] == ["token-0", "token-0", "token-2"]
+    sent = {name for _, _, headers in identity.posted for name in headers}
+    assert not any(name.startswith("login") or name == "accept-status" for name in sent)
+
+
+def test_a_login_that_fails_is_tried_again_later(identity, webhooks):
+    [wrong] = webhooks.deliver([with_login(1, identity, key="wrong-key")])
+    assert "no login at" in wrong.error
+    assert "401" in wrong.error
+    assert "wrong-key" not in wrong.error
+    assert not wrong.final
+    identity.valid = False
+    [refused] = webhooks.deliver([with_login(2, identity)])
+    assert "401" in refused.error
+    assert not refused.final
+    assert len(identity.given) == 2  # asked once more, not for ever
+
+
+def test_other_answers_may_be_as_good(identity, webhooks, server):
+    assert webhooks.deliver([with_login(1, identity, "/409", **{"accept-status": "409,410"})])[0].error is None
+    url = f"http://127.0.0.1:{server.server_port}/409"
+    assert webhooks.deliver([outgoing(2, url, **{"accept-status": "410"})])[0].final
+
+
 @pytest.mark.parametrize("url", ["ftp://x/y", "http://", "nonsense", "http://[::1/x"])
 def test_a_url_that_is_none_is_refused_for_good(webhooks, url):
     [verdict] = webhooks.deliver([outgoing(1, url)])

@@ -113,6 +113,19 @@ def test_handlers_reach_no_inner_address_by_the_platform(url: str) -> None:
         to_web({"url": url, "method": "POST"}, b"", NetworkPolicy())
 
 
+def test_a_login_is_asked_for_at_no_inner_address_either() -> None:
+    login = {"server": "http://169.254.169.254/tokens", "user": "u", "key": "k"}
+    args = {"url": "https://8.8.8.8/", "method": "POST"}
+    with pytest.raises(Forbidden, match=r"169\.254\.169\.254:80 can not be reached"):
+        to_web({**args, "login": login}, b"", NetworkPolicy())
+    with pytest.raises(InvalidInput, match=r"'Login\.server' is not yours"):
+        to_web({**args, "headers": {"Login.server": login["server"]}}, b"", NetworkPolicy())
+    with pytest.raises(InvalidInput, match="server, user and key"):
+        to_web({**args, "login": {"server": "https://8.8.8.8/"}}, b"", NetworkPolicy())
+    with pytest.raises(InvalidInput, match="statuses from 300 to 599"):
+        to_web({**args, "accept": ["409"]}, b"", NetworkPolicy())
+
+
 def test_the_operator_may_grant_places_and_may_grant_none() -> None:
     listed = NetworkPolicy(grant=NetworkGrant.NONE, hosts=("127.0.0.1:8000",))
     assert to_web({"url": "http://127.0.0.1:8000/x", "method": "PUT"}, b"x", listed).headers == {"method": "PUT"}

@@ -42,7 +42,15 @@ def test_in_a_pipeline_they_take_parameters() -> None:
                     ready_made("publish_events"),
                     {"exchange": "usage", "event_types": ["schedule.*"], "routing_key": "k"},
                 ),
-                (ready_made("post_events"), {"url": "https://8.8.8.8/hook", "headers": {"X-Key": "1"}}),
+                (
+                    ready_made("post_events"),
+                    {
+                        "url": "https://8.8.8.8/hook",
+                        "headers": {"X-Key": "1"},
+                        "login": {"server": "https://8.8.4.4/tokens", "user": "u", "key": "k"},
+                        "accept": [409],
+                    },
+                ),
             ],
         )
         platform.add_trigger(
@@ -60,3 +68,6 @@ def test_in_a_pipeline_they_take_parameters() -> None:
     assert http.target == "https://8.8.8.8/hook"
     assert http.headers["x-event-type"] == "schedule.tick"
     assert http.headers["x-key"] == "1"
+    login = {name: text for name, text in http.headers.items() if name.startswith("login.")}
+    assert login == {"login.server": "https://8.8.4.4/tokens", "login.user": "u", "login.key": "k"}
+    assert http.headers["accept-status"] == "409"

@@ -333,7 +333,9 @@ class AtomPubHandler(_NothingToDo):
     Post events as Atom entries to `url`, once the pipeline's results are stored.
 
     The platform's outbox delivers them, with retries that end: nothing waits for a server that is down.
-    `auth_key` is sent as X-Auth-Token. `format_NAME` and `event_type_NAME` of a subclass add a content format.
+    With `auth_user`, `auth_key` and `auth_server` it logs in there first, and again when the token is refused; an
+    answer of 409 means that the entry is there already. `format_NAME` and `event_type_NAME` of a subclass add a
+    content format.
     """
 
     auth_token_cache: ClassVar[Any] = None
@@ -379,9 +381,11 @@ class AtomPubHandler(_NothingToDo):
     def publish_event(self, event: Event) -> None:
         """Put one event into the outbox."""
         headers = {"Content-Type": "application/atom+xml", "Accept": "application/atom+xml"}
-        if self.auth_key:
-            headers["X-Auth-Token"] = self.auth_key
-        _platform().post(self.url, self.generate_atom(event).encode("utf-8"), headers)
+        login = None
+        if self.auth_user and self.auth_server:
+            login = {"server": self.auth_server, "user": self.auth_user, "key": self.auth_key}
+        # 409: the server has the entry already.
+        _platform().post(self.url, self.generate_atom(event).encode("utf-8"), headers, login=login, accept=[409])
 
     def generate_atom(self, event: Event) -> str:
         """Return an event as an atom:entry."""

@@ -1,0 +1,71 @@
+"""Logging in at an OpenStack identity service, for requests that need its token."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import httpx
+
+from eventproc.model import Outgoing
+from eventproc.model.outbox import LOGIN
+
+
+class LoginFailed(Exception):
+    """There is no token to be had for now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Who logs in, and where: `server` is the whole URL that tokens are asked of."""
+
+    server: str
+    user: str
+    key: str
+
+    @classmethod
+    def of(cls, message: Outgoing) -> Login | None:
+        """Return what the message says of it, None where it needs no token."""
+        parts = [message.headers.get(LOGIN + name) for name in ("server", "user", "key")]
+        return cls(*(part or "" for part in parts)) if parts[0] else None
+
+
+class Tokens:
+    """The tokens that were given lately; safe to share between threads."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+        self._lock = threading.Lock()
+        self._known: dict[Login, str] = {}
+
+    def get(self, login: Login, *, refused: str | None = None) -> str:
+        """
+        Return the token that is known, or a new one where that was `refused`.
+
+        Raises LoginFailed. The request is the identity API's version 2 with an API key (RAX-KSKEY:apiKeyCredentials),
+        as winchester's AtomPubHandler sends it.
+        """
+        with self._lock:
+            known = self._known.get(login)
+        if known is not None and known != refused:
+            return known
+        token = self._ask(login)
+        with self._lock:
+            self._known[login] = token
+        return token
+
+    def _ask(self, login: Login) -> str:
+        body = {"auth": {"RAX-KSKEY:apiKeyCredentials": {"username": login.user, "apiKey": login.key}}}
+        try:
+            answer = self._client.post(login.server, json=body, headers={"accept": "application/json"})
+            answer.raise_for_status()
+            return str(answer.json()["access"]["token"]["id"])
+        except httpx.HTTPStatusError as error:
+            raise LoginFailed(f"no login at {login.server}: {error.response.status_code}") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise LoginFailed(f"no login at {login.server}: {type(error).__name__}: {error}") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise LoginFailed(f"no login at {login.server}: its answer holds no access.token.id") from error
+
+
+__all__ = ["Login", "LoginFailed", "Tokens"]
