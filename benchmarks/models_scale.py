@@ -1,13 +1,14 @@
 """
 How many models keep up, what one costs, and how long a sample waits.
 
-    python benchmarks/models_scale.py [--models 2000] [--seconds 20] [--database URL]
+    python benchmarks/models_scale.py [--models 2000] [--seconds 20] [--postgresql | --database URL]
 
 A slice of models stands for many: what counts is samples per second, and a model at one sample per five minutes is a
-300th of a sample per second. All models have learnt --history samples. *Cold*: memory holds next to none of them, so
-that every sample costs loading a checkpoint, replaying what came since, scoring, and now and then saving: how 100,000
-models in 1 GiB behave. *Warm*: all are in memory. Latency is from the commit of the sample by another process to the
-commit of its score, at a steady rate of --load of what was found possible.
+300th of a sample per second. All models have learnt --learnt samples (--history of them are stored): a model's saved
+state grows until some 10,000. *Cold*: memory holds next to none of them, so that every sample costs loading a
+checkpoint, replaying what came since, scoring, and now and then saving: how 100,000 models in 1 GiB behave. *Warm*: all
+are in memory. Latency is from the commit of the sample by another process to the commit of its score, at a steady rate
+of --load of what was found possible.
 
 The only published figure to compare with is htmengine's own: it takes 0.05 s per record to estimate what remains
 (20 records/s and core); it can not be run here (Python 2).
@@ -16,6 +17,7 @@ The only published figure to compare with is htmengine's own: it takes 0.05 s pe
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -58,8 +60,8 @@ class Timed(ModelRunner):
         super()._keep(jobs, written)
 
 
-def fill(world: ModelsWorld, count: int, history: int) -> tuple[list[int], dict[str, Any]]:
-    """Make models that have all learnt the same history, by learning it once."""
+def fill(world: ModelsWorld, count: int, history: int, learnt: int = 0) -> tuple[list[int], dict[str, Any]]:
+    """Make models that have all learnt the same, by learning it once: what is stored, or more."""
     spec = {"metricSpec": {"metric": "m"}, "modelParams": {"min": 0, "max": 100}}
     params = model_params(parse_spec(spec))
     start_us = time.time_ns() // 1000 - (history + 10) * PERIOD_S * SECOND_US
@@ -75,7 +77,9 @@ def fill(world: ModelsWorld, count: int, history: int) -> tuple[list[int], dict[
     import numpy as np
 
     scorer = Scorer.new(params["detector"])
-    scorer.score(np.array(values), np.array(times))
+    before = max(0, learnt - history)
+    earlier = [times[0] - (before - i) * PERIOD_S * SECOND_US for i in range(before)]
+    scorer.score(np.array(wave(before, start=-before) + values), np.array(earlier + times))
     saved = scorer.save(history)
     for at in range(0, count, 200):
         with world.store.begin() as tx:
@@ -175,22 +179,29 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--models", type=int, default=2000)
-    parser.add_argument("--history", type=int, default=2000)
+    parser.add_argument("--history", type=int, default=300)
+    parser.add_argument("--learnt", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--load", type=float, default=0.5)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--database")
+    parser.add_argument("--postgresql", action="store_true", help="start a server for it")
     parser.add_argument("--dir")
     chosen = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
-    with tempfile.TemporaryDirectory(dir=chosen.dir) as directory:
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory(dir=chosen.dir))
         url = chosen.database or f"sqlite:///{directory}/scale.db"
+        if chosen.postgresql:
+            from peers.postgresql import postgresql
+
+            url = stack.enter_context(postgresql())
         store = open_store(url)
         store.upgrade()
         world = ModelsWorld(store)
         print(f"load {os.getloadavg()[0]:.1f}, {chosen.threads} threads, {url.split(':')[0]}; filling …", flush=True)
-        ids, params = fill(world, chosen.models, chosen.history)
+        ids, params = fill(world, chosen.models, chosen.history, chosen.learnt)
         load_s, save_s, disk, live = swap_times(world, params, ids[0])
         print(f"one model: {disk / 1000:.1f} kB saved, {live / 1000:.0f} kB in memory")
         print(f"swap in {load_s * 1e3:.2f} ms, save {save_s * 1e3:.2f} ms (median of 100)", flush=True)

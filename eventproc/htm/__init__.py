@@ -6,7 +6,7 @@ Streaming anomaly models of scalar metrics, usable on their own.
     model = AnomalyModel()
     for time, value in metric:
         reading = model.process_one(value, time)
-        if reading.score > 0.6:
+        if reading.score > 0.66:
             print(time, reading.explain())
 
 Importing this package is light: numba, the compiler, comes with the first model. It imports nothing else of eventproc.

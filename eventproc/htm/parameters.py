@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields, replace
+from difflib import get_close_matches
 from typing import Any
 
 
@@ -136,9 +137,12 @@ class Parameters:
 
     def changed(self, **changes: Any) -> Parameters:
         """Change some; a name that is none is refused."""
-        unknown = sorted(changes.keys() - {field.name for field in fields(self)})
+        names = [field.name for field in fields(self)]
+        unknown = sorted(changes.keys() - set(names))
         if unknown:
-            raise ValueError(f"no such parameter: {', '.join(unknown)}")
+            near = get_close_matches(unknown[0], names, 1)
+            known = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names)}"
+            raise ValueError(f"no such parameter: {', '.join(unknown)}; {known}")
         return replace(self, **changes)
 
     def to_json(self) -> dict[str, Any]:

@@ -399,7 +399,7 @@ def test_the_explanation_names_cause_and_numbers() -> None:
         ({"columns": 4096}, "columns \\* cells must be 1 to 65536"),
         ({"minimum": 1.0}, "give minimum and maximum both, or neither"),
         ({"minimum": 2.0, "maximum": 1.0}, "must not be above maximum"),
-        ({"collums": 3}, "no such parameter: collums"),
+        ({"collums": 3}, "no such parameter: collums; did you mean columns?"),
         ({"active_columns": 5000}, "active_columns=5000"),
         ({"timezone": "Mars/Olympus"}, "no time zone is named 'Mars/Olympus'"),
         ({"parameters": "best"}, "no parameter set named 'best'; there are default"),
