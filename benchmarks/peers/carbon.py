@@ -65,16 +65,17 @@ class Carbon:
         return int(done.stdout)
 
 
-def _python() -> Path:
+def python() -> Path:
+    """Return the interpreter of carbon's environment; it is made when it is missing."""
     home = cache_directory() / f"carbon-{sys.version_info.major}.{sys.version_info.minor}"
-    python = home / "bin" / "python"
+    found = home / "bin" / "python"
     if not (home / "complete").exists():
         print(f"installing carbon into {home} ...", file=sys.stderr)
         subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
         environ = {**os.environ, "GRAPHITE_NO_PREFIX": "True"}
-        subprocess.run([python, "-m", "pip", "install", "-q", "setuptools<81", *REQUIREMENTS], check=True, env=environ)
+        subprocess.run([found, "-m", "pip", "install", "-q", "setuptools<81", *REQUIREMENTS], check=True, env=environ)
         (home / "complete").touch()
-    return python
+    return found
 
 
 def _free_ports(count: int) -> list[int]:
@@ -88,7 +89,7 @@ def _free_ports(count: int) -> list[int]:
 @contextlib.contextmanager
 def carbon() -> Iterator[Carbon]:
     """Run carbon-cache on a free port, without its limits on updates and creations."""
-    python = _python()
+    interpreter = python()
     home = Path(tempfile.mkdtemp(prefix="eventproc-carbon-"))
     port, pickle, query = _free_ports(3)
     conf = home / "conf"
@@ -97,12 +98,19 @@ def carbon() -> Iterator[Carbon]:
     (conf / "carbon.conf").write_text(SETTINGS.format(port=port, pickle=pickle, query=query))
     (conf / "storage-schemas.conf").write_text(SCHEMAS)
     environ = {**os.environ, "GRAPHITE_ROOT": str(home), "GRAPHITE_CONF_DIR": str(conf)}
-    command = [python, python.with_name("carbon-cache.py"), "--config", conf / "carbon.conf", "--nodaemon", "start"]
+    command = [
+        interpreter,
+        interpreter.with_name("carbon-cache.py"),
+        "--config",
+        conf / "carbon.conf",
+        "--nodaemon",
+        "start",
+    ]
     with (home / "log").open("wb") as log:
         process = subprocess.Popen([str(part) for part in command], env=environ, stdout=log, stderr=log, cwd=home)
     try:
         _wait(process, port, home / "log")
-        yield Carbon(home, python, port, process.pid)
+        yield Carbon(home, interpreter, port, process.pid)
     finally:
         process.kill()
         process.wait()

@@ -305,3 +305,4 @@ def delete(tx: Tx, teller: Teller, metric: Metric, *, now_us: int) -> None:
     if metric.status != MetricStatus.UNMONITORED:
         metric = unmonitor(tx, teller, metric, now_us=now_us)
     tx.metrics.delete(metric.id)
+    teller.emit(tx, [messages.deleted_event(metric)], now_us=now_us)

@@ -17,6 +17,7 @@ from eventproc.model.anomaly import Model
 from eventproc.models.specs import DATASOURCE
 
 SOURCE: Final = "models"
+METRIC_DELETED: Final = "metric.deleted"
 BATCH_DONE, DEFINED, DELETED = "inference.batch_done", "model.defined", "model.deleted"
 DEFINE_FAILED, STATUS_CHANGED, BATCH_REJECTED = (
     "model.define_failed",
@@ -66,6 +67,19 @@ def metric_json(metric: Metric, model: Model) -> dict[str, Any]:
 def event_tags(metric: Metric) -> tuple[str, ...]:
     """Give an event the metric's tags: handlers may be registered for some of them."""
     return tuple(f"{key}={value}" for key, value in sorted(metric.tags.items()))
+
+
+def deleted_event(metric: Metric) -> NewEvent:
+    """Make the event of a metric that was deleted."""
+    described = {"uid": metric.uid, "name": metric.name, "resource": metric.resource, "tags": dict(metric.tags)}
+    return NewEvent(
+        hook=METRIC_DELETED,
+        id=f"{METRIC_DELETED}:{metric.uid}",
+        source=SOURCE,
+        key=metric.uid,
+        tags=event_tags(metric),
+        payload={"metric": described, "samples": metric.last_rowid},
+    )
 
 
 def batch_event(metric: Metric, model: Model, rows: Sequence[ScoredRow], *, duration_s: float) -> NewEvent:

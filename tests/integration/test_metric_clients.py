@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import socket
@@ -67,9 +68,11 @@ def test_graphitesend(world: Listening, protocol: str):
 
 
 @contextlib.contextmanager
-def program(*command: str | Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def program(*command: str | Path, log: Path, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as out:
-        process = subprocess.Popen([str(part) for part in command], stdout=out, stderr=out, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [str(part) for part in command], stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=env
+        )
     try:
         yield process
     finally:
@@ -145,6 +148,60 @@ def test_carbon_c_relay(world: Listening, tmp_path: Path):
             return None
 
         with wait_until(connected, what="carbon-c-relay to listen") as client:
+            for number in range(700):
+                client.sendall(b"relayed.%d %d %d\n" % (number % 7, number, 1_700_000_000 + number))
+            for number in range(7):
+                assert len(world.wait_for(f"relayed.{number}", 100)) == 100, world.rejects()
+    assert world.rejects() == []
+
+
+def carbon_python() -> Path:
+    """Return the Python of an environment with carbon, which is made at the first use, as for the benchmarks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+        from peers.carbon import python
+
+        return python()
+
+
+RELAY = """
+[relay]
+USER =
+LINE_RECEIVER_INTERFACE = 127.0.0.1
+LINE_RECEIVER_PORT = {port}
+PICKLE_RECEIVER_INTERFACE = 127.0.0.1
+PICKLE_RECEIVER_PORT = {pickle}
+RELAY_METHOD = consistent-hashing
+REPLICATION_FACTOR = 1
+DESTINATIONS = {host}:{to}:a
+DESTINATION_PROTOCOL = {protocol}
+CARBON_METRIC_INTERVAL = 0
+USE_FLOW_CONTROL = True
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", ["pickle", "line"])
+def test_graphites_own_carbon_relay(world: Listening, tmp_path: Path, protocol: str):
+    python = carbon_python()
+    host, to = world.pickles if protocol == "pickle" else world.lines
+    port = free_port()
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "storage" / "log").mkdir(parents=True)
+    config = tmp_path / "conf" / "carbon.conf"
+    config.write_text(RELAY.format(port=port, pickle=free_port(), host=host, to=to, protocol=protocol))
+    (config.parent / "storage-schemas.conf").write_text("[all]\npattern = .*\nretentions = 300s:60d\n")
+    environ = {**os.environ, "GRAPHITE_ROOT": str(tmp_path), "GRAPHITE_CONF_DIR": str(tmp_path / "conf")}
+    command = [python, python.with_name("carbon-relay.py"), "--config", config, "--nodaemon", "start"]
+    with program(*command, log=tmp_path / "log", env=environ) as process:
+
+        def connected() -> socket.socket | None:
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            with contextlib.suppress(OSError):  # not up yet
+                return socket.create_connection(("127.0.0.1", port), timeout=5)
+            return None
+
+        with wait_until(connected, timeout_s=60, what="carbon-relay to listen") as client:
             for number in range(700):
                 client.sendall(b"relayed.%d %d %d\n" % (number % 7, number, 1_700_000_000 + number))
             for number in range(7):

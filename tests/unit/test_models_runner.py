@@ -151,6 +151,8 @@ def test_a_deleted_metric_leaves_nothing_and_its_name_begins_anew(world):
     world.monitor(metric, **RANGE)
     world.settle()
     world.do(lifecycle.delete, metric)
+    [told] = payloads(world, "metric.deleted")
+    assert (told["metric"]["uid"], told["samples"]) == (metric.uid, 20)
     world.settle()
     again = world.metric()
     assert again.uid != metric.uid
