@@ -121,6 +121,8 @@ class SqlStore(Store):
         self._reader = reader
         self._bulk = bulk
         self._lock: AbstractContextManager[None] = lock or nullcontext()
+        self._one_writes = lock is not None
+        self._kept: Connection | None = None
         self._caches = Caches()
         self._checked = False
         self._store_id: str | None = None
@@ -129,10 +131,30 @@ class SqlStore(Store):
     def begin(self) -> Iterator[Tx]:
         """Open a transaction for writing; it commits at the end of the block and rolls back on an exception."""
         self._check()
-        with self._lock, self._writer.begin() as conn:
+        with self._lock, self._connection() as conn, conn.begin():
             tx = SqlTx(conn, self._bulk, self._caches)
             yield tx
         run_actions(tx.work)
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        """
+        Lend a connection for writing.
+
+        Where the threads of this process write in turn they share one: to take it out of the pool and put it back
+        costs more than to begin and commit. After anything that went wrong the next one is fresh.
+        """
+        if not self._one_writes:
+            with self._writer.connect() as conn:
+                yield conn
+            return
+        conn, self._kept = self._kept or self._writer.connect(), None
+        try:
+            yield conn
+        except BaseException:
+            conn.close()
+            raise
+        self._kept = conn
 
     @contextmanager
     def read(self) -> Iterator[Tx]:
@@ -163,7 +185,7 @@ class SqlStore(Store):
         found, needed = self.revision()
         if found is not None and found > needed:
             raise _wrong_revision(found, needed)
-        with self._lock, self._writer.begin() as conn:
+        with self._lock, self._connection() as conn, conn.begin():
             upgrade(conn)
         self._checked = False
 
@@ -186,6 +208,9 @@ class SqlStore(Store):
 
     def close(self) -> None:
         """Close all connections."""
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.close()
         self._writer.dispose()
         self._reader.dispose()
 
