@@ -3,7 +3,7 @@ Post events to a web server: one JSON object each, tried again for three days wh
 
 As a handler it posts every event of its hook to the address in the owner's secret EVENTS_URL. In a pipeline it takes
 parameters: `{name: post-events, params: {url: "https://example.com/usage", event_types: ["*.verified"]}}`. Where the
-server wants an OpenStack token, `login: {server: "https://identity.example.com/v2.0/tokens", user: u, key: k}` gets one.
+server wants an OpenStack token: `login: {server: "https://identity.example.com/v2.0/tokens", user: u, key: k}`.
 """
 
 from __future__ import annotations

@@ -33,6 +33,27 @@ def test_publish_events_publishes_each_event_of_its_hook() -> None:
     assert json.loads(message.body)["message_id"] == sent.id
 
 
+def test_log_events_writes_what_a_pipeline_gets() -> None:
+    with Harness() as platform:
+        platform.register_pipeline("log", [(ready_made("log_events"), {"members": True})])
+        platform.add_trigger(
+            name="t",
+            expiration="$last + 1h",
+            fire_pipeline="log",
+            fire_criteria=[{"number": 2}],
+            match_criteria=[{"event_type": "order.*"}],
+        )
+        platform.add_hook("order.*")
+        for number in range(2):
+            platform.emit("order.item", {"price": number}, id=f"i{number}")
+        platform.run_until_idle()
+        (run,) = platform.runs
+    assert run.result == {"events": 2, "new": []}
+    assert "2 events" in run.logs
+    assert "order.item i0 at 2" in run.logs
+    assert "'price': 1" in run.logs
+
+
 def test_in_a_pipeline_they_take_parameters() -> None:
     with Harness() as platform:
         platform.register_pipeline(
