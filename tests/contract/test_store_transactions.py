@@ -367,12 +367,13 @@ def test_a_full_disk_is_unavailable_and_writes_nothing(tmp_path):
 def test_a_lost_connection_is_unavailable_and_the_next_transaction_has_a_new_one(postgres, postgres_template):
     database = postgres.create(postgres_template)
     store = open_store(postgres.url(database))
+    end_sessions = f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{database}'"
     assert ids(store) == []
 
     def lose() -> None:
         with store.begin() as tx:
             tx.events.add([make_event("e1")])
-            postgres.execute(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{database}'")
+            postgres.execute(end_sessions)
             tx.events.add([make_event("e2")])
 
     with pytest.raises(StoreUnavailable, match="PostgreSQL"):
@@ -380,7 +381,7 @@ def test_a_lost_connection_is_unavailable_and_the_next_transaction_has_a_new_one
     assert ids(store) == []
     with store.begin() as tx:
         tx.events.add([make_event("e3")])
-    postgres.execute(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{database}'")
+    postgres.execute(end_sessions)
     assert ids(store) == ["e3"]
     store.close()
 
