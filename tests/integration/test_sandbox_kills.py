@@ -17,6 +17,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from process_tree import alive, below, parent, private_directories
 from sandbox_world import Session, call, program, run_one
 from waiting import wait_until
 
@@ -25,35 +26,6 @@ from eventproc.model import Limits
 from eventproc.sandbox.forkserver import ForkServerSandbox
 
 TESTS = Path(__file__).parents[1]
-
-
-def alive(pid: int) -> bool:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
-
-
-def parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-def below(ancestor: int) -> set[int]:
-    """Return all descendants that are no zombies."""
-    parents = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                parents[int(name)] = parent(int(name))
-            except OSError:
-                continue
-    found: set[int] = set()
-    while True:
-        more = {pid for pid, up in parents.items() if (up == ancestor or up in found) and alive(pid)} - found
-        if not more:
-            return found
-        found |= more
 
 
 @pytest.fixture(params=["A", "B", "none"])
@@ -67,11 +39,6 @@ def sandbox(tmp_path, level):
     made = ForkServerSandbox(scratch=tmp_path, levels=[level], allow_unsafe=True, spares=0)
     yield made
     made.close()
-
-
-def private_directories(scratch: Path) -> list[Path]:
-    runs = scratch / "runs"
-    return list(runs.iterdir()) if runs.exists() else []
 
 
 def family(db):
