@@ -15,6 +15,7 @@ from eventproc.errors import Conflict, MetricAlreadyMonitored, MetricNotMonitore
 from eventproc.htm import AnomalyModel
 from eventproc.model import SECOND_US, MetricStatus
 from eventproc.models import lifecycle, messages
+from eventproc.models.display import likelihood_of
 from eventproc.models.scorer import Scorer
 from eventproc.store.memory import MemoryStore
 
@@ -66,6 +67,32 @@ def test_while_kernels_are_being_compiled_every_model_goes_on_in_small_portions(
     world.settle(slow)
     assert sorted(rows_told(world)) == sorted([*range(1, 101)] * 6)
     assert len({tuple(world.scores(metric)) for metric in metrics}) == 1
+
+
+def test_a_model_that_learns_its_range_scores_from_the_first_sample_on(world):
+    metric = world.metric()
+    assert world.monitor(metric, options={"range": "learnt"}).status == MetricStatus.CREATE_PENDING
+    world.send(metric, wave(50))
+    world.settle()
+    assert world.now(metric).scored_rowid == 50
+    world.send(metric, wave(950, start=50, spikes=[900]))
+    world.settle()
+    alone = AnomalyModel().score_many(wave(1000, spikes=[900]), EPOCH + STEP * np.arange(1000.0))
+    assert [anomaly for _, anomaly in world.scores(metric)] == likelihood_of(alone).tolist()
+    assert world.scores(metric)[900][1] > 0.99999
+
+
+def test_models_of_other_workers_do_not_hide_ones_own(world):
+    one, two = world.new_runner("left", page=2), world.new_runner("right", page=2)
+    for runner in (one, two, one, two):
+        runner._shares.beat()
+    metrics = [world.metric(f"m{i}") for i in range(24)]
+    for metric in metrics:
+        world.monitor(metric, **RANGE)
+    world.settle(two)  # the other one does nothing meanwhile
+    active = {metric.id for metric in metrics if world.status(metric) is MetricStatus.ACTIVE}
+    assert active == {metric.id for metric in metrics if two._shares.mine(metric.id)}
+    assert 0 < len(active) < len(metrics)
 
 
 def test_without_a_range_288_samples_are_awaited_and_a_fifth_is_added(world):

@@ -199,6 +199,23 @@ def test_the_time_zone_changes_what_an_hour_is():
     assert (found[0] != found[1]).any()
 
 
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"options": {"range": "guessed"}}, "range must be estimated or learnt, not 'guessed'"),
+        (
+            {"options": {"range": "learnt"}, "modelParams": {"min": 0, "max": 1}},
+            "a range that is given can not be learnt",
+        ),
+        ({"options": {"range": "learnt", "likelihood": "table"}}, "needs raw scores from the first sample on"),
+        ({"options": {"range": "learnt", "detector": "gaussian"}}, "detectors of this package"),
+    ],
+)
+def test_a_range_that_can_not_be_learnt_is_refused(more, says):
+    with pytest.raises(InvalidInput, match=says):
+        parse_spec(BASE | more)
+
+
 def test_a_stored_specification_names_the_metric_and_keeps_what_else_was_said():
     spec = {"metricSpec": {"uid": "x", "userInfo": {"a": 1}, "unit": "s"}, "modelParams": {"min": 0, "max": 1}}
     stored = parse_spec(spec).canonical("cpu")
