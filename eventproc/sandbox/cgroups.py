@@ -99,12 +99,9 @@ class Groups:
             control.write_text(" ".join(wanted))
 
     def _move_out(self) -> None:
-        pids = [int(line) for line in (self._base / "cgroup.procs").read_text().split()]
-        strangers = [pid for pid in pids if not _is_ours(pid)]
-        if strangers:
-            raise PermissionError(
-                1, f"process {strangers[0]} lives in it, which is not ours; start eventproc in a group of its own"
-            )
+        pids = members(self._base)
+        if refusal := strangers_in(self._base):
+            raise PermissionError(1, refusal)
         leaf = self._base / LEAF
         leaf.mkdir(exist_ok=True)
         for pid in pids:
@@ -151,6 +148,27 @@ def look_at(base: Path, controllers: Iterable[str] = CONTROLLERS) -> None:
         )
     if not os.access(base, os.W_OK):
         raise Unavailable(f"{base} belongs to somebody else; a systemd unit gets its own with Delegate=yes")
+
+
+def look_whether_divisible(base: Path, controllers: Iterable[str] = CONTROLLERS) -> None:
+    """Raise Unavailable, saying why, where groups with these controllers could not be made; changes nothing."""
+    look_at(base, controllers)
+    divided = set((base / "cgroup.subtree_control").read_text().split())
+    refusal = None if divided.issuperset(controllers) else strangers_in(base)
+    if refusal:
+        raise Unavailable(f"{base} can not be divided: {refusal}")
+
+
+def members(base: Path) -> list[int]:
+    return [int(line) for line in (base / "cgroup.procs").read_text().split()]
+
+
+def strangers_in(base: Path) -> str | None:
+    """Say who lives in a group besides us, which then can not be divided."""
+    stranger = next((pid for pid in members(base) if not _is_ours(pid)), None)
+    if stranger is None:
+        return None
+    return f"process {stranger} lives in it, which is not ours; start eventproc in a group of its own"
 
 
 def own_group() -> Path:

@@ -9,7 +9,7 @@ import structlog
 
 from eventproc.abc import Program
 from eventproc.model import FULL_NETWORK, Failure, NetworkGrant, Place, Policy
-from eventproc.sandbox.cgroups import Groups, Unavailable, look_at, own_group
+from eventproc.sandbox.cgroups import Groups, Unavailable, look_whether_divisible, own_group
 from eventproc.sandbox.dialer import Dialer
 from eventproc.sandbox.link import ProcessLink
 from eventproc.sandbox.orders import Order
@@ -84,7 +84,7 @@ def groups_found() -> str:
     """Say for people whether control groups can be had by this process."""
     try:
         base = own_group()
-        look_at(base)
+        look_whether_divisible(base)
     except Unavailable as reason:
         return (
             f"no control groups ({reason}): of handlers with allow_subprocess the monitor adds up memory 20 times a "

@@ -25,12 +25,14 @@ def main():
     report = sandbox.report()
     results = {"report": {"level": report.level, "layers": report.layers, "missing": dict(report.missing)}}
 
-    def fight(function):
-        asked = replace(
+    def armed(function):
+        return replace(
             program(by_value(function)),
             allow_subprocess=power == "subprocess",
             network=("127.0.0.1:9",) if power == "network" else (),
         )
+
+    def fight(asked):
         child = sandbox.spawn(asked, Limits(**LIMITS))
         (outcome,) = child.execute([(call(1, order["canary"]), Session())])
         child.close()
@@ -41,8 +43,9 @@ def main():
         }
 
     attacks = all_with(power)
+    programs = [armed(function) for function, *_ in attacks.values()]  # dill borrows sys.stdout: not from threads
     with ThreadPoolExecutor(3) as pool:  # many only wait for their end
-        fought = pool.map(lambda name: fight(attacks[name][0]), attacks)
+        fought = pool.map(fight, programs)
         results.update(zip(attacks, fought, strict=True))
     sandbox.close()
     print(json.dumps(results))

@@ -17,7 +17,7 @@ from sandbox_world import Session, call, program, run_one
 from waiting import wait_until
 
 from eventproc.model import Limits
-from eventproc.sandbox.cgroups import ROOM_BYTES, Groups, Unavailable, look_at, own_group
+from eventproc.sandbox.cgroups import ROOM_BYTES, Groups, Unavailable, look_at, members, own_group
 from eventproc.sandbox.forkserver import ForkServerSandbox
 
 SMALL = Limits(timeout_s=300, memory_bytes=400 << 20, processes=30)
@@ -174,12 +174,37 @@ def start(sandbox, handler, on_ready, limits=SMALL):
     return outcomes
 
 
-def members(group: Path) -> list[int]:
-    return [int(line) for line in (group / "cgroup.procs").read_text().split()]
-
-
 def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+INSIDE = """
+import sys
+from pathlib import Path
+from eventproc.sandbox.powers import groups_found
+(Path(sys.argv[1]) / "cgroup.procs").write_text("0")
+print(groups_found())
+"""
+
+
+def said_inside(group: Path) -> str:
+    return subprocess.run([sys.executable, "-c", INSIDE, str(group)], capture_output=True, check=True).stdout.decode()
+
+
+def test_a_group_that_others_live_in_is_said_to_be_of_no_use(controlled):
+    made = controlled / f"eventproc-test-{os.getpid()}"
+    made.mkdir()
+    assert said_inside(made).startswith(f"control groups below {made} bound memory and processes")
+    orphan = ["/bin/sh", "-c", "sleep 600 >/dev/null 2>&1 & echo $!"]
+    stranger = subprocess.run(orphan, capture_output=True, check=True).stdout.decode().strip()
+    try:
+        (made / "cgroup.procs").write_text(stranger)
+        expected = f"no control groups ({made} can not be divided: process {stranger} lives in it, which is not ours"
+        assert said_inside(made).startswith(expected)
+    finally:
+        os.kill(int(stranger), signal.SIGKILL)
+        wait_until(lambda: not members(made), what="the end of the stranger")
+        made.rmdir()
 
 
 def test_memory_and_processes_are_bounded_by_the_kernel(controlled):
