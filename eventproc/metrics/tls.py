@@ -13,6 +13,8 @@ import ssl
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from eventproc.model import RejectReason
+
 HANDSHAKE_S: Final = 30.0
 CHUNK: Final = 256 << 10
 
@@ -24,6 +26,7 @@ class _Inner(Protocol):
     def data_received(self, data: bytes) -> None: ...
     def eof_received(self) -> bool | None: ...
     def connection_lost(self, exc: Exception | None) -> None: ...
+    def refuse(self, reason: RejectReason, text: str) -> None: ...
 
 
 class TlsConnection(asyncio.Protocol):
@@ -47,7 +50,9 @@ class TlsConnection(asyncio.Protocol):
         self._incoming.write(data)
         try:
             self._read()
-        except ssl.SSLError:
+        except ssl.SSLError as error:
+            if not self._ready:  # plain lines, most likely: their sender must find out
+                self._inner.refuse(RejectReason.UNREADABLE, f"no TLS handshake: {error.reason or error}")
             self._flush()  # the alert that says what was wrong
             self._abort()
 
