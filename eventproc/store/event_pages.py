@@ -17,6 +17,7 @@ from sqlalchemy import Boolean, ColumnElement, Connection, Select, Text, and_, e
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
+from eventproc.store.base import to_json
 from eventproc.store.schema import event_tags, events
 
 NEAREST: Final = 2000  # events
@@ -104,6 +105,25 @@ class _HasTrait(FunctionElement[bool]):
         return self
 
 
+class _Contains(_HasTrait):
+    """Whether a text holds another."""
+
+    inherit_cache = True
+    name = "contains"
+
+
+@compiles(_Contains, "sqlite")
+def _contains_sqlite(element: _Contains, compiler: Any, **kw: Any) -> str:
+    text, part = [compiler.process(each, **kw) for each in element.clauses]
+    return f"(instr({text}, {part}) > 0)"
+
+
+@compiles(_Contains, "postgresql")
+def _contains_postgresql(element: _Contains, compiler: Any, **kw: Any) -> str:
+    text, part = [compiler.process(each, **kw) for each in element.clauses]
+    return f"(strpos({text}, ({part})::text) > 0)"
+
+
 @compiles(_HasTrait, "sqlite")
 def _has_trait_sqlite(element: _HasTrait, compiler: Any, **kw: Any) -> str:
     payload, name, value = [compiler.process(part, **kw) for part in element.clauses]
@@ -120,7 +140,10 @@ def _has_trait_postgresql(element: _HasTrait, compiler: Any, **kw: Any) -> str:
 
 
 def _traits(which: Which) -> list[ColumnElement[bool]]:
-    return [
-        _HasTrait(events.c.payload_json, literal(name, Text), literal(json.dumps(value), Text))
-        for name, value in which.traits
-    ]
+    found: list[ColumnElement[bool]] = []
+    for name, value in which.traits:
+        if isinstance(value, str):
+            # Payloads are canonical JSON: most of them need not be parsed to see that they lack the member.
+            found.append(_Contains(events.c.payload_json, literal(f"{to_json(name)}:{to_json(value)}", Text)))
+        found.append(_HasTrait(events.c.payload_json, literal(name, Text), literal(json.dumps(value), Text)))
+    return found

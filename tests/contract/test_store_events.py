@@ -8,6 +8,7 @@ import pytest
 from store_world import World, make_event
 
 from eventproc.abc import RetentionPolicy, Store
+from eventproc.codec.events import payload_json
 from eventproc.model import SECOND_US, NewRun
 
 
@@ -193,3 +194,24 @@ def test_runs_are_queued_once_for_event_handler_and_round(store: Store):
     assert [seq for seq, _ in pairs] == [event.seq]
     assert world.get(pairs[0][1]).round == 1
     assert world.get(first[0]).hook == "test.happened"
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["plain", "", 'with "quotes" and \\ in it', "ünïcode \u2028", "a,b:{c}", "line\nbreak", "\x07", 3, 3.5, True],
+)
+def test_events_are_found_by_a_member_of_their_payload(store, value):
+    """Neither a member of a member, nor the same text under another name, nor as another kind of value."""
+    others = [
+        {"x": "other"},
+        {"y": value},
+        {"z": {"x": value}},
+        {"x": [value]},
+        {"x": f"{value}!"},
+        {"x": str(value) + " "},
+    ]
+    with store.begin() as tx:
+        for number, payload in enumerate([*others, {"x": value, "y": 1}]):
+            tx.events.add([make_event(f"e{number}", payload_json=payload_json(payload))])
+    with store.read() as tx:
+        assert [event.id for event in tx.events.page(traits={"x": value})] == [f"e{len(others)}"]
