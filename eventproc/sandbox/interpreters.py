@@ -159,7 +159,10 @@ def _usual() -> Iterator[str]:
     for directory in [*os.environ.get("PATH", "").split(os.pathsep), "/usr/bin", "/usr/local/bin"]:
         if directory.startswith("/") and not directory.rstrip("/").endswith("/shims"):  # they only point elsewhere
             yield from (path for name in names if _is_file(path := f"{directory}/{name}"))
-    home = str(Path.home())
+    try:
+        home = str(Path.home())
+    except RuntimeError:  # a user id without an account, as containers have them
+        home = "/nonexistent"
     data = os.environ.get("XDG_DATA_HOME") or f"{home}/.local/share"
     for root in (
         f"{os.environ.get('PYENV_ROOT') or f'{home}/.pyenv'}/versions",

@@ -133,6 +133,12 @@ def test_old_ones_are_found_and_not_used(tmp_path):
     assert "no such interpreter" in reasons[str(tmp_path / "python3.10")]
 
 
+def test_a_user_without_a_home_has_pythons_too(monkeypatch):
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: (_ for _ in ()).throw(KeyError(uid)))
+    assert RUNNING in Interpreters().usable()
+
+
 def test_where_dill_can_not_be_had_a_python_is_not_used_any_more(tmp_path):
     if "3.8" not in others():
         pytest.skip("no Python 3.8 is installed")
