@@ -134,7 +134,7 @@ def controlled():
         Groups.find()  # moves this process into a group below, as a worker does
         return own_group()
     except (Unavailable, OSError) as error:
-        pytest.skip(f"no control group with controllers can be had here: {error}; `scripts/vm` has one")
+        pytest.skip(f"no control group with controllers can be had here: {error}; docs/security.rst says how")
 
 
 @pytest.fixture
