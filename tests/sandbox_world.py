@@ -13,7 +13,7 @@ from typing import Any
 import dill
 
 from eventproc.abc import Call, Outcome, Program, RunSession, Sandbox
-from eventproc.model import Effects, Limits
+from eventproc.model import Effects, Failure, Limits
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 EVENT = {"message_id": "m-1", "event_type": "test.hook", "timestamp": 1_700_000_000_000_001, "tags": ["a"], "key": "k"}
@@ -92,3 +92,19 @@ def run_one(
     finally:
         child.close()
     return outcome, session
+
+
+def result(sandbox: Sandbox, handler: Any, payload: Mapping[str, Any] | None = None, **asked: Any) -> Any:
+    """Run a handler once, and return what it returned."""
+    outcome, _ = run_one(sandbox, handler, payload, **asked)
+    assert outcome.failure is None, outcome.failure
+    assert outcome.result_json is not None
+    return json.loads(outcome.result_json)
+
+
+def failure(sandbox: Sandbox, handler: Any, payload: Mapping[str, Any] | None = None, **asked: Any) -> Failure:
+    """Run a handler once, and return how it failed."""
+    outcome, _ = run_one(sandbox, handler, payload, **asked)
+    assert outcome.started
+    assert outcome.failure is not None
+    return outcome.failure

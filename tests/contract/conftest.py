@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from servers import PostgresServer, RabbitServer, postgres_server, rabbitmq_server
 
-from eventproc.abc import Store
+from eventproc.abc import Sandbox, Store
+from eventproc.sandbox.forkserver import ForkServerSandbox
+from eventproc.sandbox.memory import InProcessSandbox
 from eventproc.store import open_store
 from eventproc.store.memory import MemoryStore
 
 POSTGRESQL = pytest.param("postgresql", marks=pytest.mark.external_service)
+
+SANDBOXES: dict[str, Callable[[], Sandbox]] = {
+    "level-A": lambda: ForkServerSandbox(levels=["A"]),
+    "level-B": lambda: ForkServerSandbox(levels=["B"]),
+    "in-process": InProcessSandbox,
+}
+
+
+@pytest.fixture(scope="module", params=SANDBOXES)
+def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    """Each implementation of the port in turn."""
+    made = SANDBOXES[request.param]()
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")
