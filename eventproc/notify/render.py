@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import traceback
 from collections.abc import Callable, Mapping
 from email import policy
 from email.headerregistry import Address
@@ -21,6 +22,7 @@ from jinja2 import (
     FileSystemLoader,
     PrefixLoader,
     StrictUndefined,
+    TemplateSyntaxError,
     select_autoescape,
 )
 
@@ -71,7 +73,7 @@ class TemplateRenderer(Renderer):
         self._default = _environment([default])
         self._custom = None
         if override_dir is not None and Path(override_dir).is_dir():
-            self._custom = _environment([FileSystemLoader(override_dir), default])
+            self._custom = _environment([_TextLoader(override_dir), default])
         self._base_url = base_url
 
     def render(self, facts: NoticeFacts) -> Rendered:
@@ -98,12 +100,34 @@ class TemplateRenderer(Renderer):
             try:
                 return self._custom.get_template(name).render(view)
             except Exception as error:  # noqa: BLE001  # any code may stand in a template; the default does instead
-                line = getattr(error, "lineno", None)
-                where = f" (line {line})" if line else ""
-                problem = f"{name}: {type(error).__name__}: {error}{where}"
+                problem = f"{_where(name, error)}: {type(error).__name__}: {_first_line(str(error))}"
                 problems.append(problem)
                 log.warning("mail template is broken, the default is used", template=name, error=problem)
         return self._default.get_template(name).render(view)
+
+
+class _TextLoader(FileSystemLoader):
+    """Loads templates; one that is not UTF-8 is told with its name and line, as any other mistake in it."""
+
+    def get_source(self, environment: Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
+        try:
+            return super().get_source(environment, template)
+        except UnicodeDecodeError as error:
+            line = error.object.count(b"\n", 0, error.start) + 1
+            raise TemplateSyntaxError(f"not UTF-8: {error.reason}", line, template) from error
+
+
+def _where(name: str, error: Exception) -> str:
+    """Name the template and the line that went wrong: often not those of `name`, but of one that it extends."""
+    file, line = name, None
+    if isinstance(error, TemplateSyntaxError):
+        file, line = error.name or name, error.lineno
+    else:
+        for frame in traceback.extract_tb(error.__traceback__):
+            if frame.filename.endswith((".txt", ".html")):  # jinja's tracebacks lead into the templates themselves
+                file, line = Path(frame.filename).name, frame.lineno
+    place = file if line is None else f"{file}, line {line}"
+    return place if file == name else f"{place} (for {name})"
 
 
 def _environment(loaders: list[FileSystemLoader]) -> Environment:

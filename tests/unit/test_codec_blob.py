@@ -520,3 +520,26 @@ def test_json_keeps_a_bundle():
 
     bundle = pack(uses_helper)
     assert bundle_from_json(json.loads(json.dumps(bundle_to_json(bundle)))) == bundle
+
+
+# ------------------------------------------------------------------------------------------------ threads
+
+
+def test_threads_may_pickle_at_once_and_what_others_print_meanwhile_is_not_lost(capsys):
+    def handler_for(number):
+        def told(db, **kwargs):
+            return helper(number) + len(db)
+
+        return told
+
+    def pickle_some(number):
+        print(f"thread {number}")
+        return {pack(handler_for(number), check=False).digest for _ in range(10)}
+
+    before = sys.stdout
+    alone = [{pack(handler_for(number), check=False).digest} for number in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(pickle_some, range(6)))
+    assert together == alone
+    assert sys.stdout is before
+    assert sorted(capsys.readouterr().out.splitlines()) == [f"thread {number}" for number in range(6)]

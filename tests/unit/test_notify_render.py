@@ -321,6 +321,27 @@ def test_a_broken_override_costs_no_mail_and_says_what_is_wrong(tmp_path: Path, 
     assert "failure.txt" in parse(rendered)["X-Eventproc-Template-Error"]
 
 
+@pytest.mark.parametrize(
+    ("name", "template", "where"),
+    [
+        ("failure.txt", b"ok\n{{ nothing.there }}\n", "failure.txt, line 2: UndefinedError"),
+        ("failure.txt", b"ok\n\n{{ 1 / 0 }}\n", "failure.txt, line 3: ZeroDivisionError"),
+        ("failure.html", b"ok\n{% if %}\n", "failure.html, line 2: TemplateSyntaxError"),
+        ("layout.html", b"<html>\n{% if %}\n", "layout.html, line 2 (for failure.html): TemplateSyntaxError"),
+        ("layout.html", b"<html>\n\n{{ nothing.there }}", "layout.html, line 3 (for failure.html): UndefinedError"),
+        ("layout.html", b"<html>\ncaf\xe9", "layout.html, line 2 (for failure.html): TemplateSyntaxError: not UTF-8"),
+        ("failure.txt", b"ok\n{% include 'gone.txt' %}", "failure.txt, line 2: TemplateNotFound: gone.txt"),
+    ],
+)
+def test_what_is_wrong_with_an_override_names_its_file_and_line(
+    tmp_path: Path, name: str, template: bytes, where: str
+) -> None:
+    (tmp_path / name).write_bytes(template)
+    message = parse(TemplateRenderer(tmp_path).render(make_facts()))
+    assert where in message["X-Eventproc-Template-Error"]
+    assert "Traceback" in text_of(TemplateRenderer(tmp_path).render(make_facts()))
+
+
 def test_an_override_that_is_not_text_costs_no_mail(tmp_path: Path) -> None:
     (tmp_path / "failure.html").write_bytes(b"\xff\xfe\x00")
     rendered = TemplateRenderer(tmp_path).render(make_facts())
