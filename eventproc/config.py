@@ -333,7 +333,7 @@ class Settings(BaseSettings):
     templates: DataPath | None = None
     project: DataPath | None = None  # directory with hooks/ (and handlers/); the settings file's own unless said
     unsafe_sandbox: bool = False
-    time_sync: Annotated[str, Field(pattern=r"^https?://")] | None = None  # of a time service, in place of the world's
+    time_sync: Annotated[str, Field(pattern=r"^https?://")] | None = None  # of a time service, for events and streams
     handler_path: Annotated[tuple[DataPath, ...], NoDecode, BeforeValidator(_paths), AfterValidator(Paths)] = ()
     durability: Literal["normal", "full"] = "normal"
     max_payload: Bytes = "1MB"  # type: ignore[assignment]

@@ -13,6 +13,7 @@ import msgspec
 
 from eventproc.abc import Sandbox
 from eventproc.codec.records import event_of, open_records
+from eventproc.engine.clock import SystemClock
 from eventproc.engine.playback import Playback, Played
 from eventproc.engine.worker import WorkerSettings
 from eventproc.errors import EventprocError, InvalidInput
@@ -53,6 +54,7 @@ def playback_on(harness: Harness, **how: Any) -> Playback:
         store=harness.store,
         cache=harness.cache,
         clock=harness.clock,
+        wall=None if harness.wall is harness.clock else harness.wall,
         bus=harness.bus,
         settle=harness.settle,
         user_id=harness.admin.id,
@@ -63,7 +65,7 @@ def playback_on(harness: Harness, **how: Any) -> Playback:
 def add_any_hook(harness: Harness) -> None:
     """Let the platform take events of every hook."""
     with harness.store.begin() as tx:
-        tx.hooks.put(ANY, now_us=harness.clock.now_us(), by="playback")
+        tx.hooks.put(ANY, now_us=harness.wall.now_us(), by="playback")
 
 
 class Player:
@@ -77,6 +79,7 @@ class Player:
             sandbox=sandbox or ForkServerSandbox(handler_path=handler_path),
             store=store,
             worker=WorkerSettings(slots=1, batch_slots=1, lease_s=LEASE_S, finish_delay_s=0.0),
+            wall=SystemClock(),
         )
         add_any_hook(self.harness)
 

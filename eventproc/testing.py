@@ -29,7 +29,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from eventproc.abc import Sandbox, Store, Tx
+from eventproc.abc import Clock, Sandbox, Store, Tx
 from eventproc.blobs import MemoryBlobs
 from eventproc.bus.memory import MemoryBus
 from eventproc.client.pipelines import pipeline_part
@@ -130,7 +130,11 @@ class _Dry(Exception):
 
 
 class Harness:
-    """The whole platform in memory. Use it as a context manager."""
+    """
+    The whole platform in memory. Use it as a context manager.
+
+    With `wall`, `clock` is that of events and streams only; leases, retries and all else go by `wall`.
+    """
 
     def __init__(
         self,
@@ -140,13 +144,15 @@ class Harness:
         store: Store | None = None,
         worker: WorkerSettings | None = None,
         settings: ServiceSettings | None = None,
+        wall: Clock | None = None,
     ) -> None:
         self.clock = ManualClock()
+        self.wall: Clock = wall or self.clock  # of all but events and streams
         self.bus = MemoryBus()
         self.blobs = MemoryBlobs()
         self.mailer = MemoryMailer()
         self.store: Store = store or MemoryStore()
-        self.cache = CatalogueCache(self.store)
+        self.cache = CatalogueCache(self.store, event_clock=None if wall is None else self.clock)
         self._sandbox = sandbox or InProcessSandbox()
         self.store.upgrade()
         self._context = ServiceContext(
@@ -154,7 +160,7 @@ class Harness:
             bus=self.bus,
             blobs=self.blobs,
             sandbox=self._sandbox,
-            clock=self.clock,
+            clock=self.wall,
             cache=self.cache,
             group=GroupCommit(self.store),
             vault=Vault.random(),
@@ -163,25 +169,25 @@ class Harness:
         self.use = UseCases(self._context)
         with self.store.begin() as tx:
             known = tx.users.find("tester")
-            self.admin = known or tx.users.add("tester", Role.ADMIN, now_us=self.clock.now_us())
+            self.admin = known or tx.users.add("tester", Role.ADMIN, now_us=self.wall.now_us())
             if bundled_hooks:
                 specs, _ = load_specs(files_in(bundled_dir("hooks"), "hooks"), source="bundled")
-                sync_bundled_hooks(tx, specs, now_us=self.clock.now_us())
+                sync_bundled_hooks(tx, specs, now_us=self.wall.now_us())
         self._world = World(self._context)
         self._worker = Worker(
             store=self.store,
             bus=self.bus,
             sandbox=self._sandbox,
             services=self._world,
-            clock=self.clock,
+            clock=self.wall,
             settings=worker or WorkerSettings(slots=1, lease_s=LEASE_S),
             cache=self.cache,
         )
         self._housekeeper = Housekeeper(
-            store=self.store, bus=self.bus, blobs=self.blobs, clock=self.clock, cache=self.cache
+            store=self.store, bus=self.bus, blobs=self.blobs, clock=self.wall, cache=self.cache
         )
         self._notifier = Notifier(
-            store=self.store, bus=self.bus, mailer=self.mailer, renderer=TemplateRenderer(), clock=self.clock
+            store=self.store, bus=self.bus, mailer=self.mailer, renderer=TemplateRenderer(), clock=self.wall
         )
         self._thread: threading.Thread | None = None
 
@@ -218,7 +224,7 @@ class Harness:
             raise problems[0]
         with self.store.begin() as tx:
             for spec in specs:
-                tx.hooks.put(spec, now_us=self.clock.now_us(), by="tester")
+                tx.hooks.put(spec, now_us=self.wall.now_us(), by="tester")
         return specs
 
     def set_secret(self, name: str, value: str) -> None:
@@ -380,7 +386,7 @@ class Harness:
             if any(counts.get(state, 0) for state in LEASED_STATES):
                 return False
             claims = tx.runs.claim(
-                worker="look", pythons=(), want_run=1, want_batch=1, lease_us=1, now_us=self.clock.now_us()
+                worker="look", pythons=(), want_run=1, want_batch=1, lease_us=1, now_us=self.wall.now_us()
             )
             claimable = len(claims)
             raise _Dry
@@ -443,7 +449,7 @@ class Harness:
         """Store samples for handlers to read with `db`; return the series' UUID."""
         code = uuid or str(uuids.uuid5(uuids.NAMESPACE_URL, f"{collection}/{name}"))
         with self.store.begin() as tx:
-            tx.series.put(Series(uuid=code, name=name, collection=collection, created_us=self.clock.now_us()))
+            tx.series.put(Series(uuid=code, name=name, collection=collection, created_us=self.wall.now_us()))
             series.insert(tx, code, np.asarray(times_ns, np.int64), np.asarray(values, np.float64))
         return code
 

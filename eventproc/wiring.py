@@ -59,7 +59,7 @@ class Platform:
 
     def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
         self.settings = settings
-        self.clock = clock or _clock(settings)
+        self.clock = clock or SystemClock()
         self.draining = threading.Event()
         self._opened: list[_Closable] = []
 
@@ -180,7 +180,7 @@ class Platform:
     def cache(self) -> CatalogueCache:
         from eventproc.registry import CatalogueCache
 
-        return CatalogueCache(self.store)
+        return CatalogueCache(self.store, event_clock=_event_clock(self.settings))
 
     @cached_property
     def group(self) -> GroupCommit:
@@ -383,12 +383,13 @@ class Platform:
         self.close()
 
 
-def _clock(settings: Settings) -> Clock:
+def _event_clock(settings: Settings) -> Clock | None:
     if settings.time_sync is None:
-        return SystemClock()
+        return None
     from eventproc.timesync import TimeSyncClock
 
-    return TimeSyncClock(settings.time_sync)
+    # It is asked within transactions: while nobody has set a time, events are refused rather than waited with.
+    return TimeSyncClock(settings.time_sync, patience_s=0.0)
 
 
 def _whole(seconds: float | None) -> int | None:

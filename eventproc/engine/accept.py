@@ -29,12 +29,14 @@ def prepare(
     *,
     user_id: int | None,
     now_us: int,
+    present_us: int | None = None,
     source: str = "api",
     max_payload_bytes: int = MAX_PAYLOAD_BYTES,
 ) -> Event:
     """
     Check a reported event and fill in what its sender left out; nothing is written.
 
+    `present_us` is the time of an event that brings none, when it is not `now_us`.
     Raises the EventprocError that tells the sender what is wrong.
     """
     catalogue.spec_for_event(event.hook)
@@ -53,7 +55,11 @@ def prepare(
         id=uuid.uuid4().hex if event.id is None else check_event_id(event.id),
         hook=event.hook,
         source=source if event.source is None else check_source(event.source),
-        time_us=now_us if event.time_us is None else _check_time(event.time_us),
+        time_us=_check_time(event.time_us)
+        if event.time_us is not None
+        else now_us
+        if present_us is None
+        else present_us,
         tags=tags,
         key=check_key(event.key),
         payload_json=text,
@@ -79,7 +85,8 @@ def accept_events(
     events: Sequence[NewEvent],
     *,
     user_id: int | None,
-    now_us: int | Sequence[int],
+    now_us: int,
+    present_us: Sequence[int] | None = None,
     source: str = "api",
     max_payload_bytes: int = MAX_PAYLOAD_BYTES,
     bus: Bus | None = None,
@@ -88,10 +95,11 @@ def accept_events(
     Accept events, queue the runs they cause and let them join streams; return, in order, what became of each.
 
     Each event is refused by itself: its place then holds the error. An id known with the same content is a
-    duplicate and changes nothing; with other content it is an EventConflict. `now_us` may give each event a present
-    time of its own. `bus` is woken after the commit.
+    duplicate and changes nothing; with other content it is an EventConflict. `present_us` gives each event a present
+    time of its own, which its streams go by; by default it is the catalogue's event clock's, else `now_us`. `bus` is
+    woken after the commit.
     """
-    times = [now_us] * len(events) if isinstance(now_us, int) else now_us
+    times = [catalogue.present_us(now_us)] * len(events) if present_us is None else present_us
     results: list[Result | None] = [None] * len(events)
     prepared: list[tuple[int, Event]] = []
     for index, new in enumerate(events):
@@ -100,7 +108,8 @@ def accept_events(
                 catalogue,
                 new,
                 user_id=user_id,
-                now_us=times[index],
+                now_us=now_us,
+                present_us=times[index],
                 source=source,
                 max_payload_bytes=max_payload_bytes,
             )
@@ -109,19 +118,19 @@ def accept_events(
         else:
             prepared.append((index, ready))
     runs: list[tuple[int, NewRun]] = []
-    fresh: list[tuple[Event, Mapping[str, Any]]] = []
+    fresh: list[Item] = []
     stored = tx.events.add([event for _, event in prepared]) if prepared else []
     for (index, asked), (event, is_new) in zip(prepared, stored, strict=True):
         results[index] = _result(asked, event, is_new=is_new)
         if is_new:
             payload = events[index].payload
-            fresh.append((event, payload))
+            fresh.append((event, payload, times[index]))
             handlers = catalogue.match(event, payload)
-            runs.extend((event.seq, new_run(handler, event, payload, now_us=times[index])) for handler in handlers)
+            runs.extend((event.seq, new_run(handler, event, payload, now_us=now_us)) for handler in handlers)
     if runs:
-        _queue(tx, runs, results, now_us=max(times), bus=bus)
+        _queue(tx, runs, results, now_us=now_us, bus=bus)
     if fresh and catalogue.triggers:
-        _join(tx, catalogue, fresh, results, bus=bus)
+        _join(tx, catalogue, fresh, results, now_us=now_us, bus=bus)
     return [result for result in results if result is not None]
 
 
@@ -139,9 +148,9 @@ def _queue(
 
 
 def _join(
-    tx: Tx, catalogue: Catalogue, fresh: Sequence[Item], results: list[Result | None], *, bus: Bus | None
+    tx: Tx, catalogue: Catalogue, fresh: Sequence[Item], results: list[Result | None], *, now_us: int, bus: Bus | None
 ) -> None:
-    joined = join(tx, catalogue.triggers, fresh)
+    joined = join(tx, catalogue.triggers, fresh, now_us=now_us)
     for index, result in enumerate(results):
         if isinstance(result, Accepted) and not result.duplicate and result.seq in joined.streams:
             results[index] = replace(result, streams=tuple(joined.streams[result.seq]), due_us=joined.next_us)

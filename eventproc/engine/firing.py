@@ -63,9 +63,15 @@ class Fired:
 
 
 def fire_due_streams(tx: Tx, catalogue: Catalogue, *, now_us: int, limit: int, bus: Bus | None = None) -> Fired:
-    """Give at most `limit` due streams to runs; those that fire come before those that expire."""
-    firing = tx.streams.due(now_us=now_us, limit=limit, expiring=False)
-    expiring = tx.streams.due(now_us=now_us, limit=limit - len(firing), expiring=True) if len(firing) < limit else []
+    """
+    Give at most `limit` due streams to runs; those that fire come before those that expire.
+
+    What is due goes by the catalogue's event clock, if it has one.
+    """
+    present_us = catalogue.present_us(now_us)
+    firing = tx.streams.due(now_us=present_us, limit=limit, expiring=False)
+    room = limit - len(firing)
+    expiring = tx.streams.due(now_us=present_us, limit=room, expiring=True) if room > 0 else []
     if not (firing or expiring):
         return Fired()
     pass_ = _Pass(tx, catalogue, now_us)

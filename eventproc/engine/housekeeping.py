@@ -135,7 +135,7 @@ class Housekeeper:
             try:
                 duty.work()
             except Unavailable as error:
-                log.warning("%s: waits for the store: %s", duty.name, error)
+                log.warning("%s: tried again later: %s", duty.name, error)
             except Exception:  # the other duties must not suffer for it
                 log.exception("%s: a fault; it is tried again later", duty.name)
 
@@ -159,7 +159,7 @@ class Housekeeper:
     def fire_streams(self) -> int:
         """Give streams that are due to their pipelines; return how many."""
         now_us = self._clock.now_us()
-        if not self._any_due(now_us):
+        if not self._any_due():
             return 0
         total = 0
         while not self._stop.is_set():
@@ -172,21 +172,24 @@ class Housekeeper:
                 break
         return total
 
-    def _any_due(self, now_us: int) -> bool:
+    def _any_due(self) -> bool:
         with self._store.read() as tx:
             due_us = tx.streams.next_due_us()
-        return due_us is not None and due_us <= now_us
+        return due_us is not None and due_us <= self._present_us()
+
+    def _present_us(self) -> int:
+        return (self._cache.event_clock or self._clock).now_us()
 
     def _until_due_s(self) -> float:
         """Return how long to wait for the next stream that is due, at most the polling interval."""
         try:
             with self._store.read() as tx:
                 due_us = tx.streams.next_due_us()
+            if due_us is None:
+                return self.settings.poll_s
+            return max(0.0, min(self.settings.poll_s, (due_us - self._present_us()) / SECOND_US))
         except EventprocError:
             return self.settings.poll_s
-        if due_us is None:
-            return self.settings.poll_s
-        return max(0.0, min(self.settings.poll_s, (due_us - self._clock.now_us()) / SECOND_US))
 
     def keep_in_step(self) -> int:
         """Let streams follow runs that ended where nobody thought of them (cancelled, say); return how many."""

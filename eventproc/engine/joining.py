@@ -21,7 +21,7 @@ from eventproc.registry.triggerset import Trigger, TriggerSet, join_key, traits_
 
 _TRIES = 20  # how often somebody else may be quicker to make a stream
 
-Item = tuple[Event, Mapping[str, Any]]  # an event just stored, and its payload
+Item = tuple[Event, Mapping[str, Any], int]  # an event just stored, its payload, and its present time
 
 
 @dataclass(slots=True)
@@ -33,6 +33,7 @@ class _Move:
     traits: Mapping[str, Distinguishing]
     event: Event
     satisfies: Sequence[int]
+    present_us: int
 
 
 @dataclass(slots=True)
@@ -48,9 +49,9 @@ class Joined:
         self.next_us = due_us if self.next_us is None else min(self.next_us, due_us)
 
 
-def join(tx: Tx, triggers: TriggerSet, items: Sequence[Item]) -> Joined:
+def join(tx: Tx, triggers: TriggerSet, items: Sequence[Item], *, now_us: int) -> Joined:
     """
-    Let events join the streams of all triggers that they match; `accepted_us` of each is its present time.
+    Let events join the streams of all triggers that they match; what is written says that it was at `now_us`.
 
     A stream that has expired is not joined any more: the event begins another one. Raises StoreUnavailable when
     others were quicker too often.
@@ -60,13 +61,13 @@ def join(tx: Tx, triggers: TriggerSet, items: Sequence[Item]) -> Joined:
     for _ in range(_TRIES):
         if not moves:
             return joined
-        moves = _Batch(tx, joined).write(moves)
+        moves = _Batch(tx, joined).write(moves, now_us=now_us)
     raise StoreUnavailable("other transactions make the same streams all the time: try again")
 
 
 def _moves(triggers: TriggerSet, items: Sequence[Item], counting: Counting) -> list[_Move]:
     moves = []
-    for event, payload in items:
+    for event, payload, present_us in items:
         candidates = triggers.candidates(event.hook)
         if not candidates:
             continue
@@ -75,7 +76,7 @@ def _moves(triggers: TriggerSet, items: Sequence[Item], counting: Counting) -> l
             traits = trigger.matcher.match(seen, counting.group(trigger, MATCH))
             if traits is not None:
                 satisfies = _satisfied(trigger, seen, counting)
-                moves.append(_Move(join_key(trigger.id, traits), trigger, traits, event, satisfies))
+                moves.append(_Move(join_key(trigger.id, traits), trigger, traits, event, satisfies, present_us))
     return moves
 
 
@@ -96,9 +97,9 @@ class _Batch:
         self._changed: dict[int, Joinable] = {}
         self._members: list[tuple[Joinable, _Move]] = []
 
-    def write(self, moves: Sequence[_Move]) -> list[_Move]:
+    def write(self, moves: Sequence[_Move], *, now_us: int) -> list[_Move]:
         """Write the moves; return those whose stream somebody else made first."""
-        tx, now_us = self._tx, max(move.event.accepted_us for move in moves)
+        tx = self._tx
         self._open = tx.streams.joinable(sorted({move.key for move in moves}))
         self._recount(moves)
         for move in moves:
@@ -120,7 +121,7 @@ class _Batch:
             made.discard(id(stream))
 
     def _place(self, move: _Move) -> None:
-        now_us = move.event.accepted_us
+        now_us = move.present_us
         stream = self._open.get(move.key)
         if stream is not None and stream.expire_us <= now_us:
             stream.key = None

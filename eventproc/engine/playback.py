@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from eventproc.abc import Bus, Store, Tx
+from eventproc.abc import Bus, Clock, Store
 from eventproc.engine.accept import Result, accept_events
 from eventproc.engine.clock import ManualClock
 from eventproc.engine.firing import fire_due_streams
@@ -47,6 +47,8 @@ class Playback:
     """
     Plays events into a store whose clock it moves.
 
+    With `wall`, `clock` is that of events and streams only (the cache's event clock): runs are retried, leased and kept
+    by `wall`, so that a day of years ago is not past its time as soon as it is stored.
     `settle` has to see all runs to their end that are due at the clock's time. With `every_s` streams fire and expire
     at steps of so many seconds only, as with a worker that looks now and then; with `every_s` None they do so when
     `drain` is called; by default exactly when they are due. `speed` is how many times faster than real time events
@@ -61,6 +63,7 @@ class Playback:
         clock: ManualClock,
         bus: Bus,
         settle: Callable[[], None],
+        wall: Clock | None = None,
         user_id: int | None = None,
         every_s: float | None = 0.0,
         speed: float | None = None,
@@ -70,6 +73,7 @@ class Playback:
         self._store = store
         self._cache = cache
         self._clock = clock
+        self._wall = wall
         self._bus = bus
         self._settle = settle
         self._user_id = user_id
@@ -185,7 +189,8 @@ class Playback:
                 self._cache.current(tx),
                 [event for event, _ in batch],
                 user_id=self._user_id,
-                now_us=[now_us for _, now_us in batch],
+                now_us=self._written_us(batch[-1][1]),
+                present_us=[now_us for _, now_us in batch],
                 source="playback",
                 bus=self._bus,
             )
@@ -211,7 +216,11 @@ class Playback:
 
     def _next_due(self) -> int | None:
         with self._store.read() as tx:
-            return _earliest(tx)
+            times = (tx.streams.next_due_us(), tx.runs.next_due_us() if self._wall is None else None)
+        return min((at for at in times if at is not None), default=None)
+
+    def _written_us(self, at_us: int) -> int:
+        return at_us if self._wall is None else self._wall.now_us()
 
     def _fire_at(self, at_us: int) -> None:
         """Move the clock there, and let all that is due happen, with what follows from it."""
@@ -219,18 +228,15 @@ class Playback:
         now_us = self._clock.now_us()
         while True:
             with self._store.begin() as tx:
-                done = fire_due_streams(tx, self._cache.current(tx), now_us=now_us, limit=FIRE_LIMIT, bus=self._bus)
+                catalogue = self._cache.current(tx)
+                written_us = self._written_us(now_us)
+                done = fire_due_streams(tx, catalogue, now_us=written_us, limit=FIRE_LIMIT, bus=self._bus)
             self.played.fired += done.fired
             self.played.expired += done.expired
             self.played.failed += done.failed
             self._settle()
             if not done.total:
                 return
-
-
-def _earliest(tx: Tx) -> int | None:
-    times = (tx.streams.next_due_us(), tx.runs.next_due_us())
-    return min((at for at in times if at is not None), default=None)
 
 
 def _cut(batch: Sequence[tuple[NewEvent, int]], due_us: int) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eventproc.abc import Compile, Store, Tx
+from eventproc.abc import Clock, Compile, Store, Tx
 from eventproc.errors import UnknownHook
 from eventproc.model import Event, HandlerRecord, HookSpec
 from eventproc.registry import globs
@@ -48,8 +48,10 @@ class Catalogue:
         handlers: Sequence[HandlerRecord],
         triggers: TriggerSet | None = None,
         tally: Tally | None = None,
+        event_clock: Clock | None = None,
     ) -> None:
         self.revision = revision
+        self.event_clock = event_clock
         self.triggers = triggers or TriggerSet(())
         self.tally = tally
         self.hooks: Mapping[str, HookSpec] = {spec.name: spec for spec in hooks}
@@ -58,6 +60,10 @@ class Catalogue:
         self._event_specs: dict[str, HookSpec] = {}
         self._schemas: dict[str, PayloadSchema] = {}
         self._candidates: dict[str, tuple[_Candidate, ...]] = {}
+
+    def present_us(self, now_us: int) -> int:
+        """Return the present time of events and streams, `now_us` being the world's."""
+        return now_us if self.event_clock is None else self.event_clock.now_us()
 
     def spec_for(self, hook: str) -> HookSpec:
         """Return the spec of that name, else the most specific glob that matches. Raises UnknownHook."""
@@ -209,11 +215,16 @@ class CatalogueCache:
     Hands out the present catalogue; it is read again when the store's revision has moved.
 
     Ask for it before changing hooks or handlers in the same transaction: what is read is shared with others.
+    `event_clock` tells the present time of events and streams while a recorded day is played; leases, retries and
+    retention go by the world's all the same.
     """
 
-    def __init__(self, store: Store, *, compile_trigger: Compile | None = None) -> None:
+    def __init__(
+        self, store: Store, *, compile_trigger: Compile | None = None, event_clock: Clock | None = None
+    ) -> None:
         self._store = store
         self._compile = compile_trigger
+        self.event_clock = event_clock
         self.tally = Tally(store)
         self._lock = threading.Lock()
         self._catalogue: Catalogue | None = None
@@ -229,6 +240,7 @@ class CatalogueCache:
                 handlers=tx.handlers.live(),
                 triggers=TriggerSet(tx.triggers.live(), self._compile),
                 tally=self.tally,
+                event_clock=self.event_clock,
             )
             with self._lock:
                 self._catalogue = catalogue

@@ -141,14 +141,22 @@ _RESETTABLE = (
     .order_by(streams.c.id)
     .with_for_update()
 )
+
+
+def _due_again(column: Any, state: str, now_us: Any) -> Any:
+    """Return when one in that error is due: now, or still when it was, for the time of events may be long ago."""
+    later = (column.is_(None)) | (column > now_us)
+    return case(((streams.c.state == literal_column(state)) & later, now_us), else_=column)
+
+
 _RESET = BulkUpdate(
     table=streams,
     params={"now_us": BigInteger()},
     values=lambda param: {
         "state": case((streams.c.state == literal_column("4"), literal_column("7")), else_=literal_column("8")),
         "serial": streams.c.serial + 1,
-        "fire_us": case((streams.c.state == literal_column("4"), param("now_us")), else_=streams.c.fire_us),
-        "expire_us": case((streams.c.state == literal_column("5"), param("now_us")), else_=streams.c.expire_us),
+        "fire_us": _due_again(streams.c.fire_us, "4", param("now_us")),
+        "expire_us": _due_again(streams.c.expire_us, "5", param("now_us")),
         "updated_us": param("now_us"),
     },
 )

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 
 from eventproc.engine.accept import accept_events
+from eventproc.engine.clock import ManualClock, SystemClock
 from eventproc.engine.firing import fire_due_streams
 from eventproc.errors import InvalidInput
 from eventproc.model import NewEvent, StreamState
 from eventproc.playback import Player, add_any_hook, playback_on, read_recording, trial
 from eventproc.registry.triggers import parse_triggers
+from eventproc.store import open_store
 from eventproc.testing import Harness
 
 START = "2026-01-02T{:02}:{:02}:{:02}Z"
@@ -223,3 +225,63 @@ def test_events_refused_are_counted_and_the_others_played(folder: Path) -> None:
         player.add_triggers(folder / "triggers.yaml", with_pipelines=False)
         found = player.play(folder / "odd.jsonl")
     assert (found["events"], found["duplicates"], [each["line"] for each in found["refused"]]) == (5, 1, [3])
+
+
+def long_ago(folder: Path) -> Path:
+    """The same day, as it was in 2014."""
+    with gzip.open(folder / "day.jsonl.gz", "rt") as file:
+        text = file.read().replace("2026-01-02T", "2014-08-01T")
+    path = folder / "long_ago.jsonl"
+    path.write_text(text)
+    return path
+
+
+def test_a_day_of_years_ago_stays_when_retention_comes(folder: Path) -> None:
+    database = f"sqlite:///{folder / 'played.db'}"
+    with Player(database=database, handler_path=[folder / "handlers"]) as player:
+        player.add_pipelines(folder / "pipelines.yaml")
+        player.add_triggers(folder / "triggers.yaml")
+        player.play(long_ago(folder))
+        harness = player.harness
+        streams = streams_of(harness)
+        counted = [event.time.year for event in harness.events if event.hook == "app.counted"]
+        assert len(counted) == sum(1 for name, *_ in streams if name == "session")
+        assert set(counted) == {2014}
+        assert all(stream.expire_us < 1_500_000_000_000_000 for stream in harness.streams)
+        runs = len(harness.runs)
+    with Harness(store=open_store(database), wall=SystemClock()) as later:
+        later.run_until_idle()
+        assert streams_of(later) == streams
+        assert len(later.runs) == runs
+        assert all(len(events) > 0 for *_, events in streams)
+
+
+def test_what_is_done_goes_by_the_wall_and_what_is_due_by_the_events(folder: Path) -> None:
+    wall = ManualClock()
+    with Harness(wall=wall) as harness:
+        add_any_hook(harness)
+        harness.register_pipeline(
+            "count", [{"name": "broken", "handler": _broken}], retries={"max": 1, "backoff": "1h"}
+        )
+        harness.register_pipeline("none", [{"name": "same", "handler": lambda events, env: events}])
+        harness.use.triggers.push(harness.admin, TRIGGERS)
+        events = [event for event in read_recording(long_ago(folder)) if event.payload["user"] == "a"][:10]
+        playback_on(harness).play(events)
+        playback_on(harness).drain()
+        assert {stream.state for stream in harness.streams} == {StreamState.FIRING, StreamState.EXPIRING}
+        harness.clock.advance(7200)
+        harness.run_until_idle()
+        assert {run.attempt for run in harness.runs} == {1}
+        wall.advance(7200)
+        harness.run_until_idle()
+        assert {run.attempt for run in harness.runs} == {2}
+        errors = harness.streams
+        assert {stream.state for stream in errors} == {StreamState.ERROR, StreamState.EXPIRE_ERROR}
+        harness.register_pipeline("count", [{"name": "mended", "handler": lambda events, env: events}])
+        harness.use.streams.reset(harness.admin, [stream.id for stream in errors])
+        harness.run_until_idle()
+        assert {stream.state for stream in harness.streams} == {StreamState.COMPLETED}
+
+
+def _broken(events: Any, env: Any) -> Any:
+    raise ValueError("broken")

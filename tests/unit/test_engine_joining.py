@@ -41,10 +41,10 @@ class Feed:
         payload = {} if who is None else {"id": who}
         return NewEvent(hook=f"test.{kind}", payload=payload, id=name or f"e{self.number}", **values)
 
-    def accept(self, *events: NewEvent, now_us: int | Sequence[int] | None = None) -> list[Accepted | EventprocError]:
+    def accept(self, *events: NewEvent, present_us: Sequence[int] | None = None) -> list[Accepted | EventprocError]:
         with self.store.begin() as tx:
-            now = self.now_us if now_us is None else now_us
-            return accept_events(tx, self.cache.current(tx), events, user_id=None, now_us=now)
+            catalogue = self.cache.current(tx)
+            return accept_events(tx, catalogue, events, user_id=None, now_us=self.now_us, present_us=present_us)
 
     def streams(self, **which: Any) -> list[Stream]:
         with self.store.read() as tx:
@@ -150,7 +150,7 @@ def test_an_expired_stream_is_not_joined_any_more_and_still_expires() -> None:
 def test_each_event_of_a_batch_may_have_a_present_time_of_its_own() -> None:
     feed = Feed(make_trigger())
     times = [NOW, NOW + HOUR_US - 1, NOW + 3 * HOUR_US, NOW + 3 * HOUR_US]
-    feed.accept(*[feed.event("a", time_us=time) for time in times], now_us=times)
+    feed.accept(*[feed.event("a", time_us=time) for time in times], present_us=times)
     assert [feed.ids(stream) for stream in feed.streams()] == [["e1", "e2"], ["e3", "e4"]]
 
 

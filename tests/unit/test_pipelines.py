@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from eventproc.errors import InvalidHandler, InvalidInput, NotFound
-from eventproc.model import HandlerRecord, Stream, StreamState
+from eventproc.model import HandlerRecord, NewEvent, Stream, StreamState
 from eventproc.testing import Harness
 
 TRIGGER = {
@@ -422,3 +422,79 @@ def test_a_failed_run_is_mailed(platform: Harness) -> None:
     collect(platform)
     (mail,) = platform.mails
     assert "sum" in str(mail["Subject"])
+
+
+def test_streams_of_a_deleted_trigger_go_through_its_pipeline(platform: Harness) -> None:
+    pipelines(platform, Sum)
+    collect(platform, closed=False)
+    platform.use.triggers.delete(platform.admin, "order")
+    platform.emit("order.closed", {"order": "7"})
+    platform.clock.advance(3601)
+    platform.run_until_idle()
+    (stream,) = platform.streams
+    assert (stream.events, stream.state) == (3, StreamState.COMPLETED)
+    assert "noted handle" in platform.runs[0].logs
+
+
+def test_a_pipeline_with_another_name_takes_the_streams_that_wait(platform: Harness) -> None:
+    pipelines(platform, Sum)
+    collect(platform, closed=False)
+    platform.register_pipeline("total", [Sum])
+    platform.use.pipelines.deregister(platform.admin, "sum")
+    platform.add_trigger(**{**TRIGGER, "fire_pipeline": "total"})
+    platform.emit("order.closed", {"order": "7"})
+    platform.run_until_idle()
+    assert [(stream.events, stream.state) for stream in platform.streams] == [(4, StreamState.COMPLETED)]
+    assert platform.runs[0].handler == "total"
+
+
+def test_a_trigger_that_fires_by_other_criteria_now_goes_by_those(platform: Harness) -> None:
+    pipelines(platform, Sum)
+    collect(platform, closed=False)
+    platform.add_trigger(**{**TRIGGER, "fire_criteria": [{"event_type": "order.item", "number": 4}]})
+    platform.run_until_idle()
+    assert platform.streams[0].state is StreamState.ACTIVE
+    platform.emit("order.item", {"order": "7", "price": 40})
+    platform.run_until_idle()
+    assert [(stream.events, stream.state) for stream in platform.streams] == [(4, StreamState.COMPLETED)]
+
+
+def test_a_clock_that_goes_backwards_loses_and_splits_nothing(platform: Harness) -> None:
+    pipelines(platform, Sum)
+    collect(platform, closed=False)
+    platform.clock.advance(-7200)
+    platform.emit("order.item", {"order": "7", "price": 40}, id="early")
+    platform.run_until_idle()
+    assert [(stream.events, stream.state) for stream in platform.streams] == [(4, StreamState.ACTIVE)]
+    platform.emit("order.closed", {"order": "7"})
+    platform.run_until_idle()
+    assert [(stream.events, stream.state) for stream in platform.streams] == [(5, StreamState.COMPLETED)]
+    assert "['early'," in platform.runs[0].logs
+    assert platform.runs[0].state == "succeeded"
+
+
+def test_ten_thousand_events_go_through_a_pipeline(platform: Harness) -> None:
+    pipelines(platform, Sum)
+    platform.add_trigger(**TRIGGER)
+    items = [
+        NewEvent(hook="order.item", payload={"order": "7", "price": 1}, id=f"i{number}") for number in range(10_000)
+    ]
+    for first in range(0, len(items), 1000):
+        platform.use.events.emit_many(platform.admin, items[first : first + 1000])
+    platform.emit("order.closed", {"order": "7"})
+    platform.run_until_idle()
+    assert [(stream.events, stream.state) for stream in platform.streams] == [(10_001, StreamState.COMPLETED)]
+    assert next(event for event in platform.events if event.id == "sum-7").payload["sum"] == 10_000
+
+
+def test_a_stream_that_is_too_large_for_a_child_says_what_to_do(platform: Harness) -> None:
+    pipelines(platform, Sum)
+    platform.add_trigger(**TRIGGER)
+    heavy = {"order": "7", "note": "x" * 950_000}
+    platform.use.events.emit_many(platform.admin, [NewEvent(hook="order.item", payload=heavy) for _ in range(54)])
+    platform.emit("order.closed", {"order": "7"})
+    platform.run_until_idle()
+    (stream,) = platform.streams
+    assert stream.state is StreamState.ERROR
+    assert stream.failure is not None
+    assert "more than the 50,331,648 that a child is given; distinguish its trigger by more" in stream.failure.message
