@@ -12,6 +12,7 @@ from starlette.responses import Response, StreamingResponse
 from eventproc.api import shapes
 from eventproc.api.answers import TIME, Answer, Page, answers
 from eventproc.api.deps import ERRORS, SECURED, Cases, Limit, Principal, address, bearer_key, use_cases
+from eventproc.api.prometheus import check_headers, parse_write_request
 from eventproc.errors import InvalidInput
 from eventproc.model import SECOND_US, Metric, MetricStatus, Reject, Sample, SampleWindow, isoformat
 from eventproc.service.metrics import MAX_SAMPLES, MetricView
@@ -322,3 +323,30 @@ async def push(
             "examples": shown,
         }
     )
+
+
+@push_router.post(
+    "/metrics/prometheus/write",
+    summary="Take samples from Prometheus' remote-write 1.0",
+    description="A `WriteRequest` in protobuf, compressed by snappy. The answer comes once all is stored; samples that "
+    "can not be are refused singly, see `/samples/rejected`.",
+    status_code=204,
+    response_class=Response,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/x-protobuf": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+)
+async def prometheus_write(request: Request) -> Response:
+    cases = use_cases(request)
+    principal = await run_in_threadpool(cases.auth.authenticate, bearer_key(request), address=address(request))
+    check_headers(request.headers.get("content-type", ""), request.headers.get("content-encoding", ""))
+    body = await request.body()
+
+    def take() -> None:
+        cases.metrics.take(principal, parse_write_request(body), source="prometheus")
+
+    await run_in_threadpool(take)
+    return Response(status_code=204)

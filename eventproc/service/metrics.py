@@ -195,8 +195,13 @@ class Metrics:
         if kind not in FORMATS:
             raise InvalidInput(f"no format is named {kind!r}; there are {', '.join(FORMATS)}")
         batch = parse_lines(body) if kind == "lines" else parse_json_lines(body)
-        batch.sources = (f"http {principal.name}",)
-        return self._intake.store(batch), batch
+        return self.take(principal, batch, source="http"), batch
+
+    def take(self, principal: User, batch: Batch, *, source: str) -> Outcome:
+        """Store samples that came by the way `source`; what is refused is counted under it and the user's name."""
+        require(principal, Role.EMITTER, "sending samples")
+        batch.sources = (f"{source} {principal.name}",)
+        return self._intake.store(batch)
 
 
 def seconds_text(time_us: int) -> str:

@@ -246,14 +246,21 @@ def status_named(name: str) -> int:
 
 
 def find_metric(tx: Tx, which: str) -> Metric:
-    """Find a metric by uid or name. Raises NotFound, with near names."""
+    """Find a metric by uid or name, whose tags may be in any order. Raises NotFound, with near names."""
     metric = tx.metrics.by_uid(which) if len(which) in _ID_LENGTHS else None
-    metric = metric or tx.metrics.by_name(which)
+    metric = metric or tx.metrics.by_name(_in_order(which))
     if metric is None:
         near = [one.name for one in tx.metrics.find(prefix=which[:4], limit=5)] if len(which) >= 4 else []
         hint = f"; did you mean: {', '.join(near)}" if near else ""
         raise NotFound(f"there is no metric {which!r}{hint}", metric=which, near=near)
     return metric
+
+
+def _in_order(name: str) -> str:
+    try:
+        return parse_name(name).name
+    except InvalidInput:
+        return name  # no metric has it, and the answer is to quote it
 
 
 def _view(tx: Tx, metric: Metric, *, full: bool = False) -> ModelView:

@@ -241,6 +241,7 @@ ROUTES = [
     ("GET", "/metrics/x/samples", None, Role.VIEWER),
     ("GET", "/metrics/x/windows", None, Role.VIEWER),
     ("POST", "/metrics/samples", None, Role.EMITTER),
+    ("POST", "/metrics/prometheus/write", None, Role.EMITTER),
     ("GET", "/pipelines", None, Role.VIEWER),
     ("POST", "/pipelines", {"name": "p", "handlers": [{"handler": "nobody"}]}, Role.DEVELOPER),
     ("GET", "/pipelines/x", None, Role.VIEWER),

@@ -18,6 +18,8 @@ from metric_world import Listening, listening
 from servers import free_port, missing
 from waiting import wait_until
 
+from eventproc import Connection
+
 
 @pytest.fixture
 def world():
@@ -207,3 +209,33 @@ def test_graphites_own_carbon_relay(world: Listening, tmp_path: Path, protocol: 
             for number in range(7):
                 assert len(world.wait_for(f"relayed.{number}", 100)) == 100, world.rejects()
     assert world.rejects() == []
+
+
+PROMETHEUS = """
+global: {{scrape_interval: 200ms, scrape_timeout: 200ms}}
+scrape_configs: [{{job_name: itself, static_configs: [{{targets: ["{listens}"]}}]}}]
+remote_write:
+- url: {url}/api/v1/metrics/prometheus/write
+  authorization: {{credentials: {key}}}
+"""
+
+
+@pytest.mark.external_service
+def test_prometheus(api, tmp_path: Path):
+    found = shutil.which("prometheus")
+    if found is None:
+        missing("Prometheus", "apt-get install --no-install-recommends prometheus")
+    listens = f"127.0.0.1:{free_port()}"
+    config = tmp_path / "prometheus.yml"
+    config.write_text(PROMETHEUS.format(listens=listens, url=api.url, key=api.keys["emitter"]))
+    options = (f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'tsdb'}", f"--web.listen-address={listens}")
+    name = f"up;instance={listens};job=itself"
+    with (
+        program(found, *options, log=tmp_path / "log"),
+        Connection(api.url, api.keys["admin"]) as conn,
+    ):
+        wait_until(
+            lambda: any(one["accepted"] > 3 for one in conn.metrics(name)), timeout_s=90, what="Prometheus' samples"
+        )
+        assert {row["value"] for row in conn.samples(name)} <= {0.0, 1.0}
+        assert {row["reason"] for row in conn.rejected_samples()} <= {"bad value"}  # NaN, of summaries without a sample
