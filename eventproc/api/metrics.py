@@ -14,6 +14,7 @@ from eventproc.api.answers import TIME, Answer, Page, answers
 from eventproc.api.deps import ERRORS, SECURED, Cases, Limit, Principal, address, bearer_key, use_cases
 from eventproc.api.prometheus import check_headers, parse_write_request
 from eventproc.errors import InvalidInput
+from eventproc.metrics.batch import Batch
 from eventproc.model import SECOND_US, Metric, MetricStatus, Reject, Sample, SampleWindow, isoformat
 from eventproc.service.metrics import MAX_SAMPLES, MetricView
 
@@ -342,11 +343,11 @@ async def push(
 async def prometheus_write(request: Request) -> Response:
     cases = use_cases(request)
     principal = await run_in_threadpool(cases.auth.authenticate, bearer_key(request), address=address(request))
-    check_headers(request.headers.get("content-type", ""), request.headers.get("content-encoding", ""))
     body = await request.body()
 
-    def take() -> None:
-        cases.metrics.take(principal, parse_write_request(body), source="prometheus")
+    def read() -> Batch:
+        check_headers(request.headers.get("content-type", ""), request.headers.get("content-encoding", ""))
+        return parse_write_request(body)
 
-    await run_in_threadpool(take)
+    await run_in_threadpool(cases.metrics.push_read, principal, read, source="prometheus")
     return Response(status_code=204)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -195,11 +195,14 @@ class Metrics:
         if kind not in FORMATS:
             raise InvalidInput(f"no format is named {kind!r}; there are {', '.join(FORMATS)}")
         batch = parse_lines(body) if kind == "lines" else parse_json_lines(body)
-        return self.take(principal, batch, source="http"), batch
+        return self._take(principal, batch, source="http"), batch
 
-    def take(self, principal: User, batch: Batch, *, source: str) -> Outcome:
-        """Store samples that came by the way `source`; what is refused is counted under it and the user's name."""
+    def push_read(self, principal: User, read: Callable[[], Batch], *, source: str) -> Outcome:
+        """Store what `read` finds; it is called once the user may send, and what is refused is counted under both."""
         require(principal, Role.EMITTER, "sending samples")
+        return self._take(principal, read(), source=source)
+
+    def _take(self, principal: User, batch: Batch, *, source: str) -> Outcome:
         batch.sources = (f"{source} {principal.name}",)
         return self._intake.store(batch)
 

@@ -242,6 +242,9 @@ ROUTES = [
     ("GET", "/metrics/x/windows", None, Role.VIEWER),
     ("POST", "/metrics/samples", None, Role.EMITTER),
     ("POST", "/metrics/prometheus/write", None, Role.EMITTER),
+    ("GET", "/detectors", None, Role.VIEWER),
+    ("GET", "/detectors/x", None, Role.VIEWER),
+    ("DELETE", "/detectors/x", None, Role.DEVELOPER),
     ("GET", "/pipelines", None, Role.VIEWER),
     ("POST", "/pipelines", {"name": "p", "handlers": [{"handler": "nobody"}]}, Role.DEVELOPER),
     ("GET", "/pipelines/x", None, Role.VIEWER),
@@ -272,10 +275,12 @@ def test_each_role_may_do_exactly_what_it_should(api, registration):
         return None
 
     body = registration(handler)
+    detector = {"name": "d", "bundle": body["bundle"]}
+    posted = [("POST", "/handlers", body, Role.DEVELOPER), ("POST", "/detectors", detector, Role.DEVELOPER)]
     problems = []
     for role in Role:
         client = api.client(role.value)
-        for method, path, content, needed in [*ROUTES, ("POST", "/handlers", body, Role.DEVELOPER)]:
+        for method, path, content, needed in [*ROUTES, *posted]:
             answer = client.request(method, path, json=content)
             denied = answer.status_code == DENIED
             if denied == role.allows(needed) or answer.status_code in (405, 500):
@@ -288,7 +293,14 @@ def test_each_role_may_do_exactly_what_it_should(api, registration):
 def test_every_route_is_in_the_matrix(api):
     described = httpx.get(f"{api.url}/openapi.json", timeout=60).json()["paths"]
     stated = {(method, path.partition("?")[0].strip("/").split("/")[0]) for method, path, _, _ in ROUTES}
-    stated |= {("POST", "handlers"), ("GET", "health"), ("GET", "users"), ("POST", "users"), ("DELETE", "keys")}
+    stated |= {
+        ("POST", "handlers"),
+        ("POST", "detectors"),
+        ("GET", "health"),
+        ("GET", "users"),
+        ("POST", "users"),
+        ("DELETE", "keys"),
+    }
     routes = {
         (method.upper(), path.removeprefix("/api/v1").strip("/").split("/")[0])
         for path, methods in described.items()
