@@ -15,7 +15,8 @@ from eventproc.engine.firing import fire_due_streams
 from eventproc.engine.outcomes import failure_event, notice_of
 from eventproc.engine.schedules import fire_due
 from eventproc.errors import EventprocError, Unavailable
-from eventproc.model import SECOND_US, STREAM_HOOKS, NewNotice, Run, RunState
+from eventproc.model import SECOND_US, STREAM_HOOKS, NewEvent, NewNotice, Run, RunState
+from eventproc.model.quiet import PURGED, QUEUE_DEPTH
 from eventproc.registry.catalogue import CatalogueCache
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class HousekeeperSettings:
     poll_s: float = 1.0
     leases_every_s: float = 2.0
     retention_every_s: float = 60.0
+    depth_every_s: float = 60.0
     orphans_every_s: float = 3600.0
     orphans_older_s: float = DAY_S  # longer than any run may take: a running one has no rows yet
     chunk: int = 500  # rows of each kind in one transaction
@@ -85,6 +87,7 @@ class Housekeeper:
         self._blobs = blobs
         self._cache = cache or CatalogueCache(store)
         self._woken_us = clock.now_us()
+        self._told_us: int | None = None
         self._stop = threading.Event()
         self._ended = threading.Event()
         self._thread_id: int | None = None
@@ -95,6 +98,7 @@ class Housekeeper:
             _Duty("streams in step", settings.leases_every_s, self.keep_in_step),
             _Duty("leases", settings.leases_every_s, self.expire_leases),
             _Duty("retention", settings.retention_every_s, self.prune),
+            _Duty("queue depth", settings.depth_every_s, self.tell_depth),
             _Duty("orphans", settings.orphans_every_s, self.delete_orphans),
             *(_Duty(*each) for each in others),
         ]
@@ -288,7 +292,39 @@ class Housekeeper:
             totals["files"] = totals.get("files", 0) + files
         if any(totals.values()):
             log.info("retention: %s", ", ".join(f"{count} {kind}" for kind, count in sorted(totals.items()) if count))
+            self._tell_listeners(
+                PURGED, lambda _: {"deleted": {kind: count for kind, count in totals.items() if count}}
+            )
         return totals
+
+    def tell_depth(self) -> None:
+        """Say how much waits, where somebody asks for it; once in so long by the clock, which may stand still."""
+        now_us = self._clock.now_us()
+        if self._told_us is not None and now_us < self._told_us + round(self.settings.depth_every_s * SECOND_US):
+            return
+        self._told_us = now_us
+        self._tell_listeners(
+            QUEUE_DEPTH,
+            lambda tx: {
+                "runs": tx.runs.counts(),
+                "streams": {state.name.lower(): count for state, count in tx.streams.counts().items()},
+                "outbox": tx.outbox.counts(),
+            },
+        )
+
+    def _tell_listeners(self, hook: str, payload: Callable[[Tx], dict[str, object]]) -> None:
+        with self._store.read() as tx:
+            if not self._cache.current(tx).wanted(hook):
+                return
+        with self._store.begin() as tx:
+            event = NewEvent(hook=hook, payload=payload(tx))
+            now_us = self._clock.now_us()
+            results = accept_events(
+                tx, self._cache.current(tx), [event], user_id=None, now_us=now_us, source="engine", bus=self._bus
+            )
+        for error in results:
+            if isinstance(error, EventprocError):
+                log.warning("%s was not emitted: %s", hook, error)
 
     def _prune_metrics(self) -> dict[str, int]:
         """Delete old samples, those of deleted metrics, old counts of refused ones and messages given up."""

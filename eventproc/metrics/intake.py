@@ -19,8 +19,10 @@ from eventproc.engine.accept import accept_events
 from eventproc.errors import EventprocError, InvalidInput, StoreUnavailable
 from eventproc.metrics.batch import Batch, microseconds
 from eventproc.metrics.names import parse_name
-from eventproc.model import SECOND_US, Metric, NewEvent, NewMetric, NewReject, RejectReason
+from eventproc.model import SECOND_US, Metric, NewEvent, NewMetric, NewReject, RejectReason, StoredRange
+from eventproc.model.quiet import SAMPLE_REJECTED, SAMPLES_STORED
 from eventproc.registry import CatalogueCache
+from eventproc.registry.catalogue import Catalogue
 
 log = structlog.get_logger(__name__)
 
@@ -115,9 +117,10 @@ class Intake:
                 ids[index] = _id_of(created.get(batch.names[index], _UNKNOWN))
             verdicts[usable & (ids == _BAD_NAME)] = _BAD_NAME_VERDICT
             verdicts[usable & (ids == _NO_KEY)] = _NO_KEY_VERDICT
-            self._add(tx, _Checked(batch, ids, times, verdicts), now_us)
+            stored = self._add(tx, _Checked(batch, ids, times, verdicts), now_us)
             rejects = _rejects(batch, ids, verdicts, hide=self._prefix)
             tx.rejects.add(rejects, now_us=now_us)
+            self._tell_listeners(tx, stored, rejects, now_us)
             tx.after_commit(lambda: self._bus.wake(TOPIC))
         self._remember(created, outcome)
         outcome.accepted = int((verdicts == ACCEPTED).sum())
@@ -178,26 +181,30 @@ class Intake:
         if not new:
             return
         events = [
-            NewEvent(
-                hook=HOOK,
-                payload={
-                    "metric": {
-                        "uid": metric.uid,
-                        "name": metric.name,
-                        "resource": metric.resource,
-                        "tags": dict(metric.tags),
-                    },
-                    "source": source,
-                },
-            )
-            for metric, source in new
+            NewEvent(hook=HOOK, payload={"metric": _described(metric), "source": source}) for metric, source in new
         ]
-        catalogue = self._cache.current(tx)
-        for result in accept_events(
-            tx, catalogue, events, user_id=None, now_us=now_us, source="metrics", bus=self._bus
+        self._emit(tx, self._cache.current(tx), events, now_us)
+
+    def _emit(self, tx: Tx, catalogue: Catalogue, events: Sequence[NewEvent], now_us: int) -> None:
+        for event, result in zip(
+            events,
+            accept_events(tx, catalogue, events, user_id=None, now_us=now_us, source="metrics", bus=self._bus),
+            strict=True,
         ):
             if isinstance(result, EventprocError):
-                log.warning("metric.created was not emitted", error=str(result))
+                log.warning("an event was not emitted", hook=event.hook, error=str(result))
+
+    def _tell_listeners(self, tx: Tx, stored: Sequence[StoredRange], rejects: Sequence[NewReject], now_us: int) -> None:
+        """Tell of every sample, but only where a handler or trigger asks for it: there may be 100,000 a second."""
+        catalogue = self._cache.current(tx)
+        events: list[NewEvent] = []
+        if stored and catalogue.wanted(SAMPLES_STORED):
+            metrics = tx.metrics.many([part.metric_id for part in stored])
+            events += [_stored_event(metrics[part.metric_id], part) for part in stored if part.metric_id in metrics]
+        if rejects and catalogue.wanted(SAMPLE_REJECTED):
+            events += [_refused_event(reject) for reject in rejects]
+        if events:
+            self._emit(tx, catalogue, events, now_us)
 
     def _remember(self, created: dict[bytes, Any], outcome: Outcome) -> None:
         """Keep ids for the next batches, now that the metrics are committed."""
@@ -210,18 +217,20 @@ class Intake:
 
     # ------------------------------------------------------------------------------------------- samples
 
-    def _add(self, tx: Tx, checked: _Checked, now_us: int) -> None:
-        """Write the samples that are still to be had; ids and verdicts are brought up to date."""
+    def _add(self, tx: Tx, checked: _Checked, now_us: int) -> list[StoredRange]:
+        """Write the samples that are still to be had; ids and verdicts are brought up to date. Returns the rows."""
         verdicts, ids = checked.verdicts, checked.ids
         places = np.flatnonzero(verdicts == ACCEPTED)
+        stored: list[StoredRange] = []
         for _ in range(3):
             if not len(places):
-                return
+                return stored
             result = tx.samples.add_batch(ids[places], checked.times[places], checked.batch.values[places])
+            stored += result.stored
             verdicts[places] = result.verdicts
             places = places[result.verdicts == NO_METRIC]
             if not len(places):
-                return
+                return stored
             self._create_again(tx, checked.batch, ids, places, now_us)
         raise StoreUnavailable("a metric is deleted as fast as its samples create it again: try later")
 
@@ -236,6 +245,31 @@ class Intake:
         again = self._create(tx, list(names.items()), batch, now_us)
         for index in places.tolist():
             ids[index] = again[batch.names[index]][0].id
+
+
+def _described(metric: Metric) -> dict[str, Any]:
+    return {"uid": metric.uid, "name": metric.name, "resource": metric.resource, "tags": dict(metric.tags)}
+
+
+def _stored_event(metric: Metric, part: StoredRange) -> NewEvent:
+    return NewEvent(
+        hook=SAMPLES_STORED,
+        key=metric.uid,
+        payload={"metric": _described(metric), "rowids": [part.first_rowid, part.last_rowid]},
+    )
+
+
+def _refused_event(reject: NewReject) -> NewEvent:
+    return NewEvent(
+        hook=SAMPLE_REJECTED,
+        payload={
+            "reason": reject.reason.value,
+            "metric": reject.metric or None,
+            "source": reject.source,
+            "count": reject.count,
+            "examples": list(reject.examples),
+        },
+    )
 
 
 def _rejects(batch: Batch, ids: NDArray[np.int64], verdicts: NDArray[np.int8], *, hide: bytes) -> list[NewReject]:

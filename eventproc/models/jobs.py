@@ -55,6 +55,7 @@ class Job:
     final: bool = False  # the error is a user's, and would only come again
     damaged: str | None = None
     seconds: float = 0.0
+    loading_s: float | None = None  # where the model had to be made or loaded
 
     @property
     def reached(self) -> int:
@@ -77,7 +78,11 @@ class Job:
         self.seconds = time.perf_counter() - started
 
     def _work(self) -> None:
-        resident = self.resident = self.resident or self._load()
+        resident = self.resident
+        if resident is None:
+            started = time.perf_counter()
+            resident = self.resident = self._load()
+            self.loading_s = time.perf_counter() - started
         samples = [sample for sample in self.samples if sample.rowid > resident.rowid]
         if not samples:
             return

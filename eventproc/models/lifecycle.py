@@ -27,6 +27,7 @@ from eventproc.errors import (
 )
 from eventproc.model import DETECTOR_HOOK, Metric, MetricStatus, NewEvent
 from eventproc.model.anomaly import Model, NewModel
+from eventproc.model.quiet import DEFINE_REQUESTED
 from eventproc.models import messages
 from eventproc.models.parameters import model_params
 from eventproc.models.specs import RECORDS_NEEDED, USER, ModelSpec, estimate_range, parse_spec
@@ -55,6 +56,11 @@ class Teller:
         for result in results:
             if isinstance(result, EventprocError):
                 raise result
+
+    def tell_listeners(self, tx: Tx, hook: str, events: Callable[[], Sequence[NewEvent]], *, now_us: int) -> None:
+        """Emit events that are made only where a handler or a trigger asks for that hook."""
+        if self.catalogue(tx).wanted(hook):
+            self.emit(tx, events(), now_us=now_us)
 
     def command(
         self,
@@ -158,7 +164,7 @@ def monitor(
         tx.metrics.update(metric.id, resource=spec.resource)
         metric = replace(metric, resource=spec.resource)
     origin = _first_row(tx, metric) - 1
-    tx.models.put(
+    model = tx.models.put(
         NewModel(
             metric_id=metric.id,
             spec=spec.canonical(metric.name),
@@ -170,6 +176,12 @@ def monitor(
         now_us=now_us,
     )
     tx.metrics.set_scored([(metric.id, origin)])
+    teller.tell_listeners(
+        tx,
+        DEFINE_REQUESTED,
+        lambda: [messages.model_event(DEFINE_REQUESTED, metric, model, command_id=model.command_id)],
+        now_us=now_us,
+    )
     status = MetricStatus.PENDING_DATA if params is None else MetricStatus.CREATE_PENDING
     tx.after_commit(lambda: teller.bus.wake(TOPIC))
     return move(tx, teller, replace(metric, scored_rowid=origin), status, now_us=now_us)

@@ -153,6 +153,17 @@ def status_event(metric: Metric, *, before: int, after: int, message: str | None
     )
 
 
+def quiet_event(hook: str, metric: Metric, **more: Any) -> NewEvent:
+    """Make an event of what happens very often, for those who asked for it."""
+    return NewEvent(
+        hook=hook,
+        source=SOURCE,
+        key=metric.uid,
+        tags=event_tags(metric),
+        payload={"metric": {"uid": metric.uid, "name": metric.name, "resource": metric.resource}, **more},
+    )
+
+
 def rejected_event(metric: Metric, *, reason: str, rowids: Sequence[int]) -> NewEvent:
     """Make the event of rows whose scores were refused."""
     return NewEvent(

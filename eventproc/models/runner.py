@@ -19,8 +19,9 @@ from typing import Final
 
 from eventproc.abc import Bus, Clock, Store, Tx
 from eventproc.errors import Conflict, EventprocError, InvalidInput, NotFound, Unavailable
-from eventproc.model import SECOND_US, Metric, MetricBacklog, MetricStatus
+from eventproc.model import SECOND_US, Metric, MetricBacklog, MetricStatus, NewEvent
 from eventproc.model.anomaly import SHARDS, Checkpoint, Model
+from eventproc.model.quiet import CHECKPOINT_SAVED, MODEL_LOADED
 from eventproc.models import lifecycle, messages
 from eventproc.models.jobs import Job, Resident
 from eventproc.models.lifecycle import Teller
@@ -404,6 +405,15 @@ class ModelRunner:
             if job.rejected
         ]
         self._teller.emit(tx, events, now_us=now_us)
+        self._teller.tell_listeners(
+            tx, MODEL_LOADED, lambda: [_loaded(job) for job in jobs if job.loading_s is not None], now_us=now_us
+        )
+        self._teller.tell_listeners(
+            tx,
+            CHECKPOINT_SAVED,
+            lambda: [_saved(job, job.saved) for job in jobs if job.saved is not None],
+            now_us=now_us,
+        )
         exchange = self._teller.exchange
         if exchange is not None and events:
             told = [messages.inference_message(job.metric, job.model, job.rows) for job in jobs if job.rows]
@@ -469,6 +479,21 @@ def _trial(model: Model, uploads: Uploads | None) -> str | None:
     except Exception as error:  # noqa: BLE001 - a detector of somebody else may raise anything
         return f"the model can not be made: {type(error).__name__}: {error}"
     return None
+
+
+def _loaded(job: Job) -> NewEvent:
+    checkpoint = job.checkpoint
+    return messages.quiet_event(
+        MODEL_LOADED,
+        job.metric,
+        rowid=job.model.origin_rowid if checkpoint is None else checkpoint.rowid,
+        checkpoint=checkpoint is not None,
+        duration=round(job.loading_s or 0.0, 6),
+    )
+
+
+def _saved(job: Job, saved: Checkpoint) -> NewEvent:
+    return messages.quiet_event(CHECKPOINT_SAVED, job.metric, rowid=saved.rowid, bytes=len(saved.data), kind="full")
 
 
 def _may_work(metric: Metric | None, model: Model | None, now_us: int) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from eventproc.abc import Clock, Compile, Store, Tx
 from eventproc.errors import UnknownHook
 from eventproc.model import Event, HandlerRecord, HookSpec
+from eventproc.model.quiet import QUIET_HOOKS
 from eventproc.registry import globs
 from eventproc.registry.checks import check_hook_name
 from eventproc.registry.filters import FilterError, compile_filter
@@ -135,6 +136,14 @@ class Catalogue:
             chosen.append(candidate.record)
         return chosen
 
+    def wanted(self, hook: str) -> bool:
+        """
+        Tell whether any handler or trigger would look at an event of that hook.
+
+        What happens very often (`QUIET_HOOKS`) is told of only then.
+        """
+        return bool(self._candidates_for(hook)) or bool(self.triggers.candidates(hook))
+
     def explain(self, event: Event, handler: HandlerRecord) -> list[Reason]:
         """Say step by step why the event does or does not run the handler as it is now."""
         return [_hook_reason(event, handler), _tags_reason(event, handler), _filter_reason(event, handler)]
@@ -142,7 +151,7 @@ class Catalogue:
     def _candidates_for(self, hook: str) -> tuple[_Candidate, ...]:
         found = self._candidates.get(hook)
         if found is None:
-            fitting = (record for record in self.handlers if globs.matches(record.hook, hook))
+            fitting = (record for record in self.handlers if _hears(record.hook, hook))
             found = tuple(_candidate(record) for record in fitting)
             _remember(self._candidates, hook, found)
         return found
@@ -166,6 +175,10 @@ def _candidate(record: HandlerRecord) -> _Candidate:
     return _Candidate(record, frozenset(record.current.tags), accepts)
 
 
+def _hears(pattern: str, hook: str) -> bool:
+    return globs.names(pattern, hook) if hook in QUIET_HOOKS else globs.matches(pattern, hook)
+
+
 def _nothing(_payload: Any) -> bool:
     return False
 
@@ -178,7 +191,7 @@ def _overlap(left: str, right: str) -> bool:
 
 
 def _hook_reason(event: Event, handler: HandlerRecord) -> Reason:
-    ok = globs.matches(handler.hook, event.hook)
+    ok = _hears(handler.hook, event.hook)
     verb = "matches" if ok else "does not match"
     return Reason(check="hook", ok=ok, text=f"the handler's hook {handler.hook!r} {verb} the event's {event.hook!r}")
 

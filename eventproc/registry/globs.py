@@ -25,6 +25,11 @@ def matches(pattern: str, name: str) -> bool:
     return pattern == name or (is_glob(pattern) and _compiled(pattern).match(name) is not None)
 
 
+def names(pattern: str, name: str) -> bool:
+    """Tell whether `pattern` matches `name` and says at least its first word, as `stream.*` does and `*` does not."""
+    return pattern.startswith(name.partition(".")[0] + ".") and matches(pattern, name)
+
+
 def specificity(pattern: str) -> tuple[bool, int, int, int]:
     """Return a key that is greater for the more specific of two patterns that match the same name."""
     wild = _WILD.search(pattern)

@@ -288,3 +288,37 @@ def test_a_detector_of_ones_own_scores_from_the_command_line_on_through_kills(me
     assert metrics.served.cli("detectors", "delete", "zscore").returncode == 0
     metrics.send_values("own", wave(5), start=300)  # who has it goes on
     metrics.scored("own", 305)
+
+
+OFTEN = ("samples.stored", "sample.rejected", "model.define_requested", "model.loaded", "checkpoint.saved")
+
+
+def test_what_happens_often_is_told_of_only_where_somebody_names_it(metrics):
+    conn = metrics.conn
+
+    def told(hook: str) -> list[dict]:
+        return [event["payload"] for event in conn.events(hook=hook, limit=1000)]
+
+    def handler(db, **event):
+        return sorted(event)
+
+    handlers = [conn.register(handler, hook="*", name="everything", isolation="batch")]
+    metrics.conn.monitor("often.before", min=0, max=100)
+    metrics.send_values("often.before", wave(3))
+    metrics.scored("often.before", 3)
+    assert [hook for hook in OFTEN if told(hook)] == []
+    handlers += [conn.register(handler, hook=hook, name="often", isolation="batch") for hook in OFTEN]
+    conn.monitor("often.after", min=0, max=100)
+    metrics.send_values("often.after", wave(150))
+    metrics.send(f"often.after 1.0 {EPOCH}", "often.after nonsense 1")
+    metrics.scored("often.after", 150)
+    uid = metrics.model("often.after")["uid"]
+    ranges = [payload["rowids"] for payload in told("samples.stored") if payload["metric"]["uid"] == uid]
+    assert sorted(row for first, last in ranges for row in range(first, last + 1)) == [*range(1, 151)]
+    refused = {payload["reason"]: payload["metric"] for payload in told("sample.rejected")}
+    assert (refused["late"], refused["bad value"]) == ("often.after", "often.after")
+    assert [payload["modelId"] for payload in told("model.define_requested")] == [uid]
+    assert [payload["checkpoint"] for payload in told("model.loaded") if payload["metric"]["uid"] == uid] == [False]
+    assert [payload["kind"] for payload in told("checkpoint.saved") if payload["metric"]["uid"] == uid] == ["full"]
+    for each in handlers:
+        conn.deregister(each.id)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from eventproc.abc import Checks
 from eventproc.errors import InvalidInput
 from eventproc.model import CAUSED_BY_STREAMS, Trait, TraitEvent, from_datetime, to_datetime
+from eventproc.model.quiet import QUIET_HOOKS
 from eventproc.registry import globs
 from eventproc.registry.documents import Place, hint, kind
 from eventproc.registry.patterns import Pattern, TooSlow
@@ -369,11 +370,8 @@ class EventTypes:
     def match(self, event_type: str) -> bool:
         known = self._known.get(event_type)
         if known is None:
-            included = self.included
-            if event_type in self._reserved:
-                family = event_type.partition(".")[0] + "."
-                included = tuple(pattern for pattern in included if pattern.startswith(family))
-            known = any(globs.matches(pattern, event_type) for pattern in included) and not any(
+            fits = globs.names if event_type in self._reserved else globs.matches
+            known = any(fits(pattern, event_type) for pattern in self.included) and not any(
                 globs.matches(pattern, event_type) for pattern in self.excluded
             )
             if len(self._known) >= _MAX_CACHED_TYPES:  # types may be invented without end
@@ -427,7 +425,7 @@ def read_criteria(place: Place, value: Any, *, distinguished_by: Sequence[str], 
         types=EventTypes(
             _types(place.at("event_type"), given.get("event_type", "*")),
             # Its own stream's firing would be the next event of a trigger that takes everything, for ever.
-            reserved=() if fires else CAUSED_BY_STREAMS,
+            reserved=() if fires else CAUSED_BY_STREAMS | QUIET_HOOKS,
         ),
         number=place.at("number").whole(given.get("number", 1), lowest=1, highest=MAX_NUMBER) if fires else 1,
         timestamp=None if timestamp is None else read_time(place.at("timestamp"), timestamp),

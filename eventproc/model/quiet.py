@@ -1,0 +1,18 @@
+"""Hooks of what happens so often that it is told of only where somebody asks for it by name."""
+
+from __future__ import annotations
+
+from typing import Final
+
+SAMPLES_STORED: Final = "samples.stored"
+SAMPLE_REJECTED: Final = "sample.rejected"
+DEFINE_REQUESTED: Final = "model.define_requested"
+MODEL_LOADED: Final = "model.loaded"
+CHECKPOINT_SAVED: Final = "checkpoint.saved"
+PURGED: Final = "gc.purged"
+QUEUE_DEPTH: Final = "queue.depth"
+
+# No event of these exists unless a handler or a trigger names it, and `*` does not.
+QUIET_HOOKS: Final = frozenset(
+    {SAMPLES_STORED, SAMPLE_REJECTED, DEFINE_REQUESTED, MODEL_LOADED, CHECKPOINT_SAVED, PURGED, QUEUE_DEPTH}
+)
