@@ -25,7 +25,7 @@ import structlog
 from eventproc.abc import Blobs, Bus, Carrier, Clock, Mailer, Renderer, RetentionPolicy, Sandbox, Store
 from eventproc.config import Address, Settings, load
 from eventproc.engine.clock import SystemClock
-from eventproc.errors import ConfigError, EventprocError
+from eventproc.errors import ConfigError, EventprocError, NotFound
 from eventproc.model import Accepted, HookSpec, NewEvent, Role
 
 if TYPE_CHECKING:
@@ -361,6 +361,26 @@ class Platform:
                 user="eventproc", action="user.create", object=f"user:{ADMIN}", detail={"key": prefix}, now_us=now_us
             )
             write_secret(self.settings.admin_key_file, key)
+
+    def recover_admin(self) -> tuple[str, str]:
+        """
+        Make a new key for an admin and write it to admin.key; return (user, prefix).
+
+        Whoever may write the database and its directory needs no other key. Raises NotFound where no platform was.
+        """
+        from eventproc.service.auth import issue_key
+
+        now_us = self.clock.now_us()
+        with self.store.begin() as tx:
+            admins = [user for user in tx.users.all() if user.role == Role.ADMIN and not user.disabled]
+            if not admins:
+                raise NotFound("that database has no admin yet: `eventproc serve` makes the first one")
+            admin = next((user for user in admins if user.name == ADMIN), admins[0])
+            key, prefix = issue_key(tx, admin, label="recovered", now_us=now_us)
+            detail = {"user": admin.name, "label": "recovered"}
+            tx.audit.add(user="eventproc", action="key.create", object=f"key:{prefix}", detail=detail, now_us=now_us)
+            write_secret(self.settings.admin_key_file, key)
+        return admin.name, prefix
 
     def _make_secret(self) -> None:
         if self.settings.secret_key is None and not self.settings.secret_key_file.exists():

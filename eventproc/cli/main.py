@@ -45,7 +45,7 @@ COMMANDS = {
     "mail": ("mail", "Notices: list, show."),
     "outbox": ("outbox", "Messages to other systems: list, show, requeue, delete."),
     "users": ("users", "Users: list, add, role, disable, enable."),
-    "keys": ("users", "API keys: list, add, revoke."),
+    "keys": ("users", "API keys: list, add, revoke, recover."),
     "secrets": ("secrets", "Secrets for handlers: list, set, delete."),
     "audit": ("users", "Who changed what."),
     "certs": ("certs", "TLS for gRPC and HTTPS: init, show."),

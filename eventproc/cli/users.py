@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from eventproc.cli import output
-from eventproc.cli.base import Command, Group
+from eventproc.cli.base import Command, Group, state
 from eventproc.cli.remote import connect, quote
+from eventproc.errors import Conflict, NotFound
+
+if TYPE_CHECKING:
+    from eventproc.config import Settings
 
 ROLES = click.Choice(["viewer", "emitter", "developer", "admin"])
 
@@ -104,6 +108,40 @@ def revoke(prefix: str) -> None:
     """Revoke a key by its prefix."""
     done = connect().delete(f"/keys/{quote(prefix)}")
     output.show(done or {"revoked": prefix}, lambda: click.echo(f"key {prefix} is revoked"))
+
+
+@keys.command("recover")
+def recover() -> None:
+    r"""
+    Write a new admin key to admin.key, when all were lost.
+
+    It needs no key and no server, only the right to write the data directory and the database.
+
+    \b
+    Example:
+      EVENTPROC_DATA=/var/lib/eventproc eventproc keys recover
+    """
+    from eventproc.config import load
+    from eventproc.wiring import Platform
+
+    settings = load(config=state().config)
+    with Platform(settings) as platform:
+        found, needed = platform.store.revision() if _is_there(settings) else (None, "")
+        if found is None:
+            raise NotFound(f"there is no platform's database in {settings.data}; EVENTPROC_DATA says where it is")
+        if found != needed:
+            raise Conflict(f"the database is at revision {found}, not {needed}: run `eventproc db upgrade` first")
+        user, prefix = platform.recover_admin()
+    file = str(settings.admin_key_file)
+    output.show(
+        {"user": user, "prefix": prefix, "file": file},
+        lambda: click.echo(f"a new key of {user} is in {file}; revoke the lost ones: eventproc keys list {user}"),
+    )
+
+
+def _is_there(settings: Settings) -> bool:
+    """Tell whether there is a database to look into; looking into a file that is not there would make it."""
+    return settings.database_url is not None or (settings.data / "eventproc.db").exists()
 
 
 @click.command(cls=Command)

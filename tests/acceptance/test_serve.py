@@ -10,6 +10,7 @@ import re
 import signal
 import stat
 import subprocess
+import sys
 import urllib.request
 
 import pytest
@@ -17,6 +18,7 @@ from serving import Served, alive
 from waiting import wait_until
 
 from eventproc import Connection
+from eventproc.errors import NotFound
 
 ROLES = ("api", "engine", "worker", "notifier", "listener", "models")
 
@@ -126,6 +128,32 @@ def test_a_restart_keeps_keys_handlers_and_history(serve):
     assert [handler.name for handler in conn.list_handlers()] == ["greet"]
     assert conn.wait(conn.emit("greeting", {"who": "Bob"})["runs"][0])["result"] == "greeted Bob"
     assert len(list(conn.runs())) == 2
+
+
+def test_lost_keys_cost_nothing_but_a_command(serve):
+    served = serve()
+    lost = served.key
+    (served.data / "admin.key").unlink()
+    done = served.cli("keys", "recover", "--json")
+    told = json.loads(done.stdout)
+    file = served.data / "admin.key"
+    assert (told["user"], told["file"]) == ("admin", str(file))
+    assert served.key != lost
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert served.key not in done.stdout + done.stderr
+    conn = served.connect()  # with what now stands in admin.key
+    assert conn.me()["name"] == "admin"
+    last = next(iter(conn.audit()))
+    assert (last["action"], last["object"]) == ("key.create", f"key:{told['prefix']}")
+
+
+def test_keys_of_no_platform_are_not_recovered_and_nothing_is_made(tmp_path):
+    environ = os.environ | {"EVENTPROC_DATA": str(tmp_path / "none")}
+    command = [sys.executable, "-m", "eventproc", "keys", "recover"]
+    done = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == NotFound.exit_code
+    assert f"there is no platform's database in {tmp_path / 'none'}" in done.stderr
+    assert not (tmp_path / "none").exists()
 
 
 # ------------------------------------------------------------------------------------------------- stopping
