@@ -112,14 +112,10 @@ def revoke(prefix: str) -> None:
 
 @keys.command("recover")
 def recover() -> None:
-    r"""
-    Write a new admin key to admin.key, when all were lost.
+    """
+    Write a new admin key to admin.key, when all were lost: `eventproc keys recover`.
 
-    It needs no key and no server, only the right to write the data directory and the database.
-
-    \b
-    Example:
-      EVENTPROC_DATA=/var/lib/eventproc eventproc keys recover
+    It needs no key and no server, only the right to write the data directory (EVENTPROC_DATA) and the database.
     """
     from eventproc.config import load
     from eventproc.wiring import Platform
