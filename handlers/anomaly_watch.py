@@ -39,6 +39,7 @@ def anomaly_watch(db: Any, *, metric: dict[str, Any], results: list[dict[str, An
         if row["anomaly"] >= sensitivity and row.get("rowid", SETTLED_ROWS + 1) > SETTLED_ROWS and row["ts"] >= oldest
     ]
     if not rows:
+        ep.quiet()
         return "nothing to tell"
     worst = max(rows, key=lambda row: row["anomaly"])
     resource = metric.get("resource") or metric["name"]
@@ -46,6 +47,7 @@ def anomaly_watch(db: Any, *, metric: dict[str, Any], results: list[dict[str, An
     since = when - timedelta(seconds=window_s)
     told = [event for event in db.events("anomaly.found", key=resource, limit=20) if event["time"] > since]
     if told:
+        ep.quiet()  # or the throttle would be one of events only, not of this handler's own mails
         return f"{resource}: told at {told[0]['time']:%Y-%m-%d %H:%M:%S}, and not again within {window_s:g} s"
     ep.emit(
         "anomaly.found",

@@ -107,6 +107,12 @@ def score(  # one argument for each option
     from eventproc.scoring import Columns, Plan, read_csv
     from eventproc.scoring.score import THRESHOLD
 
+    if detector.startswith("user:"):
+        raise InvalidInput(
+            f"--detector {detector}: detectors that users registered run in the platform's sandbox only; there, "
+            f"`eventproc models prime NAME {file} --detector {detector}` scores a file",
+            detector=detector,
+        )
     asked = Asked(file=file, threshold=THRESHOLD if threshold is None else threshold, **options)
     if (minimum is None) != (maximum is None):
         raise click.UsageError("give --min and --max both, or neither")

@@ -69,6 +69,7 @@ class Uploads:
 
         Raises DetectorFailed for what the detector did, SandboxError when no child can be had.
         """
+        self._check_owner(which)
         seat = self._seat(which)
         payload = {
             "state": None if state is None else base64.b64encode(state).decode("ascii"),
@@ -106,6 +107,17 @@ class Uploads:
         if outcome.result_json is None:
             raise SandboxError("the detector's process ended before it was called")
         return outcome.result_json
+
+    def _check_owner(self, which: Which) -> None:
+        """Refuse code of a user who was disabled; at each call, for a child lives longer than a user's rights."""
+        with self._store.read() as tx:
+            record = tx.handlers.get(which.handler_id)
+            owner = None if record is None else tx.users.get(record.owner_id)
+        if owner is not None and owner.disabled:
+            raise DetectorFailed(
+                f"the detector {which.name!r} is not run while its user {owner.name!r} is disabled; no sample is lost: "
+                "`eventproc models retry` goes on, once the user is enabled"
+            )
 
     def _spawn(self, which: Which) -> Child:
         with self._store.read() as tx:

@@ -316,3 +316,20 @@ def test_what_is_no_detector_is_refused_where_it_is_sent_from():
         pack(Half, detector=True)
     with pytest.raises(InvalidHandler, match="score_one"):
         pack(lambda db: 1, detector=True)
+
+
+def test_detectors_of_a_disabled_user_stop_and_go_on_where_they_were(world):
+    upload(world, Steps)
+    metric = monitored(world)
+    values = wave(60)
+    world.send(metric, values[:20])
+    assert scored(world, metric, 20) == expected(values[:20])
+    with world.store.begin() as tx:
+        tx.users.update(world.owner.id, disabled=True)
+    world.send(metric, values[20:40])
+    assert "while its user 'dev' is disabled" in in_error(world, metric)
+    assert world.now(metric).scored_rowid == 20
+    with world.store.begin() as tx:
+        tx.users.update(world.owner.id, disabled=False)
+    world.do(lifecycle.retry, metric)
+    assert scored(world, metric, 40) == expected(values[:40])

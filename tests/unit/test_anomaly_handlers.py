@@ -71,6 +71,16 @@ def test_the_watch_tells_of_the_worst_row_once_per_resource_and_window(platform)
     assert len(found(platform)) == 3
 
 
+def test_the_watch_mails_only_what_it_tells_of(platform):
+    add(platform, "anomaly_watch", notify_on_success="a@example.com")
+    batch(platform, (1500, 0, 0.95))
+    batch(platform, (1501, 0, 1.0))
+    batch(platform, (1502, 0, 1.0))
+    assert [run.state for run in platform.runs] == ["succeeded"] * 3
+    assert len(platform.mails) == 1
+    assert "web.cpu: 1.000000" in str(platform.mails[0])
+
+
 @pytest.mark.parametrize("row", [(1000, 0, 1.0), (1500, 90, 1.0), (1500, 0, 0.9999)])
 def test_young_models_old_rows_and_lesser_scores_are_not_told(platform, row):
     add(platform, "anomaly_watch")

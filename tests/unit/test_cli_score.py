@@ -81,6 +81,11 @@ def test_every_detector_gives_whole_rows(series, tmp_path, detector):
     assert all(0 <= float(row[name]) <= 1 for row in rows for name in ("raw_score", "anomaly_score"))
 
 
+def test_a_user_s_detector_is_not_to_be_had_without_its_platform(series, capsys):
+    assert run(["score", str(series), "-d", "user:mine"]) == 2
+    assert "eventproc models prime NAME" in capsys.readouterr().err.replace("\n", " ")
+
+
 def test_the_same_seed_gives_the_same_scores_and_options_matter(series, tmp_path):
     for name, more in (("a", []), ("b", []), ("c", ["--min", "0", "--max", "500"]), ("d", ["-p", "report=0.9"])):
         assert run(["score", str(series), "-q", "-o", f"{name}.csv", "--seed", "7", *more]) == 0
