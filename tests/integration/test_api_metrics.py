@@ -5,13 +5,23 @@ from __future__ import annotations
 import math
 
 import pytest
+from models_world import HOOKS
 
 from eventproc import Connection
 from eventproc.engine import series
 from eventproc.errors import Conflict, Forbidden, InvalidInput, NotFound
 from eventproc.model import SampleScores
+from eventproc.registry.specs import load_specs
 
 T = 1_700_000_000
+
+
+@pytest.fixture(autouse=True)
+def hooks_of_metrics(api):
+    specs, _ = load_specs([HOOKS / "metrics.yaml"], source="bundled")
+    with api.context.store.begin() as tx:
+        for spec in specs:
+            tx.hooks.put(spec, now_us=1, by="test")
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ RANGE = {"min": 0, "max": 100}
 
 @pytest.fixture(autouse=True)
 def hooks_of_models(api):
-    specs, _ = load_specs([HOOKS / "models.yaml", HOOKS / "inference.yaml"], source="bundled")
+    files = [HOOKS / name for name in ("metrics.yaml", "models.yaml", "inference.yaml")]
+    specs, _ = load_specs(files, source="bundled")
     with api.context.store.begin() as tx:
         for spec in specs:
             tx.hooks.put(spec, now_us=1, by="test")
