@@ -44,7 +44,7 @@ ALLOWED = {  # growth that is no leak: monitors that wait for work, caches, the 
     "memory, MiB": 24,
     "fork server's memory, MiB": 8,
     "mounts": 0,
-    "private directories": 0,
+    "private directories": 2,  # of processes that were started ahead
     "control groups": 0,
 }
 

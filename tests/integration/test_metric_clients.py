@@ -141,7 +141,8 @@ def test_carbon_c_relay(world: Listening, tmp_path: Path):
     config.write_text(
         f"cluster eventproc forward {world.lines[0]}:{world.lines[1]} proto tcp;\nmatch * send to eventproc stop;\n"
     )
-    with program(found, "-f", config, "-p", str(port), log=tmp_path / "log") as process:
+    # -T: it takes a server that is not quick for one that is down, and leaves it alone for longer and longer.
+    with program(found, "-f", config, "-p", str(port), "-T", "20000", log=tmp_path / "log") as process:
 
         def connected() -> socket.socket | None:
             assert process.poll() is None, (tmp_path / "log").read_text()
