@@ -14,6 +14,7 @@ metrics' scores the same as without any kill, and memory flat. Exit status 1 if 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
 import socket
@@ -112,14 +113,14 @@ class Soak:
     def try_send(self, lines: list[str]) -> bool:
         """Send, and say whether all is stored. What is sent again was perhaps stored, and is refused then."""
         host, _, port = self.served.endpoints["graphite"].rpartition(":")
-        try:
-            with socket.create_connection((host, int(port)), timeout=60) as client:
-                client.sendall("".join(f"{line}\n" for line in lines).encode())
-                client.shutdown(socket.SHUT_WR)
-                if client.recv(1) == b"":
-                    return True
-        except OSError:
-            pass
+        with (
+            contextlib.suppress(OSError),  # the listener was killed: what it had is not known
+            socket.create_connection((host, int(port)), timeout=60) as client,
+        ):
+            client.sendall("".join(f"{line}\n" for line in lines).encode())
+            client.shutdown(socket.SHUT_WR)
+            if client.recv(1) == b"":
+                return True
         self.sent["again"] += len(lines)
         return False
 

@@ -137,24 +137,8 @@ def model_event(hook: str, metric: Metric, model: Model, *, command_id: str, att
     )
 
 
-def status_event(metric: Metric, *, before: int, after: int, message: str | None) -> NewEvent:
-    """Make the event of a metric that went from one status to another."""
-    return NewEvent(
-        hook=STATUS_CHANGED,
-        source=SOURCE,
-        key=metric.uid,
-        tags=event_tags(metric),
-        payload={
-            "metric": {"uid": metric.uid, "name": metric.name, "resource": metric.resource},
-            "old": before,
-            "new": after,
-            "message": message,
-        },
-    )
-
-
-def quiet_event(hook: str, metric: Metric, **more: Any) -> NewEvent:
-    """Make an event of what happens very often, for those who asked for it."""
+def metric_event(hook: str, metric: Metric, **more: Any) -> NewEvent:
+    """Make an event of what happened to a metric."""
     return NewEvent(
         hook=hook,
         source=SOURCE,
@@ -164,19 +148,14 @@ def quiet_event(hook: str, metric: Metric, **more: Any) -> NewEvent:
     )
 
 
+def status_event(metric: Metric, *, before: int, after: int, message: str | None) -> NewEvent:
+    """Make the event of a metric that went from one status to another."""
+    return metric_event(STATUS_CHANGED, metric, old=before, new=after, message=message)
+
+
 def rejected_event(metric: Metric, *, reason: str, rowids: Sequence[int]) -> NewEvent:
     """Make the event of rows whose scores were refused."""
-    return NewEvent(
-        hook=BATCH_REJECTED,
-        source=SOURCE,
-        key=metric.uid,
-        tags=event_tags(metric),
-        payload={
-            "metric": {"uid": metric.uid, "name": metric.name, "resource": metric.resource},
-            "reason": reason,
-            "rowids": list(rowids),
-        },
-    )
+    return metric_event(BATCH_REJECTED, metric, reason=reason, rowids=list(rowids))
 
 
 # The results exchange.

@@ -27,8 +27,8 @@ from eventproc.models.jobs import Job, Resident
 from eventproc.models.lifecycle import Teller
 from eventproc.models.scorer import Scorer
 from eventproc.models.shares import Shares
-from eventproc.models.specs import RECORDS_NEEDED
-from eventproc.models.uploaded import PREFIX, Uploads
+from eventproc.models.specs import RECORDS_NEEDED, USER
+from eventproc.models.uploaded import Uploads
 
 log = logging.getLogger(__name__)
 
@@ -229,9 +229,9 @@ class ModelRunner:
             slow = bool(mine) and not self._full_speed()
             jobs = self._jobs(tx, self._choose_few(mine) if slow else self._choose(mine), slow=slow)
         self._finish_away()
-        sent = [job for job in jobs if _is_upload(job)]
+        sent = [job for job in jobs if _uses_upload(job.model)]
         self._send_away(sent)
-        jobs = [job for job in jobs if not _is_upload(job)]
+        jobs = [job for job in jobs if not _uses_upload(job.model)]
         if jobs:
             parts = min(len(jobs), 2 * self.settings.threads)
             list(self._pool.map(_work, [jobs[part::parts] for part in range(parts)]))
@@ -464,11 +464,7 @@ def _work(jobs: Sequence[Job]) -> None:
 
 
 def _uses_upload(model: Model) -> bool:
-    return model.params is not None and str(model.params["detector"]["name"]).startswith(PREFIX)
-
-
-def _is_upload(job: Job) -> bool:
-    return _uses_upload(job.model)
+    return model.params is not None and str(model.params["detector"]["name"]).startswith(USER)
 
 
 def _trial(model: Model, uploads: Uploads | None) -> str | None:
@@ -483,7 +479,7 @@ def _trial(model: Model, uploads: Uploads | None) -> str | None:
 
 def _loaded(job: Job) -> NewEvent:
     checkpoint = job.checkpoint
-    return messages.quiet_event(
+    return messages.metric_event(
         MODEL_LOADED,
         job.metric,
         rowid=job.model.origin_rowid if checkpoint is None else checkpoint.rowid,
@@ -493,7 +489,7 @@ def _loaded(job: Job) -> NewEvent:
 
 
 def _saved(job: Job, saved: Checkpoint) -> NewEvent:
-    return messages.quiet_event(CHECKPOINT_SAVED, job.metric, rowid=saved.rowid, bytes=len(saved.data), kind="full")
+    return messages.metric_event(CHECKPOINT_SAVED, job.metric, rowid=saved.rowid, bytes=len(saved.data), kind="full")
 
 
 def _may_work(metric: Metric | None, model: Model | None, now_us: int) -> bool:

@@ -17,8 +17,8 @@ from eventproc.htm import AnomalyModel, Detector, Parameters, StateError, blob, 
 from eventproc.htm.likelihood import EngineLikelihood
 from eventproc.htm.parameters import NAMED
 from eventproc.models.display import likelihood_of
-from eventproc.models.specs import DEFAULT_LIKELIHOOD
-from eventproc.models.uploaded import PREFIX, Remote, Uploads, Which
+from eventproc.models.specs import DEFAULT_LIKELIHOOD, USER
+from eventproc.models.uploaded import Remote, Uploads, Which
 
 MAGIC: Final = b"EPMODEL\x01"
 _HEAD: Final = struct.Struct("<8s16sqII")  # magic with version, checksum of the rest, rowid, lengths of the two parts
@@ -61,7 +61,7 @@ class Scorer:
     def new(cls, params: Mapping[str, Any], uploads: Uploads | None = None) -> Scorer:
         """Make an untrained model of what `parameters.model_params` gives as `detector`."""
         name, zone = params["name"], params["timezone"]
-        if name.startswith(PREFIX):
+        if name.startswith(USER):
             return cls(_remote(params, uploads), params)
         detector = _class_of(name)
         if name in NAMED:
@@ -138,7 +138,7 @@ class Scorer:
         """Load a checkpoint: the model and the row it stands at. Raises DamagedData."""
         rowid, state, likelihood = _parts(saved)
         try:
-            if params["name"].startswith(PREFIX):
+            if params["name"].startswith(USER):
                 scorer = cls(_remote(params, uploads, state), params)
             else:
                 scorer = cls(_class_of(params["name"]).load(state), params)

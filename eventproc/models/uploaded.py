@@ -25,11 +25,9 @@ from eventproc.abc import Call, Child, RunSession, Sandbox, Store
 from eventproc.engine.programs import environment_of, program_of
 from eventproc.errors import DamagedData, DetectorFailed, Forbidden, SandboxError
 from eventproc.model import Effects, Failure
-from eventproc.models.specs import USER
 
 log = structlog.get_logger(__name__)
 
-PREFIX: Final = USER
 MAX_STATE: Final = 1 << 20  # bytes
 MAX_CHILDREN: Final = 16  # detectors in memory
 MAX_OUTPUT: Final = 2000  # characters of what it prints that a failure tells
@@ -249,4 +247,4 @@ _EVENT: Final = json.dumps(
     {"message_id": "detector", "event_type": "detector", "timestamp": 0, "tags": [], "key": None, "attempt": 1}
 ).encode()
 
-__all__ = ["MAX_STATE", "PREFIX", "Remote", "Uploads", "Which"]
+__all__ = ["MAX_STATE", "Remote", "Uploads", "Which"]

@@ -192,6 +192,10 @@ def _overlap(left: str, right: str) -> bool:
 
 def _hook_reason(event: Event, handler: HandlerRecord) -> Reason:
     ok = _hears(handler.hook, event.hook)
+    matches = globs.matches(handler.hook, event.hook)
+    if matches and not ok:
+        text = f"events of {event.hook!r} go only to handlers whose hook names it, as {event.hook!r} does"
+        return Reason(check="hook", ok=False, text=f"the handler's hook is {handler.hook!r}; {text}")
     verb = "matches" if ok else "does not match"
     return Reason(check="hook", ok=ok, text=f"the handler's hook {handler.hook!r} {verb} the event's {event.hook!r}")
 

@@ -48,7 +48,10 @@ def test_a_handler_of_everything_does_not_ask_for_it(platform):
 
 
 def test_a_handler_of_everything_is_not_given_what_another_asked_for(platform):
-    platform.register(lambda db, **_: 1, hook="*", name="everything")
+    everything = platform.register(lambda db, **_: 1, hook="*", name="everything")
     platform.register(lambda db, **_: 1, hook="queue.depth", name="depth")
     platform.run_until_idle()
     assert [run.handler for run in platform.runs] == ["depth"]
+    (event,) = [event for event in platform.events if event.hook == "queue.depth"]
+    why = platform.use.trials.why(platform.admin, event.id, everything.id)
+    assert "go only to handlers whose hook names it" in why.verdict
