@@ -18,7 +18,7 @@ import click
 
 from eventproc.cli import output
 from eventproc.cli.base import Command, state
-from eventproc.errors import EventprocError
+from eventproc.errors import ConfigError, EventprocError
 
 if TYPE_CHECKING:
     from eventproc.config import Settings
@@ -182,7 +182,7 @@ def _server(settings: Settings, _platform: Platform) -> Iterator[Finding]:
     if not settings.endpoints_file.exists():
         yield from _ports(settings)
         return
-    endpoint = json.loads(settings.endpoints_file.read_text(encoding="utf-8")).get("http", "")
+    endpoint = _bound(settings).get("http", "")
     try:
         with urllib.request.urlopen(f"{endpoint}/api/v1/health", timeout=5) as answer:  # noqa: S310  # our own file
             version = json.load(answer).get("version")
@@ -191,11 +191,21 @@ def _server(settings: Settings, _platform: Platform) -> Iterator[Finding]:
         yield Finding("server", "problem", f"{endpoint} (endpoints.json) does not answer: {error}")
 
 
+def _bound(settings: Settings) -> dict[str, str]:
+    """Read what the server wrote. Raises ConfigError."""
+    try:
+        found = json.loads(settings.endpoints_file.read_text(encoding="utf-8"))
+        return {str(name): str(address) for name, address in found.items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"{settings.endpoints_file} is not what `eventproc serve` writes: {error}; start the server again, and it "
+            "is written anew"
+        ) from error
+
+
 def _listeners(settings: Settings, _platform: Platform) -> Iterator[Finding]:
     """Say of each of Graphite's ports whether it is off, bound or was not to be had."""
-    bound = {}
-    if settings.endpoints_file.exists():
-        bound = json.loads(settings.endpoints_file.read_text(encoding="utf-8"))
+    bound = _bound(settings) if settings.endpoints_file.exists() else {}
     udp = settings.graphite if settings.graphite_udp is None else settings.graphite_udp
     wanted = {"graphite": settings.graphite, "graphite_udp": udp, "graphite_pickle": settings.graphite_pickle}
     for name, address in wanted.items():

@@ -187,6 +187,18 @@ def test_doctor_is_content_with_a_fresh_machine(
     assert {"python", "database", "sandbox", "mail", "disk", "server"} <= {finding["what"] for finding in findings}
 
 
+def test_doctor_says_what_to_do_about_a_damaged_endpoints_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EVENTPROC_DATA", str(tmp_path))
+    (tmp_path / "endpoints.json").write_text("[1")
+    assert run(["doctor", "--json"]) == 1
+    says = {finding["what"]: finding["says"] for finding in json.loads(capsys.readouterr().out)["findings"]}
+    for what in ("server", "metrics"):
+        assert str(tmp_path / "endpoints.json") in says[what]
+        assert "start the server again" in says[what]
+
+
 def test_doctor_finds_what_must_be_mended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
