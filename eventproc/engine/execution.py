@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -32,6 +32,7 @@ from eventproc.model import (
     Failure,
     Finish,
     Isolation,
+    LogChunk,
     Options,
     RunState,
 )
@@ -75,15 +76,16 @@ class Durations:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Deferred:
-    """A run that ended well, whose callbacks wait for its transaction."""
+class _Success:
+    """A run that ended well and waits for its transaction, before its callbacks run."""
 
     claim: Claim
     session: RunSession
     figures: dict[str, Any]
     callbacks: bool
     notify: bool
-    answer: queue.SimpleQueue[Written | Exception]
+    logs: tuple[LogChunk, ...]
+    answer: queue.SimpleQueue[Written | Exception] = field(default_factory=queue.SimpleQueue)
 
 
 class Executor:
@@ -214,7 +216,7 @@ class Executor:
         left: list[Claim] = []
         healthy = True
         key = key_of(chunk[0].handler)
-        deferred: list[_Deferred] | None = [] if _may_defer(chunk[0]) else None
+        deferred: list[_Success] | None = [] if _may_defer(chunk[0]) else None
         before = time.monotonic()
         results = child.execute(calls)
         try:
@@ -291,7 +293,7 @@ class Executor:
         claim: Claim,
         session: RunSession,
         outcome: Outcome,
-        deferred: list[_Deferred] | None = None,
+        deferred: list[_Success] | None = None,
     ) -> None:
         figures = self._figures(outcome, claim)
         ending = self._leases.ending(claim)
@@ -335,73 +337,62 @@ class Executor:
         outcome: Outcome,
         *,
         figures: dict[str, Any],
-        deferred: list[_Deferred] | None,
+        deferred: list[_Success] | None,
     ) -> None:
-        state = RunState.COMMITTING if outcome.callbacks else RunState.SUCCEEDED
-        try:
-            effects = NO_EFFECTS if claim.callbacks_only else _effects_of(session)
-        except EventprocError as error:
-            self._refused(child, claim, session, error, figures)
-            return
-        if claim.callbacks_only:
-            session.discard()
-        result = None if claim.callbacks_only else outcome.result_json
-        finish = Finish(run_id=claim.run_id, token=claim.token, state=state, result_json=result, **figures)
-        conclusion = Conclusion(
-            claim=claim, finish=finish, effects=effects, logs=tuple(session.take_logs()), notify=not outcome.quiet
-        )
-        if not (outcome.callbacks or outcome.rollbacks):
-            self._finisher.submit(conclusion, lambda answer: self._written(answer, None, claim, session, figures))
-            return
-        # The child stays until this transaction has decided what happens next.
-        if outcome.callbacks:
-            self._leases.committing(claim)
-        answer: queue.SimpleQueue[Written | Exception] = queue.SimpleQueue()
-        self._finisher.submit(conclusion, answer.put)
-        waits = _Deferred(
+        ended = _Success(
             claim=claim,
             session=session,
             figures=figures,
             callbacks=outcome.callbacks,
             notify=not outcome.quiet,
-            answer=answer,
+            logs=tuple(session.take_logs()),
         )
+        try:
+            effects = NO_EFFECTS if claim.callbacks_only else _effects_of(session)
+        except EventprocError as error:
+            self._refused(child, ended, error)
+            return
+        if claim.callbacks_only:
+            session.discard()
+        state = RunState.COMMITTING if outcome.callbacks else RunState.SUCCEEDED
+        result = None if claim.callbacks_only else outcome.result_json
+        finish = Finish(run_id=claim.run_id, token=claim.token, state=state, result_json=result, **figures)
+        conclusion = Conclusion(claim=claim, finish=finish, effects=effects, logs=ended.logs, notify=ended.notify)
+        if not (outcome.callbacks or outcome.rollbacks):
+            self._finisher.submit(conclusion, lambda answer: self._written(answer, None, ended))
+            return
+        # The child stays until this transaction has decided what happens next.
+        if outcome.callbacks:
+            self._leases.committing(claim)
+        self._finisher.submit(conclusion, ended.answer.put)
         if deferred is None:
-            self._settle_written(child, waits)
+            self._settle_written(child, ended)
         else:
-            deferred.append(waits)
+            deferred.append(ended)
 
-    def _settle_written(self, child: Child, waits: _Deferred) -> None:
+    def _settle_written(self, child: Child, ended: _Success) -> None:
         """Wait for the transaction of a success, and run the callbacks that follow."""
-        answer = waits.answer.get()
-        if answer is Written.YES and waits.callbacks:
-            self._settle(child, waits.claim, waits.session, notify=waits.notify)
+        answer = ended.answer.get()
+        if answer is Written.YES and ended.callbacks:
+            self._settle(child, ended.claim, ended.session, notify=ended.notify)
         else:
-            self._written(answer, child, waits.claim, waits.session, waits.figures)
+            self._written(answer, child, ended)
 
-    def _written(
-        self,
-        answer: Written | Exception,
-        child: Child | None,
-        claim: Claim,
-        session: RunSession,
-        figures: dict[str, Any],
-    ) -> None:
+    def _written(self, answer: Written | Exception, child: Child | None, ended: _Success) -> None:
         """Deal with the answer to the transaction of a success."""
         if answer is Written.YES:
-            self._leases.release(claim)
+            self._leases.release(ended.claim)
         elif answer is Written.STALE:
             if child is not None:
-                child.settle(claim.run_id, "rollback")
-            session.discard()
-            self._leases.release(claim)
+                child.settle(ended.claim.run_id, "rollback")
+            ended.session.discard()
+            self._leases.release(ended.claim)
         else:
-            self._refused(child, claim, session, answer, figures)
+            self._refused(child, ended, answer)
 
-    def _refused(
-        self, child: Child | None, claim: Claim, session: RunSession, error: Exception, figures: dict[str, Any]
-    ) -> None:
+    def _refused(self, child: Child | None, ended: _Success, error: Exception) -> None:
         """The run was fine, what it asked for can not be written: then nothing of it is."""
+        claim, session = ended.claim, ended.session
         rolled_back = None
         if child is not None:
             rolled_back = child.settle(claim.run_id, "rollback") is None
@@ -416,7 +407,8 @@ class Executor:
             message=session.redact(f"what the run asked for can not be written: {text}"),
             rolled_back=rolled_back,
         )
-        self._conclude_failure(claim, failure, figures=figures, logs=tuple(session.take_logs()))
+        # What it printed was to be written together with what can not be.
+        self._conclude_failure(claim, failure, figures=ended.figures, logs=(*ended.logs, *session.take_logs()))
 
     def _settle(self, child: Child, claim: Claim, session: RunSession, *, notify: bool) -> None:
         """Run the commit callbacks; those that failed are repeated in this child, then it is for good."""

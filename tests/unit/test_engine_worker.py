@@ -351,6 +351,7 @@ def test_effects_that_have_become_impossible_fail_the_run_and_roll_it_back(lab, 
         append(notes, "run")
         while not os.path.exists(go):
             time.sleep(0.005)
+        print("last words")
 
     lab.register(slow, "test.slow", isolation=isolation)
     lab.register(echo, isolation=isolation)
@@ -364,6 +365,7 @@ def test_effects_that_have_become_impossible_fail_the_run_and_roll_it_back(lab, 
     assert "'taken'" in run.failure.message
     assert written(notes) == ["run", "rollback"]
     assert lab.events("test.result") == [{"mine": False}]
+    assert "last words" in lab.logs(run_id)
 
 
 def test_impossible_effects_of_one_run_leave_its_neighbours_alone(lab):
