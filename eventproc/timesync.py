@@ -8,13 +8,14 @@ So a recorded day is played into a platform of several processes: who feeds the 
 from __future__ import annotations
 
 import datetime as dt
+import http.client
 import http.server
 import logging
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable
+from typing import Self
 
 from eventproc.abc import Clock
 from eventproc.errors import ConfigError, Unavailable
@@ -22,9 +23,12 @@ from eventproc.model import from_datetime, isoformat
 
 log = logging.getLogger(__name__)
 
+POLL_S = 0.5
 TIMEOUT_S = 5.0
+SILENT_S = 10.0  # without an answer, before the log says so
 MAX_BODY = 100  # bytes of a time
-FIRST_PAUSE_S = 0.2
+
+Monotonic = Callable[[], float]
 
 
 def parse_time(text: str) -> int | None:
@@ -37,69 +41,85 @@ def parse_time(text: str) -> int | None:
 
 class TimeSyncClock(Clock):
     """
-    The time of a time service, asked for at most every `poll_s`; it stands still in between.
+    The time of a time service, asked for ahead: `now_us` never touches the network, for it is called in transactions.
 
-    While the service can not be reached the last known time stays. The first call waits until somebody has set a time,
-    and raises Unavailable after `patience_s`.
+    A thread (`start`) asks every `poll_s`; what it was told last is the time until the next answer. While the service
+    is gone or hangs, time stands still, and the log says so once. Before the first answer there is no time to go by,
+    and `now_us` raises Unavailable.
     """
 
     def __init__(
-        self,
-        url: str,
-        *,
-        poll_s: float = 1.0,
-        patience_s: float = 60.0,
-        monotonic: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        self, url: str, *, poll_s: float = POLL_S, timeout_s: float = TIMEOUT_S, monotonic: Monotonic = time.monotonic
     ) -> None:
         if not url.startswith(("http://", "https://")):
             raise ConfigError(f"the time service's address {url!r} must begin with http:// or https://")
         self._url = url.rstrip("/") + "/time"
         self._poll_s = poll_s
-        self._patience_s = patience_s
+        self._timeout_s = timeout_s
         self._monotonic = monotonic
-        self._sleep = sleep
         self._known_us: int | None = None
-        self._asked_at = float("-inf")
-        self._lock = threading.Lock()
+        self._told_at = monotonic()
+        self._silent = False  # and the log has said so
+        self._over = threading.Event()
+        self._asked = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, *, wait_s: float = 0.0) -> Self:
+        """Begin to ask; wait so long for the first answer, whatever it is."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._ask_on, name="timesync", daemon=True)
+            self._thread.start()
+        self._asked.wait(wait_s)
+        return self
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._over.set()
 
     def now_us(self) -> int:
-        known = self._known_us
-        if known is not None and self._monotonic() - self._asked_at < self._poll_s:
-            return known
-        with self._lock:
-            if self._known_us is None:
-                return self._wait()
-            if self._monotonic() - self._asked_at >= self._poll_s:
-                self._known_us = self._ask() or self._known_us
-            return self._known_us
+        """Return the time that was told last. Raises Unavailable while none was."""
+        silent_s = self._monotonic() - self._told_at
+        if silent_s > SILENT_S and not self._silent:
+            self._silent = True
+            log.warning("the time service at %s has not answered for %.0f s; time stands still", self._url, silent_s)
+        if self._known_us is None:
+            raise Unavailable(
+                f"the time service at {self._url} has told no time yet; POST one there, or see whether it runs"
+            )
+        return self._known_us
 
     def publish(self, now_us: int) -> None:
         """Set the service's time. Raises Unavailable."""
         request = urllib.request.Request(self._url, data=isoformat(now_us).encode(), method="POST")  # noqa: S310 - checked above
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S):  # noqa: S310 - the same
+            with urllib.request.urlopen(request, timeout=self._timeout_s):  # noqa: S310 - the same
                 pass
         except OSError as error:
             raise Unavailable(f"the time service at {self._url} can not be reached: {error}") from error
 
-    def _wait(self) -> int:
-        until = self._monotonic() + self._patience_s
-        while (found := self._ask()) is None:
-            if self._monotonic() >= until:
-                raise Unavailable(f"the time service at {self._url} has told no time for {self._patience_s:g} s")
-            self._sleep(FIRST_PAUSE_S)
-        self._known_us = found
-        return found
-
-    def _ask(self) -> int | None:
-        self._asked_at = self._monotonic()
+    def ask(self) -> str | None:
+        """Ask once, now; return what was wrong, None for nothing (it may have no time yet)."""
         try:
-            with urllib.request.urlopen(self._url, timeout=TIMEOUT_S) as answer:  # noqa: S310 - the same
-                return parse_time(answer.read(MAX_BODY).decode("utf-8", "replace"))
-        except (OSError, ValueError, OverflowError) as error:
-            log.warning("the time service at %s: %s; the time stands still", self._url, error)
-            return None
+            with urllib.request.urlopen(self._url, timeout=self._timeout_s) as answer:  # noqa: S310 - the same
+                told = parse_time(answer.read(MAX_BODY).decode("utf-8", "replace"))
+        except (OSError, ValueError, OverflowError, http.client.HTTPException) as error:
+            return f"{type(error).__name__}: {error}"
+        self._told_at = self._monotonic()
+        if self._silent:
+            self._silent = False
+            log.warning("the time service at %s answers again", self._url)
+        if told is not None:
+            self._known_us = told
+        return None
+
+    def _ask_on(self) -> None:
+        wrong = None
+        while not self._over.is_set():
+            before, wrong = wrong, self.ask()
+            self._asked.set()
+            if wrong is not None and wrong != before:
+                log.warning("the time service at %s: %s; time stands still", self._url, wrong)
+            self._over.wait(self._poll_s)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

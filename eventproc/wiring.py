@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 ADMIN = "admin"
+FIRST_TIME_S = 2.0  # for the time service to answer when a process starts
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # compared with, not bound
 
 
@@ -180,7 +181,16 @@ class Platform:
     def cache(self) -> CatalogueCache:
         from eventproc.registry import CatalogueCache
 
-        return CatalogueCache(self.store, event_clock=_event_clock(self.settings))
+        return CatalogueCache(self.store, event_clock=self.event_clock)
+
+    @cached_property
+    def event_clock(self) -> Clock | None:
+        """The time of events and streams, where a time service tells it."""
+        if self.settings.time_sync is None:
+            return None
+        from eventproc.timesync import TimeSyncClock
+
+        return self._keep(TimeSyncClock(self.settings.time_sync)).start(wait_s=FIRST_TIME_S)
 
     @cached_property
     def group(self) -> GroupCommit:
@@ -401,15 +411,6 @@ class Platform:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _event_clock(settings: Settings) -> Clock | None:
-    if settings.time_sync is None:
-        return None
-    from eventproc.timesync import TimeSyncClock
-
-    # It is asked within transactions: while nobody has set a time, events are refused rather than waited with.
-    return TimeSyncClock(settings.time_sync, patience_s=0.0)
 
 
 def _whole(seconds: float | None) -> int | None:

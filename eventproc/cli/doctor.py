@@ -18,7 +18,8 @@ import click
 
 from eventproc.cli import output
 from eventproc.cli.base import Command, state
-from eventproc.errors import ConfigError, EventprocError
+from eventproc.errors import ConfigError, EventprocError, Unavailable
+from eventproc.model import isoformat
 
 if TYPE_CHECKING:
     from eventproc.config import Settings
@@ -109,6 +110,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         ("hooks", _hooks),
         ("mail", _mail),
         ("broker", _broker),
+        ("time", _time),
     ]
     with Platform(settings) as platform:
         for what, check in checks:
@@ -358,3 +360,21 @@ def _broker(settings: Settings, _platform: Platform) -> Iterator[Finding]:
     broker = Broker(settings.broker_url.get_secret_value(), purpose="doctor")
     close(broker.connect())
     yield Finding("broker", "ok", f"{broker} answers: wake-ups between hosts, and messages of the outbox")
+
+
+def _time(settings: Settings, _platform: Platform) -> Iterator[Finding]:
+    if settings.time_sync is None:
+        return
+    from eventproc.timesync import TimeSyncClock
+
+    clock = TimeSyncClock(settings.time_sync)
+    wrong = clock.ask()
+    if wrong is not None:
+        yield Finding("time", "problem", f"the time service {settings.time_sync}: {wrong}; events' time stands still")
+        return
+    try:
+        yield Finding(
+            "time", "info", f"events and streams go by {settings.time_sync}: it is {isoformat(clock.now_us())}"
+        )
+    except Unavailable as error:
+        yield Finding("time", "warning", error.message)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
 import pytest
+from waiting import wait_until
 
 from eventproc.abc import Clock
 from eventproc.engine.clock import ManualClock, SystemClock
 from eventproc.errors import ConfigError, Unavailable
-from eventproc.timesync import TimeService, TimeSyncClock, parse_time
+from eventproc.timesync import SILENT_S, TimeService, TimeSyncClock, parse_time
 
 NOON_US = 1_767_355_200_000_000
 SECOND_US = 1_000_000
@@ -36,6 +38,7 @@ def clock(request: pytest.FixtureRequest) -> Clock:
         return ManualClock(NOON_US)
     shared = TimeSyncClock(request.getfixturevalue("service").url, poll_s=0.0)
     shared.publish(NOON_US)
+    shared.ask()
     return shared
 
 
@@ -47,22 +50,28 @@ def test_a_clock_tells_microseconds_and_does_not_go_backwards_by_itself(clock: C
 
 
 def test_what_one_publishes_all_others_see(service: TimeService) -> None:
-    ours, theirs = TimeSyncClock(service.url, poll_s=0.0), TimeSyncClock(service.url + "/", poll_s=0.0)
-    ours.publish(NOON_US)
-    assert theirs.now_us() == NOON_US
-    ours.publish(NOON_US - SECOND_US)
-    assert theirs.now_us() == NOON_US - SECOND_US
+    ours, theirs = (TimeSyncClock(url, poll_s=0.01).start(wait_s=5.0) for url in (service.url, service.url + "/"))
+    for told_us in (NOON_US, NOON_US - SECOND_US):
+        ours.publish(told_us)
+        wait_until(lambda: _told(ours) == _told(theirs) == told_us, what="both have heard of it")  # noqa: B023
+    ours.close()
+    theirs.close()
+
+
+def _told(clock: Clock) -> int | None:
+    try:
+        return clock.now_us()
+    except Unavailable:
+        return None
 
 
 def test_between_two_looks_the_time_stands_still(service: TimeService) -> None:
-    now = 0.0
-    clock = TimeSyncClock(service.url, poll_s=20.0, monotonic=lambda: now)
+    clock = TimeSyncClock(service.url)
     clock.publish(NOON_US)
-    assert clock.now_us() == NOON_US
+    assert clock.ask() is None
     clock.publish(NOON_US + SECOND_US)
-    now = 19.0
     assert clock.now_us() == NOON_US
-    now = 20.0
+    assert clock.ask() is None
     assert clock.now_us() == NOON_US + SECOND_US
 
 
@@ -70,30 +79,44 @@ def test_a_service_that_is_gone_leaves_the_last_time() -> None:
     with TimeService() as service:
         thread = threading.Thread(target=service.serve_forever, args=(0.01,))
         thread.start()
-        clock = TimeSyncClock(service.url, poll_s=0.0)
+        clock = TimeSyncClock(service.url)
         clock.publish(NOON_US)
+        clock.ask()
         assert clock.now_us() == NOON_US
         service.shutdown()
         thread.join()
+    assert "refused" in (clock.ask() or "")
     assert clock.now_us() == NOON_US
     with pytest.raises(Unavailable):
         clock.publish(NOON_US)
 
 
-def test_the_first_look_waits_until_a_time_is_set(service: TimeService) -> None:
-    setter = TimeSyncClock(service.url)
-    slept: list[float] = []
-
-    def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        if len(slept) == 3:
-            setter.publish(NOON_US)
-
-    assert TimeSyncClock(service.url, sleep=sleep).now_us() == NOON_US
-    assert len(slept) == 3
+def test_there_is_no_time_until_one_is_set(service: TimeService) -> None:
+    clock = TimeSyncClock(service.url)
+    for asked in (False, True):
+        with pytest.raises(Unavailable, match="told no time"):
+            clock.now_us()
+        assert asked or clock.ask() is None
+    clock.publish(NOON_US)
+    clock.ask()
     service.text = ""
-    with pytest.raises(Unavailable, match="told no time"):
-        TimeSyncClock(service.url, patience_s=0.0).now_us()
+    assert clock.ask() is None
+    assert clock.now_us() == NOON_US
+
+
+def test_a_service_that_hangs_is_not_waited_for_and_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    now = 0.0
+    with socket.create_server(("127.0.0.1", 0)) as hung:  # it takes connections and says nothing
+        url = "http://{}:{}".format(*hung.getsockname())
+        clock = TimeSyncClock(url, monotonic=lambda: now, timeout_s=600.0).start()
+        asked, _ = hung.accept()
+        with asked:
+            for _ in range(3):
+                now += SILENT_S
+                with pytest.raises(Unavailable):
+                    clock.now_us()
+        clock.close()
+    assert len([line for line in caplog.messages if "has not answered" in line]) == 1
 
 
 def test_what_is_no_time_is_refused(service: TimeService) -> None:
