@@ -12,6 +12,7 @@ from starlette.responses import Response
 from eventproc.api import shapes
 from eventproc.api.answers import TIME, Answer, Page, answers
 from eventproc.api.deps import After, Cases, Limit, Principal, keyset
+from eventproc.api.gate import KeyFirst
 from eventproc.api.models import Body
 from eventproc.errors import InvalidInput
 from eventproc.model import SECOND_US, from_datetime, isoformat
@@ -19,7 +20,7 @@ from eventproc.model.annotations import Aggregate, Annotation, AnnotationFilter
 from eventproc.registry.durations import parse_duration
 from eventproc.service.aggregates import RANKING_HOURS, Ranking
 
-router = APIRouter()
+router = APIRouter(route_class=KeyFirst)
 
 
 class AnnotationIn(Body):

@@ -10,10 +10,12 @@ from starlette.responses import Response
 
 from eventproc.api import shapes
 from eventproc.api.deps import Cases, Principal
+from eventproc.api.gate import KeyFirst, needs
 from eventproc.api.models import Body
 from eventproc.codec.bundle import bundle_from_json
+from eventproc.model import Role
 
-router = APIRouter(prefix="/detectors", tags=["models"])
+router = APIRouter(prefix="/detectors", tags=["models"], route_class=KeyFirst)
 
 
 class DetectorIn(Body):
@@ -23,6 +25,7 @@ class DetectorIn(Body):
 
 
 @router.post("", summary="Register a detector, or its next version")
+@needs(Role.DEVELOPER, "registering detectors")
 def register(principal: Principal, cases: Cases, body: DetectorIn) -> Response:
     limit = cases.context.settings.max_blob_bytes
     bundle = bundle_from_json(body.bundle, max_bytes=limit)

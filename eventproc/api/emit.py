@@ -19,11 +19,12 @@ from starlette.responses import Response
 
 from eventproc.api import shapes
 from eventproc.api.answers import Accepted, EmittedMany, answers
-from eventproc.api.deps import ERRORS, SECURED, address, bearer_key, use_cases
+from eventproc.api.deps import ERRORS, SECURED, use_cases
+from eventproc.api.gate import admitted
 from eventproc.api.models import SCHEMAS
 from eventproc.engine.accept import Result
 from eventproc.errors import EventprocError, InvalidInput
-from eventproc.model import NewEvent, User, from_datetime
+from eventproc.model import NewEvent, Role, User, from_datetime
 from eventproc.service.facade import UseCases
 
 router = APIRouter(tags=["events"])
@@ -128,10 +129,7 @@ def _refusal(error: Exception, path: str) -> InvalidInput:
 )
 async def emit(request: Request) -> Response:
     cases = use_cases(request)
-    key = bearer_key(request)
-    principal = cases.auth.remembered(key)
-    if principal is None:
-        principal = await run_in_threadpool(cases.auth.authenticate, key, address=address(request))
+    principal = await admitted(request, Role.EMITTER, "emitting events")
     body = await request.body()
     if len(body) <= SMALL_BYTES:
         events, many = read_events(body)

@@ -10,11 +10,13 @@ from starlette.responses import Response
 from eventproc.api import shapes
 from eventproc.api.answers import Event, Page, answers
 from eventproc.api.deps import After, Cases, Limit, Number, Principal, keyset
+from eventproc.api.gate import KeyFirst, needs
 from eventproc.api.models import ReplayIn
 from eventproc.errors import InvalidInput
+from eventproc.model import Role
 from eventproc.registry.traits import parse_trait
 
-router = APIRouter(prefix="/events", tags=["events"])
+router = APIRouter(prefix="/events", tags=["events"], route_class=KeyFirst)
 
 
 @router.get("", summary="List events, newest first", responses=answers(Page[Event]))
@@ -48,6 +50,7 @@ def events(
 
 
 @router.post("/replay", summary="Run handlers on past events again")
+@needs(Role.DEVELOPER, "replaying events")
 def replay(principal: Principal, cases: Cases, body: ReplayIn) -> Response:
     since, until = shapes.parse_time(body.since, "since"), shapes.parse_time(body.until, "until")
     if since is None or until is None:

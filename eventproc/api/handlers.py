@@ -10,13 +10,16 @@ from starlette.responses import Response
 from eventproc.api import shapes
 from eventproc.api.answers import Handler, Page, Registered, answers
 from eventproc.api.deps import Cases, Id, Number, Principal
+from eventproc.api.gate import KeyFirst, needs
 from eventproc.api.models import CurrentIn, DryRunIn, HandlerIn
 from eventproc.codec.bundle import bundle_from_json
+from eventproc.model import Role
 
-router = APIRouter(prefix="/handlers", tags=["handlers"])
+router = APIRouter(prefix="/handlers", tags=["handlers"], route_class=KeyFirst)
 
 
 @router.post("", summary="Register a handler, or its next version", responses=answers(Registered))
+@needs(Role.DEVELOPER, "registering handlers")
 def register(principal: Principal, cases: Cases, body: HandlerIn) -> Response:
     done = cases.handlers.register(
         principal,
@@ -86,6 +89,7 @@ def resume(principal: Principal, cases: Cases, handler_id: Id) -> Response:
 
 
 @router.post("/{handler_id}/dry-run", summary="Run on one event with nothing committed")
+@needs(Role.DEVELOPER, "dry runs")
 def dry_run(principal: Principal, cases: Cases, handler_id: Id, body: DryRunIn) -> Response:
     trial = cases.trials.dry_run(
         principal, handler_id, event_id=body.event_id, payload=body.payload, tags=body.tags or (), hook=body.hook

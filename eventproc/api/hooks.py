@@ -10,9 +10,10 @@ from starlette.responses import Response
 from eventproc.api import shapes
 from eventproc.api.answers import Hook, Page, answers
 from eventproc.api.deps import Cases, Principal
+from eventproc.api.gate import KeyFirst
 from eventproc.api.models import HookIn
 
-router = APIRouter(prefix="/hooks", tags=["hooks"])
+router = APIRouter(prefix="/hooks", tags=["hooks"], route_class=KeyFirst)
 
 
 @router.get("", summary="List the hooks", responses=answers(Page[Hook]))

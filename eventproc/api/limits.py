@@ -55,21 +55,19 @@ class Guard:
             await self._app(scope, receive, send)
             return
         stated = Headers(scope=scope).get("content-length", "")
-        if stated.isdigit() and int(stated) > self._max_body:
-            await error_response(self._refusal(int(stated)))(scope, receive, send)
-            return
-        await self._app(scope, self._capped(receive), send)
+        await self._app(scope, self._capped(receive, int(stated) if stated.isdigit() else 0), send)
 
-    def _capped(self, receive: Receive) -> Receive:
+    def _capped(self, receive: Receive, stated: int) -> Receive:
+        """Look at the size when the body is asked for: who may not send it is told that, and not its limit."""
         seen = 0
 
         async def capped() -> Message:
             nonlocal seen
-            message = await receive()
+            message: Message = {} if stated > self._max_body else await receive()
             seen += len(message.get("body", b""))
-            if seen > self._max_body:
+            if max(seen, stated) > self._max_body:
                 # The framework takes any other exception here for malformed JSON.
-                raise HTTPException(413, self._refusal(seen).message)
+                raise HTTPException(413, self._refusal(max(seen, stated)).message)
             return message
 
         return capped

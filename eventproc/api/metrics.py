@@ -11,14 +11,15 @@ from starlette.responses import Response, StreamingResponse
 
 from eventproc.api import shapes
 from eventproc.api.answers import TIME, Answer, Page, answers
-from eventproc.api.deps import ERRORS, SECURED, Cases, Limit, Principal, address, bearer_key, use_cases
+from eventproc.api.deps import ERRORS, SECURED, Cases, Limit, Principal, use_cases
+from eventproc.api.gate import KeyFirst, admitted
 from eventproc.api.prometheus import check_headers, parse_write_request
 from eventproc.errors import InvalidInput
 from eventproc.metrics.batch import Batch
-from eventproc.model import SECOND_US, Metric, MetricStatus, Reject, Sample, SampleWindow, isoformat
+from eventproc.model import SECOND_US, Metric, MetricStatus, Reject, Role, Sample, SampleWindow, isoformat
 from eventproc.service.metrics import MAX_SAMPLES, MetricView
 
-router = APIRouter(tags=["metrics"])
+router = APIRouter(tags=["metrics"], route_class=KeyFirst)
 push_router = APIRouter(tags=["metrics"], dependencies=SECURED, responses=ERRORS)
 
 Start = Annotated[str | None, Query(description="ISO-8601, or seconds since 1970; this time belongs to it.")]
@@ -311,7 +312,7 @@ async def push(
     format: Annotated[str | None, Query(description="`lines` or `json`, whatever the content type says.")] = None,
 ) -> Response:
     cases = use_cases(request)
-    principal = await run_in_threadpool(cases.auth.authenticate, bearer_key(request), address=address(request))
+    principal = await admitted(request, Role.EMITTER, "sending samples")
     body = await request.body()
     kind = format or ("json" if "json" in request.headers.get("content-type", "") else "lines")
     outcome, batch = await run_in_threadpool(cases.metrics.push, principal, body, kind=kind)
@@ -342,7 +343,7 @@ async def push(
 )
 async def prometheus_write(request: Request) -> Response:
     cases = use_cases(request)
-    principal = await run_in_threadpool(cases.auth.authenticate, bearer_key(request), address=address(request))
+    principal = await admitted(request, Role.EMITTER, "sending samples")
     body = await request.body()
 
     def read() -> Batch:

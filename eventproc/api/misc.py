@@ -10,9 +10,10 @@ from starlette.responses import Response
 from eventproc.api import shapes
 from eventproc.api.answers import Notice, NoticeWithMail, Page, Schedule, answers
 from eventproc.api.deps import After, Cases, Id, Limit, Nanoseconds, Number, Principal, keyset
+from eventproc.api.gate import KeyFirst
 from eventproc.api.models import ScheduleIn
 
-router = APIRouter()
+router = APIRouter(route_class=KeyFirst)
 
 
 @router.get("/schedules", tags=["schedules"], summary="List the schedules", responses=answers(Page[Schedule]))

@@ -11,12 +11,13 @@ from starlette.responses import Response
 from eventproc.api import shapes
 from eventproc.api.answers import Answer, Page, answers
 from eventproc.api.deps import Cases, Limit, Principal
+from eventproc.api.gate import KeyFirst
 from eventproc.api.models import Body
 from eventproc.model import isoformat
 from eventproc.models.specs import DATASOURCE
 from eventproc.service.monitoring import EXPORT_DAYS, ModelView
 
-router = APIRouter(tags=["models"])
+router = APIRouter(tags=["models"], route_class=KeyFirst)
 
 
 class MetricIn(Body):

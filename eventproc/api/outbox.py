@@ -11,9 +11,10 @@ from starlette.responses import Response
 from eventproc.api import shapes
 from eventproc.api.answers import Outgoing, OutgoingWithBody, Page, answers
 from eventproc.api.deps import After, Cases, Id, Limit, Number, Principal, keyset
+from eventproc.api.gate import KeyFirst
 from eventproc.model import OutgoingState
 
-router = APIRouter(tags=["outbox"])
+router = APIRouter(tags=["outbox"], route_class=KeyFirst)
 
 
 class RequeueIn(BaseModel):

@@ -8,9 +8,10 @@ from starlette.responses import Response
 from eventproc.api import shapes
 from eventproc.api.answers import Page, User, answers
 from eventproc.api.deps import After, Cases, Limit, Principal, keyset
+from eventproc.api.gate import KeyFirst
 from eventproc.api.models import KeyIn, UserChange, UserIn
 
-router = APIRouter(tags=["users"])
+router = APIRouter(tags=["users"], route_class=KeyFirst)
 
 
 @router.get("/me", summary="Who am I", responses=answers(User))

@@ -11,12 +11,13 @@ from starlette.responses import Response
 from eventproc.api import shapes
 from eventproc.api.answers import Page, Run, answers
 from eventproc.api.deps import After, Cases, Id, Limit, Number, Principal, keyset
+from eventproc.api.gate import KeyFirst
 from eventproc.api.models import RequeueIn, RunsIn, RunsRequeueIn
 from eventproc.errors import InvalidInput
 from eventproc.model import DEAD_STATES, RunFilter, RunState
 from eventproc.service.runs import Changed
 
-router = APIRouter(prefix="/runs", tags=["runs"])
+router = APIRouter(prefix="/runs", tags=["runs"], route_class=KeyFirst)
 
 DEAD = "dead"  # short for failed and commit_failed
 

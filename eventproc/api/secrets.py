@@ -10,10 +10,11 @@ from starlette.responses import Response
 
 from eventproc.api import shapes
 from eventproc.api.deps import Cases, Principal
+from eventproc.api.gate import KeyFirst
 from eventproc.api.models import Body
 from eventproc.model import SecretRecord, isoformat
 
-router = APIRouter(tags=["secrets"])
+router = APIRouter(tags=["secrets"], route_class=KeyFirst)
 Owner = Annotated[str | None, Query(description="Whose; your own if left out, others' as an admin.")]
 
 

@@ -12,19 +12,20 @@ from starlette.responses import Response
 from eventproc.abc import Check
 from eventproc.api import shapes
 from eventproc.api.deps import After, Cases, Id, Limit, Principal, keyset
+from eventproc.api.gate import KeyFirst, needs
 from eventproc.api.models import PipelineDryRunIn, PipelineIn, StreamsIn, TriggersIn
 from eventproc.codec.bundle import bundle_from_json
 from eventproc.codec.records import event_of
 from eventproc.errors import EventprocError, InvalidInput
-from eventproc.model import HandlerRecord, NewEvent, Stream, StreamFilter, StreamState, TriggerRecord, isoformat
+from eventproc.model import HandlerRecord, NewEvent, Role, Stream, StreamFilter, StreamState, TriggerRecord, isoformat
 from eventproc.registry.documents import hint
 from eventproc.registry.traits import parse_trait
 from eventproc.service.pipelines import part_from_json
 from eventproc.service.streams import StreamsChanged
 
-pipelines = APIRouter(prefix="/pipelines", tags=["pipelines"])
-triggers = APIRouter(prefix="/triggers", tags=["triggers"])
-streams = APIRouter(prefix="/streams", tags=["streams"])
+pipelines = APIRouter(prefix="/pipelines", tags=["pipelines"], route_class=KeyFirst)
+triggers = APIRouter(prefix="/triggers", tags=["triggers"], route_class=KeyFirst)
+streams = APIRouter(prefix="/streams", tags=["streams"], route_class=KeyFirst)
 
 # ---------------------------------------------------------------------------------------------------- pipelines
 
@@ -34,6 +35,7 @@ def _pipeline(record: HandlerRecord) -> dict[str, Any]:
 
 
 @pipelines.post("", summary="Register a pipeline, or its next version")
+@needs(Role.DEVELOPER, "registering pipelines")
 def register(principal: Principal, cases: Cases, body: PipelineIn) -> Response:
     limit = cases.context.settings.max_blob_bytes
     parts = []
@@ -54,6 +56,7 @@ def register(principal: Principal, cases: Cases, body: PipelineIn) -> Response:
 
 
 @pipelines.post("/{name}/dry-run", summary="Run on one stream, or on events, with nothing committed")
+@needs(Role.DEVELOPER, "dry runs")
 def dry_run(principal: Principal, cases: Cases, name: str, body: PipelineDryRunIn) -> Response:
     events = None if body.events is None else [_given_event(place, item) for place, item in enumerate(body.events)]
     trial = cases.trials.dry_run_pipeline(principal, name, stream_id=body.stream, events=events)
@@ -123,6 +126,7 @@ def _checks(checks: Sequence[Check]) -> list[dict[str, Any]]:
 
 
 @triggers.post("", summary="Store triggers: all of a file, or none")
+@needs(Role.DEVELOPER, "storing triggers")
 def push(principal: Principal, cases: Cases, body: TriggersIn) -> Response:
     if (body.text is None) == (body.definition is None):
         raise InvalidInput("say one of 'text' and 'definition'", path="$")

@@ -7,17 +7,15 @@ import binascii
 import inspect
 import math
 import numbers
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
 from . import loader
 from .failures import LoadError, shorten, size
 
-METHODS = ("score_one", "learn_one")
 
-
-def load(blob: bytes, python: str, source: Optional[str], filename: Optional[str]) -> Detecting:
-    """Unpickle a detector's class and check that it is one."""
-    return Detecting(loader.load(blob, python, source, filename, needs=METHODS))
+def load(blob: bytes, python: str, source: Optional[str], filename: Optional[str], methods: Sequence[str]) -> Detecting:
+    """Unpickle a detector's class and check that it is one: that it has those methods."""
+    return Detecting(loader.load(blob, python, source, filename, needs=methods))
 
 
 class Detecting:

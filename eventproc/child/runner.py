@@ -241,7 +241,9 @@ class Runner:
             if header.get("kind") == "pipeline":
                 self._handler = pipeline.load(blob, header["python"])
             elif header.get("kind") == "detector":
-                self._handler = detector.load(blob, header["python"], header.get("source"), header.get("filename"))
+                self._handler = detector.load(
+                    blob, header["python"], header.get("source"), header.get("filename"), header["methods"]
+                )
             else:
                 self._handler = loader.load(blob, header["python"], header.get("source"), header.get("filename"))
                 if header.get("cell"):

@@ -12,9 +12,9 @@ from eventproc.cli import output
 from eventproc.cli.base import Group
 from eventproc.cli.remote import connect, quote
 from eventproc.errors import InvalidInput
+from eventproc.model import DETECTOR_METHODS
 
 COLUMNS = ["id", "name", "version", "updated_at", "updated_by"]
-METHODS = ("score_one", "learn_one")
 
 
 @click.group(cls=Group)
@@ -53,7 +53,7 @@ def _class_in(file: Path, wanted: str | None) -> type:
         for name, value in vars(module).items()
         if inspect.isclass(value)
         and value.__module__ == module.__name__
-        and all(callable(getattr(value, method, None)) for method in METHODS)
+        and all(callable(getattr(value, method, None)) for method in DETECTOR_METHODS)
     }
     if wanted is not None:
         found = {name: value for name, value in found.items() if name == wanted}

@@ -30,7 +30,7 @@ from eventproc.codec.bundle import MAX_BLOB_BYTES, HandlerSizeWarning, digest_of
 from eventproc.codec.origin import is_own_module
 from eventproc.codec.pickler import HandlerPickler, OverLimit, type_name
 from eventproc.errors import HandlerTooLarge, InvalidHandler
-from eventproc.model import DETECTOR, HandlerBundle
+from eventproc.model import DETECTOR, DETECTOR_METHODS, HandlerBundle
 
 WARN_BYTES = 1 << 20
 VERIFY_TIMEOUT_S = 60.0
@@ -164,7 +164,7 @@ def _check_first(handler: Any, name: str) -> None:
 
 
 def _detector(given: object) -> str:
-    missing = [name for name in ("score_one", "learn_one") if not callable(getattr(given, name, None))]
+    missing = [name for name in DETECTOR_METHODS if not callable(getattr(given, name, None))]
     if not inspect.isclass(given) or missing:
         raise InvalidHandler(
             f"a detector is a class with methods score_one(self, x) and learn_one(self, x), not {given!r:.60}"

@@ -29,6 +29,7 @@ CAUSED_BY_STREAMS: Final = STREAM_HOOKS | {"run.failed"}
 # The hook that detectors of users are registered on, and the kind of their versions.
 DETECTOR_HOOK: Final = "model.detector"
 DETECTOR: Final = "detector"
+DETECTOR_METHODS: Final = ("score_one", "learn_one")  # that make a class one
 
 # The kind of a handler version that is a pipeline.
 PIPELINE: Final = "pipeline"

@@ -17,7 +17,7 @@ import structlog
 from eventproc.abc import Call, Child, Outcome, Program, RunSession
 from eventproc.child.frames import Decoder, FrameError, pack
 from eventproc.errors import Conflict, EventprocError
-from eventproc.model import Failure, Limits
+from eventproc.model import DETECTOR_METHODS, Failure, Limits
 from eventproc.sandbox.endings import Ending, failure_of
 from eventproc.sandbox.hostile import clean_json, decode, failure_from, result_text
 from eventproc.sandbox.link import Link
@@ -170,6 +170,7 @@ class ConnectedChild(Child):
         order = {
             "t": "load",
             "kind": program.kind,
+            "methods": DETECTOR_METHODS,
             "python": program.python,
             "limits": self._limit_values,
             "source": program.source,

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import http.client
+import json
+import socket
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -253,3 +257,50 @@ def test_an_event_queues_runs_of_the_handlers_whose_tags_match(api, registration
     assert sorted(run["id"] for run in runs) == sorted(accepted["runs"])
     assert {run["handler_id"] for run in runs} == {ids["all"], ids["red"]}
     assert {run["state"] for run in runs} == {"queued"}
+
+
+# ---------------------------------------------------------------------------------------------------- large bodies
+
+HUGE = 100 << 20
+TAKE_BODIES = ("/handlers", "/detectors", "/pipelines", "/triggers", "/events", "/metrics/samples", "/events/replay")
+
+
+def answer_to_the_beginning_of_a_body(api, path, user):
+    """Send the head of a request with a huge body, and nothing of the body; return the status and the error."""
+    where = urlsplit(api.url)
+    key = f"Authorization: Bearer {api.keys[user]}\r\n" if user else ""
+    head = (
+        f"POST /api/v1{path} HTTP/1.1\r\nHost: {where.netloc}\r\n{key}"
+        f"Content-Type: application/json\r\nContent-Length: {HUGE}\r\n\r\n"
+    )
+    with socket.create_connection((where.hostname, where.port), timeout=60) as sock:
+        sock.sendall(head.encode())
+        answer = http.client.HTTPResponse(sock, method="POST")
+        answer.begin()
+        return answer.status, json.loads(answer.read())["error"]
+
+
+@pytest.mark.parametrize("path", TAKE_BODIES)
+def test_who_has_no_right_to_send_is_told_before_the_body_is_read(api, path):
+    status, error = answer_to_the_beginning_of_a_body(api, path, "viewer")
+    assert (status, error["code"]) == (403, "forbidden")
+    assert "viewer" in error["message"]
+    status, error = answer_to_the_beginning_of_a_body(api, path, None)
+    assert (status, error["code"]) == (401, "unauthorized")
+
+
+@pytest.mark.parametrize("path", TAKE_BODIES)
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(api, path):
+    status, error = answer_to_the_beginning_of_a_body(api, path, "developer")
+    assert (status, error["code"]) == (413, "too_large")
+    assert f"{HUGE:,} bytes" in error["message"]
+
+
+def test_a_whole_body_without_the_right_is_answered_and_costs_the_server_nothing(api):
+    def pieces():
+        for _ in range(100):
+            yield bytes(1 << 20)
+
+    answer = api.client("viewer").post("/handlers", content=pieces())
+    assert answer.status_code == 403
+    assert api.client("viewer").get("/handlers").status_code == 200
