@@ -206,10 +206,11 @@ class Housekeeper:
 
     def wake_due_runs(self) -> bool:
         """Wake workers when a run has become due since the last look."""
+        # Of the time since then: what is due longer and waits behind a limit or an order would hide the others.
         with self._store.read() as tx:
-            due_us = tx.runs.next_due_us()
+            due_us = tx.runs.next_due_us(after_us=self._woken_us)
         now_us = self._clock.now_us()
-        due = due_us is not None and self._woken_us < due_us <= now_us
+        due = due_us is not None and due_us <= now_us
         self._woken_us = now_us
         if due:
             self._bus.wake("runs")

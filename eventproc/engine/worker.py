@@ -157,6 +157,7 @@ class Worker:
         self._thread_id: int | None = None
         self._look_for_cancels = threading.Event()
         self._more_run = self._more_batch = True
+        self._claimed_us = 0  # when the store was last asked for runs
 
     # ---------------------------------------------------------------------------------------- from outside
 
@@ -247,13 +248,14 @@ class Worker:
     def _claim(self, run_slots: Slots, batch_slots: Slots, want_run: int, want_batch: int) -> bool:
         """Claim and hand out; tell whether anything was there."""
         with self._store.begin() as tx:
+            self._claimed_us = self._clock.now_us()
             claims = tx.runs.claim(
                 worker=self.settings.name,
                 pythons=self._sandbox.pythons(),
                 want_run=want_run,
                 want_batch=want_batch,
                 lease_us=round(self.settings.lease_s * SECOND_US),
-                now_us=self._clock.now_us(),
+                now_us=self._claimed_us,
             )
         self._leases.add(claims)
         batches: dict[tuple[int, int], list[Claim]] = {}
@@ -273,13 +275,12 @@ class Worker:
 
     def _until_due(self) -> float:
         """Return how long to wait for the next run that becomes due, at most the polling interval."""
+        # What was due and not claimed waits for something else: a limit, an earlier run, a Python that is not here.
         with self._store.read() as tx:
-            due_us = tx.runs.next_due_us()
+            due_us = tx.runs.next_due_us(after_us=self._claimed_us)
         if due_us is None:
             return self.settings.poll_s
-        until_s = (due_us - self._clock.now_us()) / SECOND_US
-        # What is due already and was not claimed waits for something else: a paused hook, a limit, an earlier run.
-        return min(until_s, self.settings.poll_s) if until_s > 0 else self.settings.poll_s
+        return max(0.0, min((due_us - self._clock.now_us()) / SECOND_US, self.settings.poll_s))
 
     def _wait(self, timeout_s: float) -> None:
         """Wait for a message, and read all that are there."""

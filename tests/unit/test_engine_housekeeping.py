@@ -275,15 +275,18 @@ def test_a_run_lost_while_committing_is_a_commit_failure(lab):
     assert [payload["state"] for payload in lab.events("run.failed")] == ["commit_failed"]
 
 
-def test_workers_are_woken_when_a_run_becomes_due(lab, keeper):
+@pytest.mark.parametrize("order_by", [None, "key"])
+def test_workers_are_woken_when_a_run_becomes_due(lab, keeper, order_by):
     def fails(db, **payload):
         raise ValueError("no")
 
-    lab.register(fails, retries={"max": 1, "backoff": "1h", "jitter": 0})
+    lab.register(fails, retries={"max": 1, "backoff": "1h", "jitter": 0}, order_by=order_by)
     worker = lab.start()
-    (run_id,) = lab.emit().runs
+    (run_id,) = lab.emit(key="k").runs
     lab.in_state(run_id, S.RETRYING)
     worker.stop(5)
+    if order_by:
+        lab.emit(key="k")  # due long before, and waiting behind the other one
     listener = lab.bus.listen("runs")
     keeper.tick()
     assert listener.wait(0) == set()

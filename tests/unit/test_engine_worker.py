@@ -399,6 +399,17 @@ def test_runs_of_one_key_keep_their_order_even_when_one_is_retried(lab, notes):
     assert written(notes) == [str(n) for n in range(8)]
 
 
+def test_a_retry_is_on_time_though_others_wait_behind_it(lab):
+    def first_fails_once(db, n):
+        if n == 0 and ep.event.attempt == 1:
+            raise ValueError("again, please")
+
+    lab.register(first_fails_once, order_by="key", retries={"max": 1, "backoff": "50ms"})
+    runs = [lab.emit(payload={"n": n}, key="k").runs[0] for n in range(3)]
+    lab.start(poll_s=300.0)  # what is due and can not start yet must not leave the retry to the next look at everything
+    assert [lab.ended(run).state for run in runs] == [S.SUCCEEDED] * 3
+
+
 def test_a_paused_handler_waits_until_it_is_resumed(lab):
     record = lab.register(echo)
     lab.start()
