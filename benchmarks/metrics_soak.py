@@ -25,6 +25,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -112,17 +113,19 @@ class Soak:
 
     def try_send(self, lines: list[str]) -> bool:
         """Send, and say whether all is stored. What is sent again was perhaps stored, and is refused then."""
-        host, _, port = self.served.endpoints["graphite"].rpartition(":")
-        with (
-            contextlib.suppress(OSError),  # the listener was killed: what it had is not known
-            socket.create_connection((host, int(port)), timeout=60) as client,
-        ):
+        with contextlib.suppress(OSError), self.connected() as client:  # killed: what the listener had is not known
+            self.sent["again"] += len(lines)
             client.sendall("".join(f"{line}\n" for line in lines).encode())
             client.shutdown(socket.SHUT_WR)
             if client.recv(1) == b"":
+                self.sent["again"] -= len(lines)
                 return True
-        self.sent["again"] += len(lines)
         return False
+
+    def connected(self) -> socket.socket:
+        """Return a new connection; OSError where the listener, or the whole platform, is just not there."""
+        host, _, port = self.served.endpoints["graphite"].rpartition(":")
+        return socket.create_connection((host, int(port)), timeout=60)
 
     def kill(self, number: int) -> None:
         what = ("models", "listener", "models", "all", "stop")[number % 5]
@@ -154,12 +157,18 @@ class Soak:
             conn.close()
 
     def settle(self) -> None:
+        """Wait until all is scored; fail when nothing was for SETTLE_S."""
         want = self.metrics * self.steps
-        wait_until(
-            lambda: self.query("SELECT sum(scored_rowid) FROM metric_states")[0][0] == want,
-            timeout_s=SETTLE_S,
-            what=f"{want} scored samples; there are {self.query('SELECT sum(scored_rowid) FROM metric_states')}",
-        )
+        scored = 0.0
+        while scored < want:
+            scored = wait_until(
+                partial(self.scored_beyond, scored), timeout_s=SETTLE_S, what=f"more than {scored:.0f} of {want} scores"
+            )
+
+    def scored_beyond(self, before: float) -> float:
+        """Return how many samples have their score, 0 where they are no more than `before`."""
+        scored = self.query("SELECT sum(scored_rowid) FROM metric_states")[0][0]
+        return scored if scored > before else 0.0
 
     def problems(self) -> list[str]:
         return [*self.samples(), *self.events(), *self.scores(), *self.growth()]
@@ -176,9 +185,9 @@ class Soak:
         if unscored:
             found.append(f"{unscored} rows are not scored")
         accounted = stored + sum(refused.values())
-        sent = sum(self.sent.values())
-        if not sent - self.sent["again"] <= accounted <= sent:  # an attempt that was cut short counts in part
-            found.append(f"{sent} samples were sent, {self.sent['again']} of them again; {accounted} are accounted for")
+        once, again = self.sent["good"] + self.sent["bad"], self.sent["again"]
+        if not once <= accounted <= once + again:  # an attempt that was cut short counts in part
+            found.append(f"{once} samples were sent, and {again} in vain; {accounted} are accounted for")
         return found
 
     def events(self) -> list[str]:
