@@ -136,7 +136,9 @@ class Pipeline:
         """
         Hand the stream's events from handler to handler; what the last one returns and was not there is emitted.
 
-        commit() and rollback() of every handler that was constructed are kept for the end, in order.
+        A handler with before_commit() is called once more when all have succeeded, for what is stored with their
+        results, such as messages. commit() and rollback() of every handler that was constructed are kept for the end,
+        in order.
         """
         events = list(self._events(stream["events"]))
         known = {event["message_id"] for event in events}
@@ -150,6 +152,10 @@ class Pipeline:
             instances.append((part.name, instance))
         for name, instance in instances:
             events = _list_of(name, instance.handle_events(events, env))
+        for _, instance in instances:
+            before_commit = getattr(instance, "before_commit", None)
+            if callable(before_commit):
+                before_commit()
         new = [event for event in events if _id_of(event) not in known]
         self._emit(run, new)
         return {"events": count, "new": [event["message_id"] for event in new]}

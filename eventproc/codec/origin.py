@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 MAIN_MODULES = ("__main__", "__mp_main__")
+TRAVELS = "__travels__"  # true in modules of eventproc that go with the handlers that use them
 SITE_PARTS = frozenset({"site-packages", "dist-packages"})
 
 
@@ -56,9 +57,10 @@ def is_own_namespace(namespace: dict[str, Any]) -> bool:
     name = namespace.get("__name__")
     if not isinstance(name, str) or name in MAIN_MODULES:
         return True
-    # eventproc itself is never the user's own, not even in an editable checkout.
+    # eventproc itself is never the user's own, not even in an editable checkout; what of it is to be there where
+    # handlers run, which do not have it, says so and goes with them.
     if name.partition(".")[0] in ("eventproc", "dill"):
-        return False
+        return namespace.get(TRAVELS) is True
     file = module_file(namespace)
     if file is not None:
         return not _installed_file(file)

@@ -14,7 +14,6 @@ from waiting import wait_until
 
 from eventproc import Connection, register_pipeline
 from eventproc.errors import InvalidInput, NotFound
-from eventproc.model import StreamState
 
 TRIGGERS = """\
 - name: orders
@@ -229,7 +228,7 @@ def test_pipelines_and_triggers_are_listed_paused_and_deleted(served: Served, co
 
 
 def test_winchesters_questions_about_streams_and_events_are_answered(conn: Connection) -> None:
-    from eventproc.compat.winchester.modules import db
+    from eventproc.compat.winchester.modules import db, models
 
     interface = db.DBInterface({"url": "sqlite://"}, connection=conn)
     noon = dt.datetime(2015, 2, 27, 12)  # noqa: DTZ001 - winchester's times are naive
@@ -259,7 +258,7 @@ def test_winchesters_questions_about_streams_and_events_are_answered(conn: Conne
     (shown,) = interface.find_streams(name="orders", state="error", distinguishing_traits=traits, include_events=True)
     assert (shown["state"], shown["distinguishing_traits"], len(shown["events"])) == ("error", traits, 3)
     stream = interface.get_stream_by_id(shown["id"])
-    assert stream.state == StreamState.ERROR
+    assert stream.state is models.StreamState.error
     assert [event["message_id"] for event in interface.get_stream_events(stream)] == ["w2-0", "w2-1", "w2-closed"]
     assert interface.stream_has_dist_trait(stream.id, "order", "w2") == traits
     assert interface.find_streams(mark=f"+{stream.id - 1:x}", limit=1)[0]["_mark"] == f"+{stream.id:x}"

@@ -261,14 +261,15 @@ def test_the_known_time_stays_while_the_service_is_away(
 
     clock = time_sync.TimeSync({"time_sync_endpoint": "http://127.0.0.1:1"})
     clock.last_tyme = NOON
-    assert clock._fetch() == NOON
+    assert clock.current_time() == NOON
     assert "http://127.0.0.1:1/time can not be read" in caplog.text
     texts = iter(["", "None", "2015-02-27T12:00:00"])
     pauses: list[float] = []
     monkeypatch.setattr(time_sync.requests, "get", lambda _url: types.SimpleNamespace(text=next(texts)))
     monkeypatch.setattr(time_sync, "time", types.SimpleNamespace(sleep=pauses.append))
-    assert clock._fetch() == NOON
+    assert clock._fetch() == "2015-02-27T12:00:00"
     assert pauses == [1, 1]
-    monkeypatch.setattr(time_sync.dateutil.parser, "parse", lambda _text: "parsed")
+    clock.last_update = None
+    monkeypatch.setattr(time_sync.dateutil.parser, "parse", lambda text: f"{text}, parsed")
     monkeypatch.setattr(time_sync.requests, "get", lambda _url: types.SimpleNamespace(text="now"))
-    assert clock._fetch() == "parsed"
+    assert clock.current_time() == "now, parsed"

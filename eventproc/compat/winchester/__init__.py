@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import sys
 
+from eventproc.child.shims.winchester.usage import UsageHandler
 from eventproc.errors import Conflict
 
 STAND_IN = "eventproc.child.shims.winchester"
@@ -49,4 +50,4 @@ def install(*, replace: bool = False) -> None:
         sys.modules["timex"] = importlib.import_module(f"{__name__}.modules.timex")
 
 
-__all__ = ["MODULES", "install"]
+__all__ = ["MODULES", "UsageHandler", "install"]

@@ -1,4 +1,10 @@
-"""winchester.debugging: counts what the checks of triggers came to."""
+"""
+winchester.debugging: counts what the checks of triggers came to.
+
+Lines of the log are whole texts, as winchester's are: its users' tests compare them.
+"""
+
+# ruff: noqa: G004, SLF001
 
 from __future__ import annotations
 
@@ -66,7 +72,7 @@ class Group:
         return self.match() if value else self.mismatch(reason)
 
 
-class TriggerDebugger:
+class DetailedDebugger:
     """Counts for one trigger."""
 
     def __init__(self, name: str, debug_level: int) -> None:
@@ -88,7 +94,7 @@ class TriggerDebugger:
         return self._debug_level
 
 
-Debugger = NoOpDebugger | TriggerDebugger
+Debugger = NoOpDebugger | DetailedDebugger
 
 
 class DebugManager:
@@ -100,27 +106,28 @@ class DebugManager:
     def get_debugger(self, trigger_def: Any) -> Debugger:
         name, level = ("n/a", 2) if trigger_def is None else (trigger_def.name, trigger_def.debug_level)
         if name not in self._debuggers:
-            self._debuggers[name] = TriggerDebugger(name, level) if level > 0 else NoOpDebugger()
+            self._debuggers[name] = DetailedDebugger(name, level) if level > 0 else NoOpDebugger()
         return self._debuggers[name]
 
-    def dump_group(self, debugger: TriggerDebugger, group_name: str) -> None:
+    def dump_group(self, debugger: DetailedDebugger, group_name: str) -> None:
         group = debugger.get_group(group_name)
-        logger.info("%s Criteria: %s checks, %s passed", group_name, group._match + group._mismatch, group._match)  # noqa: SLF001 - winchester's names
+        checks = group._match + group._mismatch
+        logger.info(f"{group._name} Criteria: {checks} checks, {group._match} passed")
         if debugger.get_debug_level() > 1:
-            for reason, count in group._reasons.items():  # noqa: SLF001 - winchester's names
-                logger.info(" - %s = %s", reason, count)
+            for reason, count in group._reasons.items():
+                logger.info(f" - {reason} = {count}")
 
-    def dump_counters(self, debugger: TriggerDebugger) -> None:
-        for name, value in debugger._counters.items():  # noqa: SLF001 - winchester's names
-            logger.info('Counter "%s" = %s', name, value)
+    def dump_counters(self, debugger: DetailedDebugger) -> None:
+        for name, value in debugger._counters.items():
+            logger.info(f'Counter "{name}" = {value}')
 
     def dump_debuggers(self) -> None:
         """Write all counts into the log, and begin anew."""
-        for name, debugger in self._debuggers.items():
-            if isinstance(debugger, NoOpDebugger):
+        for debugger in self._debuggers.values():
+            if debugger.get_debug_level() == 0 or isinstance(debugger, NoOpDebugger):
                 continue
-            logger.info("---- Trigger Definition: %s ----", name)
-            for group_name in sorted(debugger._groups, reverse=True):  # noqa: SLF001 - winchester's names
+            logger.info(f"---- Trigger Definition: {debugger._name} ----")
+            for group_name in sorted(debugger._groups, reverse=True):
                 self.dump_group(debugger, group_name)
             self.dump_counters(debugger)
             debugger.reset()

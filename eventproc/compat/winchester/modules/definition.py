@@ -109,6 +109,10 @@ class Criteria:
         self.map_distinguished_by = dict(mapping)
         self.traits = {name: _criterion(name, said) for name, said in (config.get("traits") or {}).items()}
 
+    def match_type(self, event_type: str) -> bool:
+        """Tell whether events of that type can match."""
+        return self._compiled.types.match(event_type)
+
     def match(self, event: Event, debug_group: Checks) -> bool:
         return self._compiled.match(_event(event), debug_group)
 

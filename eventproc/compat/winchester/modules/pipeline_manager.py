@@ -6,6 +6,9 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from eventproc.compat.winchester.modules.config import ConfigManager
+from eventproc.compat.winchester.modules.trigger_manager import TriggerManager
+
 logger = logging.getLogger("winchester.pipeline_manager")
 
 Event = dict[str, Any]
@@ -58,7 +61,11 @@ class Pipeline:
                 raise PipelineExecutionError("Error loading pipeline", error) from error
 
     def handle_events(self, events: list[Event], stream: Any, debugger: Debugger) -> list[Event]:
-        """Hand the events from handler to handler; return the new ones. Raises PipelineExecutionError."""
+        """
+        Hand the events from handler to handler, then commit; return the new events.
+
+        What a handler raises rolls all of them back. Raises PipelineExecutionError.
+        """
         self.env["stream_id"] = stream.id
         self.env["stream_name"] = stream.name
         known = {event["message_id"] for event in events}
@@ -69,8 +76,10 @@ class Pipeline:
         except Exception as error:
             logger.exception("Error processing pipeline %s", self.name)
             debugger.bump_counter("Pipeline error")
+            self.rollback(debugger)
             raise PipelineExecutionError("Error in pipeline", error) from error
         debugger.bump_counter("Pre-commit successful")
+        self.commit(debugger)
         return new
 
     def commit(self, debugger: Debugger) -> None:
@@ -99,3 +108,13 @@ class PipelineManager:
             "there is no pipeline worker to run: `eventproc winchester import CONFIG` moves the pipelines into a "
             "platform, and `eventproc serve` runs them"
         )
+
+
+__all__ = [
+    "ConfigManager",
+    "Pipeline",
+    "PipelineConfigError",
+    "PipelineExecutionError",
+    "PipelineManager",
+    "TriggerManager",
+]

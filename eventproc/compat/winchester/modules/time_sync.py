@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from eventproc.errors import ConfigError
 from eventproc.ingress.distiller.definitions import parse_time
 
 logger = logging.getLogger("winchester.time_sync")
@@ -42,7 +41,7 @@ class TimeSync:
     def __init__(self, config: Mapping[str, Any] | None = None, publishes: bool = False) -> None:  # noqa: FBT001, FBT002 - winchester's signature
         url = (config or {}).get("time_sync_endpoint")
         if url and not str(url).startswith(("http://", "https://")):
-            raise ConfigError(f"time_sync_endpoint {url!r} must begin with http:// or https://")
+            logger.error("time_sync_endpoint %r can not be asked: it does not begin with http:// or https://", url)
         self.endpoint = f"{url}/time" if url else None
         self.publishes = publishes
         self.last_update: dt.datetime | None = None
@@ -57,16 +56,12 @@ class TimeSync:
         passed = (now - self.last_update).total_seconds()
         return passed > EVERY_S or passed < 0
 
-    def _fetch(self) -> Any:
-        """Return the service's time, waiting until it has one; the last known one if it can not be asked."""
+    def _fetch(self) -> str:
+        """Return the service's time as it says it, waiting until it has one."""
         while True:
-            try:
-                text = requests.get(self.endpoint).text
-                if text and text != "None":
-                    return _naive(dateutil.parser.parse(text))
-            except Exception:  # the last known time stays, whatever the service does
-                logger.exception("time sync: %s can not be read", self.endpoint)
-                return self.last_tyme
+            text: str = requests.get(self.endpoint).text
+            if text and text != "None":
+                return text
             time.sleep(1)
 
     def current_time(self) -> dt.datetime:
@@ -76,7 +71,10 @@ class TimeSync:
         if self.endpoint is None:
             return now
         if self._should_update(now):
-            self.last_tyme = self._fetch()
+            try:
+                self.last_tyme = _naive(dateutil.parser.parse(self._fetch()))
+            except Exception:  # the last known time stays, whatever the service does
+                logger.exception("time sync: %s can not be read", self.endpoint)
             self.last_update = now
         return self.last_tyme or now
 
