@@ -21,9 +21,9 @@ import socket
 import sqlite3
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -93,11 +93,11 @@ class Soak:
 
     def kill_while_sending(self, step: int, number: int) -> None:
         """Kill at some moment of a step's sending."""
-        sender = threading.Thread(target=self.send_step, args=(step,))
-        sender.start()
-        time.sleep(self.random.random() * 0.05)
-        self.kill(number)
-        sender.join()
+        with ThreadPoolExecutor(1) as sender:
+            sent = sender.submit(self.send_step, step)
+            time.sleep(self.random.random() * 0.05)
+            self.kill(number)
+            sent.result()
 
     def send_step(self, step: int) -> None:
         lines = [f"{self.name(n)} {self.value(n, step)!r} {EPOCH + step * STEP}" for n in range(self.metrics)]

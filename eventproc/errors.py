@@ -223,6 +223,12 @@ class TooLarge(EventprocError):
     exit_code = 2
 
 
+class UnsupportedMedia(InvalidInput):
+    """The request's body is of a kind that is not taken here."""
+
+    code = "unsupported_media"
+
+
 class Unavailable(EventprocError):
     """Something that is needed is not there right now; try again."""
 

@@ -27,6 +27,7 @@ from eventproc.errors import (
     TooManyLogins,
     Unauthorized,
     Unavailable,
+    UnsupportedMedia,
 )
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ RETRY_AFTER_S = 1
 STATUSES: tuple[tuple[type[EventprocError], int], ...] = (
     (HandlerTooLarge, 413),
     (InvalidPayload, 422),
+    (UnsupportedMedia, 415),
     (InvalidInput, 400),
     (NotFound, 404),
     (Conflict, 409),

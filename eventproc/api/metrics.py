@@ -295,7 +295,8 @@ def one(principal: Principal, cases: Cases, which: str) -> Response:
     "/metrics/samples",
     summary="Send samples",
     description="A sample in each line of the body: `name value timestamp` as Graphite has it (`text/plain`), or "
-    '`{"name", "value", "time", "tags"}` (`application/json`, `application/x-ndjson`). Bad ones are refused singly.',
+    '`{"name", "value", "time", "tags"}` (`application/json`, `application/x-ndjson`), also as one JSON array. '
+    "Bad ones are refused singly.",
     responses=answers(PushAnswer),
     openapi_extra={
         "requestBody": {
@@ -314,7 +315,7 @@ async def push(
     cases = use_cases(request)
     principal = await admitted(request, Role.EMITTER, "sending samples")
     body = await request.body()
-    kind = format or ("json" if "json" in request.headers.get("content-type", "") else "lines")
+    kind = format or _kind(request.headers.get("content-type", ""), body)
     outcome, batch = await run_in_threadpool(cases.metrics.push, principal, body, kind=kind)
     shown = [{"reason": str(one.reason), "line": one.line + 1, "text": one.text} for one in batch.refusals[:10]]
     return shapes.answer(
@@ -325,6 +326,13 @@ async def push(
             "examples": shown,
         }
     )
+
+
+def _kind(content_type: str, body: bytes) -> str:
+    """Go by what the sender says; one that says nothing of its own, as curl does, may send either."""
+    if "json" in content_type:
+        return "json"
+    return "json" if not content_type.startswith("text/") and body.lstrip()[:1] in (b"{", b"[") else "lines"
 
 
 @push_router.post(

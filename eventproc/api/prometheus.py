@@ -16,7 +16,7 @@ import cramjam
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 
-from eventproc.errors import InvalidInput, TooLarge
+from eventproc.errors import InvalidInput, TooLarge, UnsupportedMedia
 from eventproc.metrics.batch import Batch, Refusal
 from eventproc.metrics.names import join_name
 from eventproc.model import RejectReason
@@ -104,14 +104,14 @@ def parse_write_request(body: bytes) -> Batch:
 
 
 def check_headers(content_type: str, encoding: str) -> None:
-    """Raise InvalidInput where the sender says itself that it sends something else."""
+    """Raise UnsupportedMedia where the sender says itself that it sends something else."""
     if V2 in content_type:
-        raise InvalidInput(
+        raise UnsupportedMedia(
             "this is remote-write 2.0, and 1.0 is what is taken: in prometheus.yml, leave `protobuf_message` out",
             content_type=content_type,
         )
     if encoding.strip().lower() not in ("", "snappy"):
-        raise InvalidInput(
+        raise UnsupportedMedia(
             f"remote-write 1.0 is compressed by snappy, and the header says {encoding[:100]!r}",
             content_encoding=encoding[:100],
         )

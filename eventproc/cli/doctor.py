@@ -241,8 +241,10 @@ def _listens(port: str, name: str, where: str) -> Finding:
 
 
 def _ahead(settings: Settings) -> str:
+    from eventproc.registry.durations import format_duration
+
     ahead = settings.metrics.max_ahead
-    return "any time" if ahead is None else f"{ahead / 86_400:g} days"
+    return "any time" if ahead is None else format_duration(ahead)
 
 
 def _certificates(settings: Settings, _platform: Platform) -> Iterator[Finding]:

@@ -167,6 +167,9 @@ def _said(done: dict[str, Any]) -> None:
         click.echo(f"{count} refused: {reason}")
     for one in done["examples"]:
         click.echo(f"  line {one['line']}: {one['reason']}: {output.plain(one['text'])}")
+    first = next((one for one in done["examples"] if one["line"] == 1), None)
+    if first is not None and not done["accepted"] and re.search(r"[,;\t]", first["text"]):
+        output.note("this looks like a CSV file: --name METRIC says whose samples it holds")
 
 
 @metrics.command("rejected")

@@ -51,6 +51,14 @@ class Distribution:
         return math.sqrt(self.variance) if self.variance > 0 else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """The distribution was fitted anew: `record` is the number, from 1, of the last record that it knows."""
+
+    record: int
+    known: Distribution
+
+
 NULL = Distribution(mean=0.5, variance=1e6)  # where nothing can be said: everything is about as likely
 
 
@@ -231,7 +239,7 @@ class EngineLikelihood:
     ) -> None:
         self.mode = check_mode(mode)
         self.refresh, self.min_sample, self.sample, self.batched = refresh, min_sample, sample, batched
-        self.refreshes: list[tuple[int, int]] = []  # last record of the batch, last record the fit knew
+        self.fits: list[Fit] = []  # those of the last update
         self._known: Distribution | None = None
         self._fitted_to = 0  # number of the last record the fit knew
         self._before = 1.0
@@ -244,8 +252,14 @@ class EngineLikelihood:
         """The distribution of the last fit."""
         return self._known
 
+    @property
+    def seen(self) -> int:
+        """Number of records so far."""
+        return self._seen
+
     def update(self, scores: Sequence[float], values: Sequence[float]) -> list[float]:
-        """Give the anomaly scores of a batch of raw scores and values."""
+        """Give the anomaly scores of a batch of raw scores and values; `fits` says how the distribution changed."""
+        self.fits = []
         rows = [(float(score), float(value)) for score, value in zip(scores, values, strict=True)]
         if self.batched:
             return self._batch(rows)
@@ -255,7 +269,6 @@ class EngineLikelihood:
         results = [0.0] * len(rows)
         first = self._seen + 1  # number of the batch's first record
         cache: list[tuple[float, float]] | None = None
-        fitted_to = self._fitted_to
         start = 0
         if self._known is None:
             if self._seen + len(rows) < self.min_sample:
@@ -270,8 +283,6 @@ class EngineLikelihood:
             if stop < len(rows) or first + stop - 1 >= end:
                 cache = self._fit(cache, rows[start:stop], first + stop - 1)
             start = stop
-        if self._fitted_to != fitted_to:
-            self.refreshes.append((first + len(rows) - 1, self._fitted_to))
         return self._stored_batch(rows, results)
 
     def _end(self, number: int, interval: int, cache: list[tuple[float, float]] | None) -> int:
@@ -318,6 +329,7 @@ class EngineLikelihood:
         averages = moving_averages(known[:, 0])
         self._known = estimate(averages, known[:, 1], self.SKIPPED)
         self._fitted_to = number
+        self.fits.append(Fit(number, self._known))
         self._last = [score for score, _ in cache[-AVERAGED:]]
         self._before = tail(float(averages[-1]), self._known, self.mode)
         return cache

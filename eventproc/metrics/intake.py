@@ -317,10 +317,20 @@ def _groups(batch: Batch, ids: NDArray[np.int64], verdicts: NDArray[np.int8]) ->
     lines = places if batch.lines is None else batch.lines[places]
     ends = np.empty(0, dtype=np.int64) if batch.ends is None else batch.ends
     sources = np.searchsorted(ends, lines, side="right")
-    keys = np.stack([ids[places], sources, verdicts[places].astype(np.int64)], axis=1)[::-1]
+    keys = np.stack([_told_apart(batch, ids, places), sources, verdicts[places].astype(np.int64)], axis=1)[::-1]
     _, first, counts = np.unique(keys, axis=0, return_index=True, return_counts=True)
     last = places[len(places) - 1 - first]
     return sorted(zip(last.tolist(), counts.tolist(), strict=True))
+
+
+def _told_apart(batch: Batch, ids: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the metrics' ids, and for names that are no metric's numbers of their own."""
+    found = ids[places]
+    numbers: dict[bytes, int] = {}
+    for at in np.flatnonzero(found == _UNKNOWN).tolist():
+        name = batch.names[places[at]]
+        found[at] = _NO_KEY - 1 - numbers.setdefault(name, len(numbers))
+    return found
 
 
 __all__ = ["Intake", "IntakeSettings", "Outcome"]

@@ -14,6 +14,7 @@ from eventproc.metrics.names import join_name
 from eventproc.model import RejectReason, from_datetime
 
 _decode = msgspec.json.Decoder().decode
+_decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def parse_json_lines(body: bytes) -> Batch:
@@ -21,14 +22,14 @@ def parse_json_lines(body: bytes) -> Batch:
     Read objects with `name` (or `metric`), `value`, and perhaps `time` (or `timestamp`) and `tags`.
 
     A time is a number of seconds since 1970 or an ISO-8601 text (UTC unless it says otherwise); without one it is now.
-    A line that is none of that is refused by itself.
+    A line that is none of that is refused by itself. A body that is one JSON array is read item by item.
     """
     names: list[bytes] = []
     seconds: list[float] = []
     values: list[float] = []
     numbers: list[int] = []
     refusals: list[Refusal] = []
-    for number, line in enumerate(body.split(b"\n")):
+    for number, line in enumerate(_lines(body)):
         if not line.strip():
             continue
         read = _read(line)
@@ -47,6 +48,16 @@ def parse_json_lines(body: bytes) -> Batch:
         lines=np.array(numbers, dtype=np.int64),
         refusals=refusals,
     )
+
+
+def _lines(body: bytes) -> list[bytes]:
+    """Split the body; an array becomes a line for each of its items."""
+    if body.lstrip()[:1] == b"[":
+        try:
+            return [bytes(item) for item in _decode_array(body)]
+        except (msgspec.DecodeError, RecursionError):
+            pass  # not as a whole: line by line then, each refused or not by itself
+    return body.split(b"\n")
 
 
 def _read(line: bytes) -> tuple[bytes, float, float] | RejectReason:

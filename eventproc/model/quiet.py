@@ -9,10 +9,20 @@ SAMPLE_REJECTED: Final = "sample.rejected"
 DEFINE_REQUESTED: Final = "model.define_requested"
 MODEL_LOADED: Final = "model.loaded"
 CHECKPOINT_SAVED: Final = "checkpoint.saved"
+LIKELIHOOD_REFRESHED: Final = "likelihood.refreshed"
 PURGED: Final = "gc.purged"
 QUEUE_DEPTH: Final = "queue.depth"
 
 # No event of these exists unless a handler or a trigger names it, and `*` does not.
 QUIET_HOOKS: Final = frozenset(
-    {SAMPLES_STORED, SAMPLE_REJECTED, DEFINE_REQUESTED, MODEL_LOADED, CHECKPOINT_SAVED, PURGED, QUEUE_DEPTH}
+    {
+        SAMPLES_STORED,
+        SAMPLE_REJECTED,
+        DEFINE_REQUESTED,
+        MODEL_LOADED,
+        CHECKPOINT_SAVED,
+        LIKELIHOOD_REFRESHED,
+        PURGED,
+        QUEUE_DEPTH,
+    }
 )

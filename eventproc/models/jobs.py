@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from eventproc.errors import DamagedData, DetectorFailed
+from eventproc.htm.likelihood import Distribution
 from eventproc.model import Metric, Sample, SampleScores
 from eventproc.model.anomaly import Checkpoint, Model
 from eventproc.models.display import rescale
@@ -50,6 +51,7 @@ class Job:
 
     rows: list[ScoredRow] = field(default_factory=list)
     rejected: list[int] = field(default_factory=list)  # rowids whose scores are no numbers
+    fits: list[tuple[int, Distribution]] = field(default_factory=list)  # last rowid that a fitted likelihood knows
     saved: Checkpoint | None = None
     error: str | None = None
     final: bool = False  # the error is a user's, and would only come again
@@ -89,6 +91,8 @@ class Job:
         values = np.array([sample.value for sample in samples], np.float64)
         times_us = np.array([sample.time_us for sample in samples], np.int64)
         scores = resident.scorer.score(values, times_us)
+        fits = [(samples[place].rowid, known) for place, known in scores.fits]
+        self.fits = [(rowid, known) for rowid, known in fits if rowid > self.scored_rowid]
         raws, anomalies = scores.raw.tolist(), scores.anomaly.tolist()
         for place, sample in enumerate(samples):
             if sample.rowid <= self.scored_rowid:

@@ -21,7 +21,7 @@ from eventproc.abc import Bus, Clock, Store, Tx
 from eventproc.errors import Conflict, EventprocError, InvalidInput, NotFound, Unavailable
 from eventproc.model import SECOND_US, Metric, MetricBacklog, MetricStatus, NewEvent
 from eventproc.model.anomaly import SHARDS, Checkpoint, Model
-from eventproc.model.quiet import CHECKPOINT_SAVED, MODEL_LOADED
+from eventproc.model.quiet import CHECKPOINT_SAVED, LIKELIHOOD_REFRESHED, MODEL_LOADED
 from eventproc.models import lifecycle, messages
 from eventproc.models.jobs import Job, Resident
 from eventproc.models.lifecycle import Teller
@@ -414,6 +414,9 @@ class ModelRunner:
             lambda: [_saved(job, job.saved) for job in jobs if job.saved is not None],
             now_us=now_us,
         )
+        self._teller.tell_listeners(
+            tx, LIKELIHOOD_REFRESHED, lambda: [event for job in jobs for event in _refreshed(job)], now_us=now_us
+        )
         exchange = self._teller.exchange
         if exchange is not None and events:
             told = [messages.inference_message(job.metric, job.model, job.rows) for job in jobs if job.rows]
@@ -490,6 +493,15 @@ def _loaded(job: Job) -> NewEvent:
 
 def _saved(job: Job, saved: Checkpoint) -> NewEvent:
     return messages.metric_event(CHECKPOINT_SAVED, job.metric, rowid=saved.rowid, bytes=len(saved.data), kind="full")
+
+
+def _refreshed(job: Job) -> list[NewEvent]:
+    return [
+        messages.metric_event(
+            LIKELIHOOD_REFRESHED, job.metric, last_rowid=rowid, mean=known.mean, stdev=known.deviation
+        )
+        for rowid, known in job.fits
+    ]
 
 
 def _may_work(metric: Metric | None, model: Model | None, now_us: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from eventproc.errors import DamagedData, SandboxError
 from eventproc.htm import AnomalyModel, Detector, Parameters, StateError, blob, find_detector, streams
-from eventproc.htm.likelihood import EngineLikelihood
+from eventproc.htm.likelihood import Distribution, EngineLikelihood
 from eventproc.htm.parameters import NAMED
 from eventproc.models.display import likelihood_of
 from eventproc.models.specs import DEFAULT_LIKELIHOOD, USER
@@ -34,11 +34,16 @@ _Columns = tuple[NDArray[np.float64], NDArray[np.float64], _Predictions]
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """The scores of a batch: three columns as long as the batch; `predictions` is empty where none are wanted."""
+    """
+    The scores of a batch: three columns as long as the batch; `predictions` is empty where none are wanted.
+
+    `fits` are the places in the batch behind which a historical likelihood's distribution was fitted anew.
+    """
 
     raw: NDArray[np.float64]
     anomaly: NDArray[np.float64]
     predictions: _Predictions
+    fits: Sequence[tuple[int, Distribution]] = ()
 
 
 class Scorer:
@@ -84,20 +89,20 @@ class Scorer:
         else:
             raw, anomaly, predictions = self._others(values, times)
         if self.likelihood is not None:
-            anomaly = self._likely(self.likelihood, raw, values)
-        elif self._rescaled:
-            anomaly = likelihood_of(anomaly)
-        return Scores(raw, anomaly, predictions)
+            return self._likely(self.likelihood, raw, values, predictions)
+        return Scores(raw, likelihood_of(anomaly) if self._rescaled else anomaly, predictions)
 
     @staticmethod
-    def _likely(likelihood: EngineLikelihood, raw: _Column, values: _Column) -> _Column:
+    def _likely(likelihood: EngineLikelihood, raw: _Column, values: _Column, predictions: _Predictions) -> Scores:
         """Have the likelihood see all scores; what is no number stays none and is not seen."""
-        known = np.isfinite(raw)
+        places = np.flatnonzero(np.isfinite(raw))
         anomaly = np.full(len(raw), math.nan)
-        if known.any():
-            scores = np.clip(raw[known], 0.0, 1.0)
-            anomaly[known] = likelihood.update(scores.tolist(), values[known].tolist())
-        return anomaly
+        if not places.size:
+            return Scores(raw, anomaly, predictions)
+        before = likelihood.seen
+        anomaly[places] = likelihood.update(np.clip(raw[places], 0.0, 1.0).tolist(), values[places].tolist())
+        fits = [(int(places[fit.record - before - 1]), fit.known) for fit in likelihood.fits]
+        return Scores(raw, anomaly, predictions, fits)
 
     def _own(self, values: NDArray[np.float64], times: NDArray[np.float64]) -> _Columns:
         assert isinstance(self.detector, AnomalyModel)

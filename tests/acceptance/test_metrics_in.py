@@ -7,6 +7,7 @@ import json
 import socket
 import sqlite3
 import ssl
+import time
 from pathlib import Path
 
 import pika
@@ -144,6 +145,29 @@ def test_the_agent_and_the_load_generator_send_to_the_platform_of_this_machine(s
     assert {"me.cpu.percent", "me.memory.used_percent", "me.network.lo.sent_bytes"} <= set(names)
     assert served.json("metrics", "rejected") == []
     assert served.cli("metrics", "agent", "--to", "127.0.0.1:1", "--count", "1").returncode == 6
+
+
+def test_how_far_ahead_a_time_may_lie_is_a_setting_for_every_way_in_and_doctor_states_it(serve):
+    served = serve(EVENTPROC_METRICS__MAX_AHEAD="1h", EVENTPROC_GRAPHITE_UDP="off")
+    now = int(time.time())
+    send(served, f"tcp 1 {now + 1800}\ntcp 2 {now + 7200}\n")
+    sent = served.connect().send_samples([("http", 1, now + 1800), ("http", 2, now + 7200)])
+    assert (sent["accepted"], sent["rejected"]) == (1, {"bad time": 1})
+    assert stored(served.data) == [("http", 1.0), ("tcp", 1.0)]
+    refused = served.json("metrics", "rejected", "--reason", "bad time")
+    assert sorted((one["metric"], one["source"]) for one in refused) == [
+        ("http", "http admin"),
+        ("tcp", "graphite tcp 127.0.0.1"),
+    ]
+    lines = [one["says"] for one in served.json("doctor")["findings"] if one["what"] == "metrics"]
+    host, port = address(served)
+    assert f"lines, TCP: {host}:{port} answers" in lines
+    assert "lines, UDP: off (EVENTPROC_GRAPHITE_UDP)" in lines
+    assert any(line.startswith("pickle, TCP: 127.0.0.1:") and line.endswith(" answers") for line in lines)
+    assert "samples are taken without TLS, without a key; times up to 1h ahead" in lines
+    assert served.stop() == 0
+    stopped = [one["says"] for one in served.json("doctor")["findings"] if one["what"] == "metrics"]
+    assert f"lines, TCP: {host}:0, once `eventproc serve` runs" in stopped
 
 
 def test_with_tls_and_a_key_only_those_who_have_both_are_heard(serve):

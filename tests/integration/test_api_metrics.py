@@ -66,6 +66,21 @@ def test_samples_are_sent_as_tuples_lines_or_json_and_bad_ones_are_refused_singl
     assert conn.rejected_samples(metric="zzz*") == []
 
 
+@pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "application/json", ""])
+@pytest.mark.parametrize("body", ['{"name": "j", "value": 1}', '\n[{"name": "j", "value": 1},\n {"name": "j"}]\n'])
+def test_json_is_known_by_its_looks_and_may_be_an_array(api, body, content_type):
+    headers = {"content-type": content_type} if content_type else {}
+    done = api.client().post("/metrics/samples", content=body, headers=headers).json()
+    assert done["accepted"] == 1
+    assert done["rejected"] == ({"bad value": 1} if "[" in body else {})
+    assert [one["line"] for one in done["examples"]] == ([2] if "[" in body else [])
+
+
+def test_an_array_that_does_not_end_is_refused(api):
+    done = api.client().post("/metrics/samples", content='[{"name": "j", "value": 1},\n').json()
+    assert (done["accepted"], done["rejected"]) == (0, {"unreadable": 1})
+
+
 def test_metrics_are_listed_and_shown(conn):
     fill(conn, 3)
     conn.send_samples([("disk;host=b", 1, T), ("disk;host=a", 1, T), ("web.errors", 1, T)])

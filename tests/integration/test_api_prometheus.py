@@ -117,11 +117,11 @@ def test_bad_samples_are_refused_singly_and_ends_of_series_quietly(emitter, conn
         (b"", {}, (400, "not compressed by snappy")),
         (packed(series({"__name__": "up"}, (1.0, T_MS)))[:-3], {}, (400, "not compressed by snappy")),
         (packed(b"\x0a\x7fno message"), {}, (400, "no WriteRequest")),
-        (packed(series({"__name__": "up"}, (1.0, T_MS))), {"content-encoding": "gzip"}, (400, "'gzip'")),
+        (packed(series({"__name__": "up"}, (1.0, T_MS))), {"content-encoding": "gzip"}, (415, "'gzip'")),
         (
             packed(b""),
             {"content-type": "application/x-protobuf;proto=io.prometheus.write.v2.Request"},
-            (400, "remote-write 2.0"),
+            (415, "remote-write 2.0"),
         ),
         (packed(bytes(MAX_BYTES + 1)), {}, (413, "max_samples_per_send")),
         (varint(0xFFFFFFFF) + b"\x00a", {}, (413, "4,294,967,295 bytes when unpacked")),

@@ -102,12 +102,14 @@ def test_refusals_name_their_own_source_and_metric(world: Listening):
     with world.connect() as one:
         one.sendall(b"a 1 5\n")
         world.wait_for("a", 1)
-        one.sendall(b"b 1 1\na 1 4\nb 2 2\na 1 3\n")
+        one.sendall(b"b 1 1\na 1 4\nb 2 2\na 1 3\nnever nan 1\nnobody 1 -5\nnever inf 2\n")
         world.wait_for("b", 2)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         udp.sendto(b"a 1 2", world.datagrams)
-        world.wait_for_rejects(3)
+        world.wait_for_rejects(6)
     assert world.rejects() == [
+        ("bad time", "graphite tcp 127.0.0.1", "nobody", 1),
+        ("bad value", "graphite tcp 127.0.0.1", "never", 2),
         ("late", "graphite tcp 127.0.0.1", "a", 2),
         ("late", "graphite udp 127.0.0.1", "a", 1),
     ]

@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from models_world import EPOCH, STEP, ModelsWorld, wave
+from store_world import World
 
 from eventproc.errors import Conflict, MetricAlreadyMonitored, MetricNotMonitored, StatisticsNotReady
 from eventproc.htm import AnomalyModel
@@ -215,6 +216,28 @@ def test_scores_do_not_depend_on_batches(world, likelihood):
         found.append(world.scores(metric))
     assert found[0] == found[1] == found[2]
     assert max(score for _, score in found[0]) > 0.99
+
+
+def test_each_fit_of_a_historical_likelihood_is_told_of_once_where_somebody_asks(world):
+    values = wave(400)
+    metric, quiet = world.metric("loud"), world.metric("quiet")
+    world.monitor(metric, **RANGE, options={"likelihood": "table"})
+    world.monitor(quiet, **RANGE)
+    world.settle()
+    feed(world, metric, values[:150], [150])
+    assert payloads(world, "likelihood.refreshed") == []  # nobody asked
+    World(world.store, now_us=world.clock.us).handler("likelihood.*", "fits")
+    for number, start in enumerate(range(150, 400, 50)):
+        world.send(metric, values[start : start + 50])
+        world.send(quiet, values[start : start + 50])
+        world.clock.us += 60 * SECOND_US
+        world.settle(world.new_runner(f"worker {number}"))  # replays what its predecessor learnt and told of
+    told = payloads(world, "likelihood.refreshed")
+    assert [payload["last_rowid"] for payload in told] == [*range(172, 401, 24)]
+    assert {payload["metric"]["name"] for payload in told} == {"loud"}
+    assert [payload["stdev"] == 1000 for payload in told] == [payload["last_rowid"] <= 288 for payload in told]
+    known = world.model(metric).likelihood["params"]["distribution"]
+    assert (told[-1]["mean"], told[-1]["stdev"]) == (known["mean"], known["stdev"])
 
 
 def test_a_worker_that_is_killed_at_any_point_changes_no_score(world):
