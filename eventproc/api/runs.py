@@ -15,7 +15,7 @@ from eventproc.api.gate import KeyFirst
 from eventproc.api.models import RequeueIn, RunsIn, RunsRequeueIn
 from eventproc.errors import InvalidInput
 from eventproc.model import DEAD_STATES, RunFilter, RunState
-from eventproc.service.runs import Changed
+from eventproc.service.changing import Changed
 
 router = APIRouter(prefix="/runs", tags=["runs"], route_class=KeyFirst)
 
@@ -99,7 +99,7 @@ def requeue_many(principal: Principal, cases: Cases, body: RunsRequeueIn) -> Res
 
 
 def _rest(done: Changed) -> dict[str, object]:
-    refused = [{"id": run_id, "reason": reason} for run_id, reason in done.refused]
+    refused = [{"id": run_id, "reason": why.message} for run_id, why in done.refused]
     return {"ids": done.ids, "refused": refused}
 
 

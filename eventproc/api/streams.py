@@ -20,8 +20,8 @@ from eventproc.errors import EventprocError, InvalidInput
 from eventproc.model import HandlerRecord, NewEvent, Role, Stream, StreamFilter, StreamState, TriggerRecord, isoformat
 from eventproc.registry.documents import hint
 from eventproc.registry.traits import parse_trait
+from eventproc.service.changing import Changed
 from eventproc.service.pipelines import part_from_json
-from eventproc.service.streams import StreamsChanged
 
 pipelines = APIRouter(prefix="/pipelines", tags=["pipelines"], route_class=KeyFirst)
 triggers = APIRouter(prefix="/triggers", tags=["triggers"], route_class=KeyFirst)
@@ -283,6 +283,6 @@ def _which(body: StreamsIn) -> StreamFilter | list[int]:
     )
 
 
-def _changed(done: StreamsChanged) -> Response:
-    refused = [{"id": stream_id, "reason": reason} for stream_id, reason in done.refused]
-    return shapes.answer({"ids": done.ids, "refused": refused})
+def _changed(done: Changed) -> Response:
+    refused = [{"id": stream_id, "reason": why.message} for stream_id, why in done.refused]
+    return shapes.answer({"count": done.count, "ids": done.ids, "refused": refused})

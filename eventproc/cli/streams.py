@@ -125,6 +125,6 @@ def _change(action: str, body: dict[str, Any]) -> None:
 
 
 def _changed(action: str, done: dict[str, Any]) -> None:
-    click.echo(f"{len(done['ids'])} streams {'reset' if action == 'reset' else 'deleted'}")
+    click.echo(f"{done['count']} streams {'reset' if action == 'reset' else 'deleted'}")
     for refused in done["refused"]:
         click.echo(output.plain(f"  {refused['reason']}"), err=True)

@@ -120,7 +120,7 @@ class Administration(ABC):
         return answer
 
     def reset_streams(self, *ids: int, **which: Any) -> dict[str, Any]:
-        """Send streams in error through their pipeline again: `ids`, and `refused` with reasons."""
+        """Send streams in error through their pipeline again: `count`, up to 1,000 `ids`, `refused` with reasons."""
         return self._object("POST", "/streams/reset", {"ids": list(ids)} if ids else which)
 
     def delete_streams(self, *ids: int, **which: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from eventproc.abc import Tx
 from eventproc.errors import Conflict, Forbidden, InvalidInput, NotFound
@@ -19,31 +19,12 @@ from eventproc.model import (
     RunState,
     User,
 )
+from eventproc.service.changing import CHUNK, Changed, chunks, pages
 from eventproc.service.context import ServiceContext
-from eventproc.service.rights import require, require_owner
+from eventproc.service.handlers import require_handler_owner
+from eventproc.service.rights import require
 
-CHUNK = 500  # runs changed in one transaction
-MAX_IDS = 1000  # in one answer
 CANCELLABLE = tuple(sorted(CLAIMABLE_STATES | LEASED_STATES))
-REQUEUEABLE = (*sorted(DEAD_STATES), RunState.CANCELLED)
-
-
-@dataclass(kw_only=True, slots=True)
-class Changed:
-    """What a bulk change came to; `ids` and `refused` hold at most the first thousand."""
-
-    count: int = 0
-    asked: int = 0  # of `count`: runs that were executing, and were asked to end
-    ids: list[int] = field(default_factory=list)
-    refused: list[tuple[int, str]] = field(default_factory=list)
-
-    def add(self, ids: Sequence[int]) -> None:
-        self.count += len(ids)
-        self.ids += list(ids)[: MAX_IDS - len(self.ids)]
-
-    def refuse(self, run_id: int, reason: str) -> None:
-        if len(self.refused) < MAX_IDS:
-            self.refused.append((run_id, reason))
 
 
 class Runs:
@@ -111,31 +92,21 @@ class Runs:
         require(principal, Role.DEVELOPER, "changing runs")
         total = Changed()
         for ids in self._chunks(which, states):
-            changed = self._change(principal, ids, action, current=current)
-            total.add(changed.ids)
-            total.asked += changed.asked
-            for run_id, reason in changed.refused:
-                total.refuse(run_id, reason)
+            total.merge(self._change(principal, ids, action, current=current))
         return total
 
     def _chunks(self, which: RunFilter | Sequence[int], states: tuple[RunState, ...]) -> Iterator[list[int]]:
         if not isinstance(which, RunFilter):
-            ids = list(dict.fromkeys(which))
-            for start in range(0, len(ids), CHUNK):
-                yield ids[start : start + CHUNK]
-            return
+            return chunks(which)
         if which == RunFilter():
             raise InvalidInput("say which runs: by ids, hook, handler, event, state or time")
-        if not which.states:
-            which = replace(which, states=states)
-        after = None
-        while True:
+        wanted = which if which.states else replace(which, states=states)
+
+        def read(after: int | None) -> list[Run]:
             with self._context.store.read() as tx:
-                found = tx.runs.page(which, after=after, limit=CHUNK)
-            if not found:
-                return
-            yield [run.id for run in found]
-            after = found[-1].id
+                return tx.runs.page(wanted, after=after, limit=CHUNK)
+
+        return pages(read)
 
     def _change(self, principal: User, ids: Sequence[int], action: str, *, current: bool = False) -> Changed:
         require(principal, Role.DEVELOPER, "changing runs")
@@ -155,8 +126,8 @@ class Runs:
             result.add(sorted(done))
             for run_id in allowed:
                 if run_id not in done:
-                    run = _existing(tx, run_id)
-                    result.refuse(run_id, f"run {run_id} is {run.state.value}")
+                    state = _existing(tx, run_id).state.value
+                    result.refuse(run_id, Conflict(f"run {run_id} is {state}", run=run_id, state=state))
             if done:
                 detail = {"count": len(done), "ids": sorted(done)[:100], "current": current}
                 target = f"run:{min(done)}" if len(done) == 1 else "runs"
@@ -165,44 +136,42 @@ class Runs:
 
     def _allowed(self, tx: Tx, principal: User, ids: Sequence[int], result: Changed) -> list[int]:
         """Return the ids of the runs whose handlers the principal may change; say why the others are not."""
-        verdicts: dict[int, str | None] = {}  # by handler
+        verdicts: dict[int, Forbidden | None] = {}  # by handler
         allowed = []
         for run_id in ids:
             run = tx.runs.get(run_id)
             if run is None:
-                result.refuse(run_id, f"there is no run {run_id}")
+                result.refuse(run_id, NotFound(f"there is no run {run_id}", run=run_id))
                 continue
             if run.handler_id not in verdicts:
                 verdicts[run.handler_id] = _verdict(tx, principal, run)
-            reason = verdicts[run.handler_id]
-            if reason is None:
+            why = verdicts[run.handler_id]
+            if why is None:
                 allowed.append(run_id)
             else:
-                result.refuse(run_id, reason)
+                result.refuse(run_id, why)
         return allowed
 
     def _after(self, principal: User, run_id: int, changed: Changed, what: str) -> Run:
-        run = self.get(principal, run_id)
-        if changed.refused:
-            reason = changed.refused[0][1]
-            if "belongs to" in reason:
-                raise Forbidden(reason, run=run_id)
-            raise Conflict(f"{reason} and can not be {what}", run=run_id, state=run.state.value)
-        return run
+        """Return the one run that was changed. Raises what it was refused for."""
+        if not changed.refused:
+            return self.get(principal, run_id)
+        why = changed.refused[0][1]
+        if isinstance(why, Conflict):
+            raise Conflict(f"{why.message} and can not be {what}", **why.details)
+        raise why
 
 
-def _verdict(tx: Tx, principal: User, run: Run) -> str | None:
+def _verdict(tx: Tx, principal: User, run: Run) -> Forbidden | None:
     handler = tx.handlers.get(run.handler_id)
     if handler is None:
-        return None if principal.role is Role.ADMIN else "its handler does not exist any more"
-    owner = tx.users.get(handler.owner_id)
-    name = owner.name if owner else handler.created_by
+        if principal.role is Role.ADMIN:
+            return None
+        return Forbidden(f"handler {run.handler_name!r} does not exist any more: only an admin may change its runs")
     try:
-        require_owner(
-            principal, owner_id=handler.owner_id, owner=name, thing=f"handler {handler.name!r} of run {run.id}"
-        )
+        require_handler_owner(tx, principal, handler)
     except Forbidden as error:
-        return error.message
+        return error
     return None
 
 

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 from eventproc.abc import Tx
-from eventproc.errors import InvalidInput, NotFound
-from eventproc.model import Event, Role, Stream, StreamFilter, StreamState, TriggerRecord, User
+from eventproc.errors import Conflict, Forbidden, InvalidInput, NotFound
+from eventproc.model import Event, Role, Stream, StreamFilter, StreamState, User
+from eventproc.service.changing import CHUNK, Changed, chunks, pages
 from eventproc.service.context import ServiceContext
-from eventproc.service.rights import require, require_owner
+from eventproc.service.rights import require
+from eventproc.service.triggers import require_trigger_owner
 
-CHUNK = 500
 RESETTABLE = (StreamState.ERROR, StreamState.EXPIRE_ERROR, StreamState.COMMIT_ERROR)
-
-
-@dataclass(slots=True)
-class StreamsChanged:
-    """What a change of many streams came to."""
-
-    ids: list[int] = field(default_factory=list)
-    refused: list[tuple[int, str]] = field(default_factory=list)
 
 
 class Streams:
@@ -55,7 +48,7 @@ class Streams:
             stream = existing_stream(tx, stream_id)
             return stream, tx.streams.events([stream_id])[stream_id] if events else []
 
-    def reset(self, principal: User, which: StreamFilter | Sequence[int]) -> StreamsChanged:
+    def reset(self, principal: User, which: StreamFilter | Sequence[int]) -> Changed:
         """
         Send streams in error through their pipeline again, with its present version.
 
@@ -63,28 +56,33 @@ class Streams:
         """
         return self._change(principal, which, "stream.reset", RESETTABLE)
 
-    def delete(self, principal: User, which: StreamFilter | Sequence[int]) -> StreamsChanged:
+    def delete(self, principal: User, which: StreamFilter | Sequence[int]) -> Changed:
         """Delete streams that no run works on; their events stay."""
         return self._change(principal, which, "stream.delete", ())
 
     def _change(
         self, principal: User, which: StreamFilter | Sequence[int], action: str, states: tuple[StreamState, ...]
-    ) -> StreamsChanged:
+    ) -> Changed:
         require(principal, Role.DEVELOPER, "changing streams")
-        total = StreamsChanged()
+        total = Changed()
         for ids in self._chunks(which, states):
             with self._context.store.begin() as tx:
-                allowed = self._allowed(tx, principal, ids, total)
-                done = self._reset(tx, allowed) if action == "stream.reset" else tx.streams.delete(list(allowed))
-                total.ids += sorted(done)
-                for stream_id, stream in allowed.items():
-                    if stream_id not in done:
-                        total.refused.append((stream_id, f"stream {stream_id} is {stream.state.label}"))
-                if done:
-                    detail = {"count": len(done), "ids": sorted(done)[:100]}
-                    self._context.audit(tx, principal, action, "streams", **detail)
+                total.merge(self._change_chunk(tx, principal, ids, action))
                 self._context.wake_after(tx, "streams", "runs")
         return total
+
+    def _change_chunk(self, tx: Tx, principal: User, ids: Sequence[int], action: str) -> Changed:
+        result = Changed()
+        allowed = self._allowed(tx, principal, ids, result)
+        done = self._reset(tx, allowed) if action == "stream.reset" else tx.streams.delete(list(allowed))
+        result.add(sorted(done))
+        for stream_id, stream in allowed.items():
+            if stream_id not in done:
+                result.refuse(stream_id, Conflict(f"stream {stream_id} is {stream.state.label}", stream=stream_id))
+        if done:
+            detail = {"count": len(done), "ids": sorted(done)[:100]}
+            self._context.audit(tx, principal, action, "streams", **detail)
+        return result
 
     def _reset(self, tx: Tx, streams: dict[int, Stream]) -> set[int]:
         now_us = self._context.clock.now_us()
@@ -102,52 +100,45 @@ class Streams:
 
     def _chunks(self, which: StreamFilter | Sequence[int], states: tuple[StreamState, ...]) -> Iterator[Sequence[int]]:
         if not isinstance(which, StreamFilter):
-            ids = list(dict.fromkeys(which))
-            yield from (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
-            return
+            return chunks(which)
         if which == StreamFilter():
             raise InvalidInput("say which streams: by ids, trigger, state, traits or time")
-        wanted = which if which.states or not states else _with_states(which, states)
-        after = None
-        while True:
-            with self._context.store.read() as tx:
-                found = tx.streams.page(wanted, after=after, limit=CHUNK)
-            if not found:
-                return
-            yield [stream.id for stream in found]
-            after = found[-1].id
+        wanted = which if which.states or not states else replace(which, states=states)
 
-    def _allowed(self, tx: Tx, principal: User, ids: Sequence[int], result: StreamsChanged) -> dict[int, Stream]:
+        def read(after: int | None) -> list[Stream]:
+            with self._context.store.read() as tx:
+                return tx.streams.page(wanted, after=after, limit=CHUNK)
+
+        return pages(read)
+
+    def _allowed(self, tx: Tx, principal: User, ids: Sequence[int], result: Changed) -> dict[int, Stream]:
+        """Return the streams whose triggers the principal may change; say why the others are not."""
+        verdicts: dict[int, Forbidden | None] = {}  # by trigger
         allowed: dict[int, Stream] = {}
-        triggers: dict[int, TriggerRecord | None] = {}
         for stream_id in ids:
             stream = tx.streams.get(stream_id)
             if stream is None:
-                result.refused.append((stream_id, f"there is no stream {stream_id}"))
+                result.refuse(stream_id, NotFound(f"there is no stream {stream_id}", stream=stream_id))
                 continue
-            if stream.trigger_id not in triggers:
-                triggers[stream.trigger_id] = tx.triggers.get(stream.trigger_id)
-            trigger = triggers[stream.trigger_id]
-            if trigger is not None:
-                owner = tx.users.get(trigger.owner_id)
-                require_owner(
-                    principal,
-                    owner_id=trigger.owner_id,
-                    owner=owner.name if owner else trigger.created_by,
-                    thing=f"trigger {trigger.name!r} of stream {stream_id}",
-                )
-            allowed[stream_id] = stream
+            if stream.trigger_id not in verdicts:
+                verdicts[stream.trigger_id] = _verdict(tx, principal, stream)
+            why = verdicts[stream.trigger_id]
+            if why is None:
+                allowed[stream_id] = stream
+            else:
+                result.refuse(stream_id, why)
         return allowed
 
 
-def _with_states(which: StreamFilter, states: tuple[StreamState, ...]) -> StreamFilter:
-    return StreamFilter(
-        name=which.name,
-        states=states,
-        distinguished_by=which.distinguished_by,
-        older_than_us=which.older_than_us,
-        younger_than_us=which.younger_than_us,
-    )
+def _verdict(tx: Tx, principal: User, stream: Stream) -> Forbidden | None:
+    trigger = tx.triggers.get(stream.trigger_id)
+    if trigger is None:
+        return None
+    try:
+        require_trigger_owner(tx, principal, trigger)
+    except Forbidden as error:
+        return error
+    return None
 
 
 def existing_stream(tx: Tx, stream_id: int) -> Stream:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eventproc.abc import Check, Tx
-from eventproc.errors import InvalidInput, NotFound
+from eventproc.errors import NotFound
 from eventproc.model import PIPELINE_HOOK, Role, TriggerDefinition, TriggerRecord, User
 from eventproc.registry.documents import hint
 from eventproc.registry.tally import FIRE, MATCH, CountedChecks, Counts
@@ -66,7 +66,7 @@ class Triggers:
             for definition in definitions:
                 known = tx.triggers.find(definition.name)
                 if known is not None:
-                    _require_owner(tx, principal, known)
+                    require_trigger_owner(tx, principal, known)
                 record = tx.triggers.put(definition, owner=principal, now_us=self._context.clock.now_us())
                 stored.append(record)
                 if known is None or known.version != record.version:
@@ -123,7 +123,7 @@ class Triggers:
 
     def _changeable(self, tx: Tx, principal: User, name: str) -> TriggerRecord:
         record = existing_trigger(tx, name)
-        _require_owner(tx, principal, record)
+        require_trigger_owner(tx, principal, record)
         return record
 
     def explain(self, principal: User, name: str, event_id: str) -> Verdict:
@@ -165,7 +165,7 @@ def existing_trigger(tx: Tx, name: str) -> TriggerRecord:
     return record
 
 
-def _require_owner(tx: Tx, principal: User, record: TriggerRecord) -> None:
+def require_trigger_owner(tx: Tx, principal: User, record: TriggerRecord) -> None:
     owner = tx.users.get(record.owner_id)
     require_owner(
         principal,
@@ -175,4 +175,4 @@ def _require_owner(tx: Tx, principal: User, record: TriggerRecord) -> None:
     )
 
 
-__all__ = ["InvalidInput", "Pushed", "Triggers", "Verdict", "existing_trigger"]
+__all__ = ["Pushed", "Triggers", "Verdict", "existing_trigger", "require_trigger_owner"]

@@ -124,7 +124,7 @@ def test_a_stream_in_error_says_why_and_goes_through_again_after_a_reset(served:
     wait_until(lambda: any(mail for mail in (served.data / "mail").glob("*.eml")), what="the mail of the failure")
     register_pipeline("bill", [(Bill, {"tax": 7})], conn=conn)
     again = served.cli("streams", "reset", "--trigger", "orders", "--trait", "order:b1", "--json")
-    assert json.loads(again.stdout) == {"ids": [stream["id"]], "refused": []}
+    assert json.loads(again.stdout) == {"count": 1, "ids": [stream["id"]], "refused": []}
     assert wait_for(conn, "b1", "error")["attempts"] >= 1
     refused = served.cli("streams", "reset", "999999")
     assert refused.returncode == 5

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from eventproc.errors import InvalidHandler, InvalidInput, NotFound
-from eventproc.model import HandlerRecord, NewEvent, Stream, StreamState
+from eventproc.model import HandlerRecord, NewEvent, Role, Stream, StreamState
 from eventproc.testing import Harness
 
 TRIGGER = {
@@ -265,6 +265,24 @@ def test_reset_sends_a_stream_through_the_present_version(platform: Harness) -> 
     platform.run_until_idle()
     done = platform.streams[0]
     assert (done.state, done.attempts, done.failure) == (StreamState.COMPLETED, 2, None)
+
+
+def test_of_many_streams_those_of_others_are_refused_by_themselves(platform: Harness) -> None:
+    pipelines(platform, (Noted, {"fails": "handle"}))
+    theirs = collect(platform)
+    with platform.store.begin() as tx:
+        olga = tx.users.add("olga", Role.DEVELOPER, now_us=1)
+    platform.use.triggers.put_one(olga, {**TRIGGER, "name": "olgas"})
+    platform.emit("order.item", {"order": "8", "price": 1}, id="8-0")
+    platform.emit("order.closed", {"order": "8"}, id="8-closed")
+    platform.run_until_idle()
+    hers = next(stream for stream in platform.streams if stream.name == "olgas")
+    done = platform.use.streams.reset(olga, [theirs.id, hers.id, 4242])
+    assert (done.count, done.ids) == (1, [hers.id])
+    (other, forbidden), (missing, unknown) = done.refused
+    assert (other, missing) == (theirs.id, 4242)
+    assert "belongs to user 'tester'" in str(forbidden)
+    assert str(unknown) == "there is no stream 4242"
 
 
 def test_retries_have_their_own_time(platform: Harness) -> None:
