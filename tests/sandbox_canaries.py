@@ -62,6 +62,7 @@ class Canaries:
         self.directory.chmod(0o755)
         self.file = self.directory / "secret.txt"
         self.file.write_text(SECRET)
+        os.utime(self.file, (1_700_000_000, 1_700_000_000))
         self.tcp = self._socket(socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", 0))
         self.udp = self._socket(socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", 0))
         self.unix = self._socket(socket.AF_UNIX, socket.SOCK_STREAM, str(self.directory / "socket"))
@@ -70,6 +71,7 @@ class Canaries:
         self.abstract = self._socket(socket.AF_UNIX, socket.SOCK_STREAM, f"\0{self.name}")
         for name in ("socket", "dgram"):
             (self.directory / name).chmod(0o777)
+        self._before = self._look()
         self.victims = [self._victim(user) for user in (None, ORDINARY) if user is None or os.geteuid() == 0]
 
     def _socket(self, family: int, kind: int, address) -> socket.socket:
@@ -87,6 +89,10 @@ class Canaries:
         return victim
 
     def told(self, level: str, who: str) -> dict[str, object]:
+        """Return what attacks need to know; the file then belongs to the platform's user, as its own ones do."""
+        if who == "user" and os.geteuid() == 0:
+            os.chown(self.file, ORDINARY, ORDINARY)
+        self._before = self._look()
         return {
             "file": str(self.file),
             "secret": SECRET,
@@ -100,9 +106,15 @@ class Canaries:
             "user": who == "user",
         }
 
+    def _look(self) -> tuple[object, ...]:
+        found = self.file.stat()
+        return found.st_mode, found.st_mtime_ns, found.st_size, found.st_uid, os.listxattr(self.file)
+
     def touched(self) -> list[str]:
         """Return what somebody has reached."""
         found = [f"victim {victim.pid}" for victim in self.victims if victim.poll() is not None]
+        if self._look() != self._before:
+            found.append(f"file {self._before} → {self._look()}")
         for name in ("tcp", "unix", "abstract"):
             with contextlib.suppress(BlockingIOError):
                 getattr(self, name).accept()

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import older_kernel
 from pythons_world import make_wheels
 from sandbox_world import Session, call, program
 
@@ -27,8 +28,9 @@ DUMP = """
 import base64, json, sys
 sys.path[:0] = [{tests!r}, {dill!r}]
 import dill
-from attacks import ATTACKS, by_value
-blobs = {{name: dill.dumps(by_value(each[0]), recurse=True) for name, each in ATTACKS.items()}}
+from attacks import by_value
+from attacks.powers import all_with
+blobs = {{name: dill.dumps(by_value(each[0]), recurse=True) for name, each in all_with({power!r}).items()}}
 print(json.dumps({{name: base64.b64encode(blob).decode() for name, blob in blobs.items()}}))
 """
 
@@ -53,7 +55,7 @@ class Battle:
         self._version = next(version for version in self.sandbox.pythons(wait=True) if version != RUNNING)
         self.sandbox.check(program(b"", python=self._version), Limits())
         dill = next(entry.path for entry in self._provider.environments.all() if f"-{self._version}" in entry.name)
-        code = DUMP.format(tests=str(Path(__file__).parents[1]), dill=str(dill))
+        code = DUMP.format(tests=str(Path(__file__).parents[1]), dill=str(dill), power=self._power)
         command = [self._order["python"], "-I", "-B", "-c", code]
         done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, cwd="/")
         return {name: base64.b64decode(blob) for name, blob in json.loads(done.stdout).items()}
@@ -79,6 +81,8 @@ class Battle:
 
 def main():
     order = json.loads(sys.stdin.read())
+    if order.get("kernel"):
+        older_kernel.pretend(order["kernel"])
     with tempfile.TemporaryDirectory(prefix="ep-attacks-", ignore_cleanup_errors=True) as directory:
         Path(directory).chmod(0o711)
         battle = Battle(order, Path(directory))

@@ -175,6 +175,7 @@ def ordinary_work(db, **canary):
     import asyncio
     import concurrent.futures
     import decimal
+    import shutil
     import sqlite3
     import ssl
     import tempfile
@@ -186,6 +187,10 @@ def ordinary_work(db, **canary):
 
     with tempfile.TemporaryDirectory() as directory, open(f"{directory}/x", "w") as file:
         file.write("x")
+        file.flush()
+        shutil.copy2(file.name, "copied")
+        shutil.make_archive("packed", "zip", directory)
+        shutil.unpack_archive("packed.zip", "unpacked")
     base = sqlite3.connect("work.db")
     base.execute("create table t (a)")
     base.execute("insert into t values (1)")

@@ -143,22 +143,69 @@ def modify_existing_code(db, **canary):
     import os
 
     path, got = json_file(), []
-    before = os.stat(path).st_mode & 0o7777
+    mode = os.stat(path).st_mode & 0o7777
     for name, act in (
         ("write", lambda: open(path, "r+b").close()),
-        ("chmod", lambda: os.chmod(path, before)),
+        ("chmod", lambda: os.chmod(path, mode)),
         ("chown", lambda: os.chown(path, os.stat(path).st_uid, os.stat(path).st_gid)),
         ("utime", lambda: os.utime(path)),
         ("xattr", lambda: os.setxattr(path, "user.x", b"y")),
         ("truncate", lambda: os.truncate(path, os.stat(path).st_size)),
         ("rename", lambda: os.rename(path, path + "x")),
     ):
+        before = os.stat(path).st_ctime_ns
         try:
             act()
-            got.append(name)
         except OSError:
             continue
+        if name in {"write", "rename"} or os.stat(path).st_ctime_ns != before:  # it may only have been pretended
+            got.append(name)
     return f"ESCAPED {got}" if got else "contained"
+
+
+@attack()
+def modify_platform_file(db, **canary):
+    """Change what can be changed of a file of the platform's own user without opening it for writing."""
+    import fcntl
+    import os
+
+    path, got = canary["file"], []
+
+    def truncate_while_opening():
+        os.close(os.open(path, os.O_RDONLY | os.O_TRUNC))
+
+    for name, act in (
+        ("chmod", lambda: os.chmod(path, 0o777)),
+        ("chown", lambda: os.chown(path, -1, os.getgid())),
+        ("utime", lambda: os.utime(path, (1, 1))),
+        ("xattr", lambda: os.setxattr(path, "user.x", b"y")),
+        ("truncate", lambda: os.truncate(path, 1)),
+        ("truncate while opening", truncate_while_opening),
+        ("flags", lambda: fcntl.ioctl(os.open(path, os.O_RDONLY), 0x40086602, b"\x40\0\0\0\0\0\0\0")),
+        ("directory", lambda: os.chmod(os.path.dirname(path), 0o777)),
+    ):
+        try:
+            before = os.stat(path).st_ctime_ns
+            act()
+        except OSError:
+            continue
+        if os.stat(path).st_ctime_ns != before or name == "flags":
+            got.append(name)
+    return f"ESCAPED {got}" if got else "contained"
+
+
+@attack()
+def watch_host(db, **canary):
+    """Be told of what happens in directories that can not be listed."""
+    import ctypes
+    import os
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    watcher = libc.inotify_init()
+    shared = ["/root", "/home", "/var", "/etc"] if canary["level"] == "B" else []  # else they are our own, if there
+    paths = [os.path.dirname(canary["file"]), canary["file"], *shared]
+    got = [path for path in paths if libc.inotify_add_watch(watcher, path.encode(), 0xFFF) >= 0]
+    return f"ESCAPED watches {got}" if got else "contained"
 
 
 @attack()

@@ -32,9 +32,10 @@ def attack(power, *accept):
 def all_with(power):
     """Return all attacks to try with a power: name → (function, accepted failures)."""
     found = {name: attack for name, attack in ATTACKS.items() if name not in GRANTED[power]}
-    return found | {
-        name: (function, accept) for name, (function, accept, needs) in POWER_ATTACKS.items() if needs == power
-    }
+    for name, (function, accept, needs) in POWER_ATTACKS.items():
+        if needs == power:
+            found[name] = (function, accept)
+    return found
 
 
 @attack("subprocess")

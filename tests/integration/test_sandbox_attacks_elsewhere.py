@@ -1,5 +1,5 @@
 """
-Attacks from other Pythons, and with packages: contained as they are from our own Python.
+Attacks from other Pythons, and with packages: contained as they are from our own Python, whatever was granted.
 
 By default a few of them run. All, in all settings:
 
@@ -15,7 +15,7 @@ import os
 import subprocess
 
 import pytest
-from attacks import ATTACKS
+from attacks.powers import POWER_ATTACKS, all_with
 from pythons_world import needs_pypi, others
 from sandbox_canaries import ORDINARY, Canaries, environment, interpreter_for
 
@@ -28,18 +28,27 @@ FEW = [
     *("limit_others", "kill_others", "exec_shell", "fork_bomb", "memory_bomb", "inherited_fds", "ordinary_work"),
 ]
 SETTINGS = [(level, who) for level in ("A", "B") for who in ("root", "user")]
+POWERS = [
+    (level, who, power)
+    for level, who in SETTINGS
+    for power in ("subprocess", "network")
+    if power != "subprocess" or level == "A"
+]
+if not EVERYTHING:
+    POWERS = [("A", "user", "subprocess"), ("A", "root", "network"), ("B", "user", "network")]
 PYTHONS = ["3.8", "3.9", "3.10", "3.12", "3.13"] if EVERYTHING else ["3.8", "3.13"]
 
 
-def fight(level: str, who: str, *, without: tuple[str, ...] = (), **order: object) -> None:
+def fight(level: str, who: str, *, power: str = "", without: tuple[str, ...] = (), **order: object) -> None:
     """Let attacks loose, and see that each is contained and no canary was touched."""
     if os.geteuid() != 0 and who == "root":
         pytest.skip("needs root")
     drops = who == "user" and os.geteuid() == 0
     canaries = Canaries()
+    attacks = all_with(power)
     with canaries.stack:
-        names = [name for name in (ATTACKS if EVERYTHING else FEW) if name not in without]
-        told = {"level": level, "power": "", "canary": canaries.told(level, who), "only": names}
+        names = [name for name in attacks if name not in without and (EVERYTHING or name in (*FEW, *POWER_ATTACKS))]
+        told = {"level": level, "power": power, "canary": canaries.told(level, who), "only": names}
         done = subprocess.run(
             [interpreter_for(who), "-m", "attacks"],
             input=json.dumps({**told, **order}),
@@ -64,7 +73,7 @@ def fight(level: str, who: str, *, without: tuple[str, ...] = (), **order: objec
         name: found
         for name, found in results.items()
         if not str(found["result"]).startswith("contained")
-        and (found["failure"] is None or found["failure"][0] not in ATTACKS[name][1])
+        and (found["failure"] is None or found["failure"][0] not in attacks[name][1])
     }
     assert escaped == {}
     assert touched == []
@@ -75,8 +84,20 @@ def fight(level: str, who: str, *, without: tuple[str, ...] = (), **order: objec
 @pytest.mark.parametrize("python", PYTHONS)
 @pytest.mark.parametrize(("level", "who"), SETTINGS)
 def test_attacks_from_another_python_are_contained(level, who, python):
-    path = _python(python, who)
-    fight(level, who, python=path, without=("ordinary_work",) if python == "3.8" else ())  # it has no zoneinfo
+    fight(level, who, python=_python(python, who), without=_beyond(python))
+
+
+@needs_pypi
+@pytest.mark.slow
+@pytest.mark.parametrize("python", PYTHONS if EVERYTHING else ["3.13"])
+@pytest.mark.parametrize(("level", "who", "power"), POWERS)
+def test_attacks_from_another_python_that_was_granted_more_are_contained(level, who, power, python):
+    fight(level, who, power=power, python=_python(python, who), without=_beyond(python))
+
+
+def _beyond(python: str) -> tuple[str, ...]:
+    """Return what that Python can not do for want of a module."""
+    return ("ordinary_work",) if python == "3.8" else ()  # it has no zoneinfo
 
 
 def _python(version: str, who: str) -> str:
@@ -103,3 +124,8 @@ def _python(version: str, who: str) -> str:
 @pytest.mark.parametrize(("level", "who"), SETTINGS)
 def test_attacks_with_packages_are_contained(level, who):
     fight(level, who, packages=True)
+
+
+@pytest.mark.parametrize(("level", "who", "power"), POWERS)
+def test_attacks_with_packages_and_more_granted_are_contained(level, who, power):
+    fight(level, who, power=power, packages=True)

@@ -188,3 +188,46 @@ def test_the_full_network_is_tcp_and_udp(machine):
         assert decide(program, known.audit_arch, known.socket, 2, kind, protocol) == seccomp.ALLOW
     for family, kind, protocol in ((2, 3, 1), (2, 1, 262), (1, 1, 0), (16, 3, 0), (17, 3, 0)):
         assert decide(program, known.audit_arch, known.socket, family, kind, protocol) == answer(errno.EAFNOSUPPORT)
+
+
+SETTING = {  # chmod and the like; utime and the like; chown, setxattr
+    "x86_64": {"chmod": 90, "fchmod": 91, "fchmodat": 268, "utimensat": 280, "chown": 92, "setxattr": 188},
+    "aarch64": {"fchmod": 52, "fchmodat": 53, "utimensat": 88, "fchownat": 54, "setxattr": 5},
+}
+INOTIFY_ADD_WATCH = {"x86_64": 254, "aarch64": 27}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_where_the_hosts_directories_are_shared_they_can_not_be_watched(machine):
+    known = TABLES[machine]
+    for gaps, expected in ((seccomp.Gaps(shared_files=True), answer(errno.EPERM)), (seccomp.Gaps(), seccomp.ALLOW)):
+        program = seccomp.build(PID, machine=machine, gaps=gaps)
+        assert decide(program, known.audit_arch, INOTIFY_ADD_WATCH[machine]) == expected
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_where_the_hosts_user_is_shared_modes_and_times_are_left_as_they_are(machine):
+    known, program = TABLES[machine], seccomp.build(PID, machine=machine, gaps=seccomp.Gaps(shared_user=True))
+    for name, number in SETTING[machine].items():
+        pretended = name.startswith(("chmod", "fchmod", "utime"))
+        assert decide(program, known.audit_arch, number) == answer(0 if pretended else errno.EPERM)
+        assert decide(seccomp.build(PID, machine=machine), known.audit_arch, number) == seccomp.ALLOW
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_where_landlock_does_not_see_truncation_only_who_may_write_truncates(machine):
+    known, program = TABLES[machine], seccomp.build(PID, machine=machine, gaps=seccomp.Gaps(truncation=True))
+    assert decide(program, known.audit_arch, known.truncate) == answer(errno.EPERM)
+    assert decide(program, known.audit_arch, known.openat2) == answer(errno.ENOSYS)
+    for number, position in known.opening:
+        for flags, permitted in ((0, True), (0o1001, True), (0o1102, True), (0o1000, False), (0o1003, False)):
+            arguments = [0] * 4
+            arguments[position] = flags | 0o2000000
+            expected = seccomp.ALLOW if permitted else answer(errno.EPERM)
+            assert decide(program, known.audit_arch, number, *arguments) == expected
+
+
+def test_flags_of_files_are_not_changed_through_those_that_can_only_be_read(table):
+    _, known, program = table
+    for request in (0x40086602, 0x401C5820, 0x40806685):
+        assert decide(program, known.audit_arch, known.ioctl, 3, request) == answer(errno.EPERM)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import signal
-from typing import Any, Dict
+from typing import Any, Dict, Iterator, Tuple
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
@@ -35,10 +36,15 @@ MS_PRIVATE = 1 << 18
 MNT_DETACH = 2
 AT_FDCWD = -100
 AT_RECURSIVE = 0x8000
-MOUNT_ATTR_RDONLY = 1
-MOUNT_ATTR_NOSUID = 2
-MOUNT_ATTR_NODEV = 4
-MOUNT_ATTR_NOEXEC = 8
+MOUNT_ATTR_RDONLY = MS_RDONLY
+MOUNT_ATTR_NOSUID = MS_NOSUID
+MOUNT_ATTR_NODEV = MS_NODEV
+MOUNT_ATTR_NOEXEC = MS_NOEXEC
+MOUNT_OPTIONS = {  # as mountinfo names them; in a user namespace none that a mount came with may be taken off
+    "ro": MS_RDONLY, "nosuid": MS_NOSUID, "nodev": MS_NODEV, "noexec": MS_NOEXEC, "nosymfollow": 1 << 8,
+    "noatime": 1 << 10, "nodiratime": 1 << 11, "relatime": 1 << 21,
+}  # fmt: skip
+MS_STRICTATIME = 1 << 24
 
 CAP_DAC_READ_SEARCH = 2
 CAP_LAST = 63
@@ -108,7 +114,7 @@ def setns(fd: int, kind: int) -> None:
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
     check(
-        libc.mount(source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), data.encode()),
+        libc.mount(os.fsencode(source), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), data.encode()),
         f"mount {kind or source} on {target}",
     )
 
@@ -133,14 +139,40 @@ class _MountAttr(ctypes.Structure):
 def restrict_mount(target: str, attributes: int) -> None:
     """Set attributes (read-only, nosuid ...) on a mount and all below it."""
     attr = _MountAttr(attributes, 0, 0, 0)
-    syscall(
-        "mount_setattr",
-        AT_FDCWD,
-        ctypes.c_char_p(target.encode()),
-        AT_RECURSIVE,
-        ctypes.byref(attr),
-        ctypes.sizeof(attr),
-    )
+    try:
+        syscall(
+            "mount_setattr",
+            AT_FDCWD,
+            ctypes.c_char_p(target.encode()),
+            AT_RECURSIVE,
+            ctypes.byref(attr),
+            ctypes.sizeof(attr),
+        )
+    except OSError as error:
+        if error.errno not in {errno.ENOSYS, errno.EPERM}:  # EPERM from filters around containers that do not know it
+            raise
+        for point, present in list(_mounts_from(target)):  # before Linux 5.12 one by one
+            mount("none", point, "", MS_REMOUNT | MS_BIND | present | attributes)
+
+
+def _mounts_from(target: str) -> Iterator[Tuple[str, int]]:
+    """Yield the mount points at and below a path, each with the flags it has."""
+    top = os.path.realpath(target)
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:  # noqa: PTH123
+        for line in stream:
+            fields = line.split()
+            point = _unescaped(fields[4])
+            if point == top or point.startswith(top.rstrip("/") + "/"):
+                options = fields[5].split(",")
+                flags = sum(MOUNT_OPTIONS.get(option, 0) for option in options)
+                yield point, flags | (0 if {"noatime", "relatime"} & set(options) else MS_STRICTATIME)
+
+
+def _unescaped(text: str) -> str:
+    """Undo what mountinfo does to spaces, tabs, line ends and backslashes."""
+    for code in ("\\040", "\\011", "\\012", "\\134"):
+        text = text.replace(code, chr(int(code[1:], 8)))
+    return text
 
 
 class _CapHeader(ctypes.Structure):

@@ -20,7 +20,7 @@ OF_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
 READ = READ_FILE | READ_DIR
 O_PATH = getattr(os, "O_PATH", 0o10000000)
 
-GOOD_ABI = 6  # has scopes for signals and abstract sockets
+SEES_TRUNCATION = 3  # the first version that does
 
 
 class _Attributes(ctypes.Structure):

@@ -203,8 +203,18 @@ class Level:
     def _filter(self, pid: int, powers: seccomp.Powers) -> bytes:
         """Return the filter on system calls, which knows the process's id."""
         if (pid, powers) not in self._filters:
-            self._filters[pid, powers] = seccomp.build(pid, machine=kernel.MACHINE, powers=powers)
+            self._filters[pid, powers] = seccomp.build(pid, machine=kernel.MACHINE, powers=powers, gaps=self._gaps())
         return self._filters[pid, powers]
+
+    def _gaps(self) -> seccomp.Gaps:
+        """Return what the filter must make up for where there is no private root, read-only."""
+        if self.name == "A":
+            return seccomp.Gaps()
+        return seccomp.Gaps(
+            shared_files=True,
+            shared_user=not self._is_root or self._first_uid == identity.NOBODY,
+            truncation=self._landlock < landlock.SEES_TRUNCATION,
+        )
 
     def descriptors(self) -> List[int]:
         """Return the file descriptors that a child still needs for its layers."""

@@ -37,6 +37,8 @@ TCP_TRICKS = (14, 19, 23, 30, 31)  # MD5SIG, REPAIR, FASTOPEN, FASTOPEN_CONNECT,
 SOCKET_IOCTLS = (0x8900, 0x89FF)  # tell of the host's network
 S_IFMT, S_IFREG, S_IFIFO = 0o170000, 0o100000, 0o010000
 TRICKY_IOCTLS = (0x5412, 0x541C, 0x5423, 0x8901, 0x8902)  # TIOCSTI, TIOCLINUX, TIOCSETD, FIOSETOWN, SIOCSPGRP
+FILE_IOCTLS = (0x40086602, 0x401C5820, 0x40806685)  # FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR, FS_IOC_ENABLE_VERITY
+O_ACCMODE, O_WRONLY, O_RDWR, O_TRUNC = 3, 1, 2, 0o1000
 SIGNALLING = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: have the kernel signal another process
 QUERY_PERSONALITY = 0xFFFFFFFF
 MONITOR = 1  # in the pid namespace of processes that may fork
@@ -66,7 +68,18 @@ class Powers(NamedTuple):
     network: str = ""  # "listed": each connection is asked for; "full": TCP and UDP
 
 
+class Gaps(NamedTuple):
+    """What the filter makes up for where the host's directories are shared: Landlock decides on opening files only."""
+
+    shared_files: bool = False  # what happens in directories could be watched
+    shared_user: bool = (
+        False  # files of the host belong to its user: their modes, times and attributes could be changed
+    )
+    truncation: bool = False  # this Landlock (before Linux 6.2) does not look at truncation
+
+
 _NONE = Powers()
+_NO_GAPS = Gaps()
 
 
 class Program:
@@ -95,7 +108,7 @@ class Program:
         return b"".join([*self._code, _PERMIT])
 
 
-def build(pid: int, *, machine: str, powers: Powers = _NONE) -> bytes:
+def build(pid: int, *, machine: str, powers: Powers = _NONE, gaps: Gaps = _NO_GAPS) -> bytes:
     """Return the filter for a process of that id (as it sees itself)."""
     table = TABLES[machine]
     program = Program(table)
@@ -110,8 +123,39 @@ def build(pid: int, *, machine: str, powers: Powers = _NONE) -> bytes:
     program.rule(table.fcntl, _no_signalling())
     for number, position in table.mknod:
         program.rule(number, _only_files_and_pipes(position))
+    _files(program, table, gaps)
     _processes(program, table, powers, pid)
     return program.finish()
+
+
+def _files(program: Program, table: Table, gaps: Gaps) -> None:
+    if gaps.shared_files:
+        for number in table.watching:
+            program.answer(number, errno.EPERM)
+    if gaps.shared_user:
+        # Files of its own are among them, and much that copies or unpacks files would fail over a mode or a time.
+        for number in table.pretended:
+            program.answer(number, 0)
+        for number in table.owning:
+            program.answer(number, errno.EPERM)
+    if gaps.truncation:
+        program.answer(table.truncate, errno.EPERM)
+        program.answer(table.openat2, errno.ENOSYS)  # its flags are behind a pointer
+        for number, position in table.opening:
+            program.rule(number, _no_truncation_without_writing(position))
+
+
+def _no_truncation_without_writing(position: int) -> List[bytes]:
+    return [
+        _argument(position),
+        _op(JSET, O_TRUNC, 1, 0),
+        _PERMIT,
+        _op(AND, O_ACCMODE),
+        _op(JEQ, O_WRONLY, 2, 0),
+        _op(JEQ, O_RDWR, 1, 0),
+        _deny(errno.EPERM),
+        _PERMIT,
+    ]
 
 
 def _processes(program: Program, table: Table, powers: Powers, pid: int) -> None:
@@ -216,9 +260,9 @@ def _no_tcp_tricks() -> List[bytes]:
 
 
 def _no_tricks(*, network: bool) -> List[bytes]:
-    """Refuse what would type into a terminal, send signals, or ask a socket about the host it is on."""
+    """Refuse what would type into a terminal, send signals, change files unseen, or ask a socket about its host."""
     body = [_argument(1)]
-    for command in TRICKY_IOCTLS:
+    for command in (*TRICKY_IOCTLS, *FILE_IOCTLS):
         body += [_op(JEQ, command, 0, 1), _deny(errno.EPERM)]
     if network:
         first, last = SOCKET_IOCTLS

@@ -72,6 +72,12 @@ class Table(NamedTuple):
     serving: Tuple[int, ...]  # bind, listen, accept, accept4
     sending: Tuple[Tuple[int, int], ...]  # calls that send, with the position of their flags
     setsockopt: int
+    watching: Tuple[int, ...]  # inotify_add_watch: tells of files that can not be opened
+    pretended: Tuple[int, ...]  # change the mode or the times of a file, by its path or an open file
+    owning: Tuple[int, ...]  # change the owner of a file, or its extended attributes
+    truncate: int  # by path
+    opening: Tuple[Tuple[int, int], ...]  # open, openat: (number, position of the flags)
+    openat2: int
 
 
 TABLES: Dict[str, Table] = {
@@ -98,6 +104,12 @@ TABLES: Dict[str, Table] = {
         serving=(49, 50, 43, 288),
         sending=((44, 3), (46, 2), (307, 3)),
         setsockopt=54,
+        watching=(254,),
+        pretended=(90, 91, 268, 132, 235, 261, 280),
+        owning=(92, 93, 94, 260, 188, 189, 190, 197, 198, 199),
+        truncate=76,
+        opening=((2, 1), (257, 2)),
+        openat2=437,
     ),
     "aarch64": Table(
         audit_arch=0xC00000B7,
@@ -122,5 +134,11 @@ TABLES: Dict[str, Table] = {
         serving=(200, 201, 202, 242),
         sending=((206, 3), (211, 2), (269, 3)),
         setsockopt=208,
+        watching=(27,),
+        pretended=(52, 53, 88),
+        owning=(54, 55, 5, 6, 7, 14, 15, 16),
+        truncate=45,
+        opening=((56, 2),),
+        openat2=437,
     ),
 }
