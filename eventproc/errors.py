@@ -6,6 +6,7 @@ Every error that eventproc raises on purpose.
   + InvalidInput                the caller sent something that can not be accepted
     - InvalidPayload            an event's payload breaks its hook's schema
     - UnsupportedOption         a registration option that this platform can not honour
+    - UnsupportedMedia          a body of a kind that is not taken there
     - InvalidHandler            a callable that can not be turned into a handler
       . HandlerTooLarge
       . VersionMismatch         the blob was made by a Python that no worker has
@@ -13,9 +14,9 @@ Every error that eventproc raises on purpose.
   + NotFound
     - UnknownHook
     - UnknownHandler
+    - MissingSecret             one that a handler declares
   + Conflict                    the state of things does not allow it
     - EventConflict             an event id used twice with different content
-    - StaleLease                a run is no longer ours to finish
     - MetricAlreadyExists
     - MetricAlreadyMonitored    the metric has a model
     - MetricNotMonitored        the metric has none
@@ -33,6 +34,7 @@ Every error that eventproc raises on purpose.
   + MailError                   a notice could not be delivered
     - MailRefused               ... and never will be: the server refused it for good
   + SandboxError                a handler's process could not be set up
+  + DetectorFailed              a user's detector raised, took too long, or gave what is no score
   + PluginError                 a plugin file is broken
   + DamagedData                 what the platform stored is not what it reads back
 
@@ -154,12 +156,6 @@ class EventConflict(Conflict):
     """That event id was already used with other content."""
 
     code = "event_conflict"
-
-
-class StaleLease(Conflict):
-    """The run's lease was lost to somebody else."""
-
-    code = "stale_lease"
 
 
 class MetricAlreadyExists(Conflict):

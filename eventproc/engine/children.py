@@ -65,6 +65,8 @@ class Blobs:
             return None
         with self._lock:
             known = self._environments.get(version.environment)
+            if known is not None:
+                self._environments.move_to_end(version.environment)
         if known is None:
             with self._store.read() as tx:
                 known = environment_of(tx, version)

@@ -60,7 +60,6 @@ class Durations:
     """How long calls of each handler version take, as measured lately."""
 
     def __init__(self, *, first_guess_s: float = 0.005) -> None:
-        self._guess_s = first_guess_s
         self._by_key: dict[Key, float] = {}
         self.mean_s = first_guess_s  # over all versions, for the size of claims
 

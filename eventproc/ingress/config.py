@@ -78,11 +78,9 @@ class Config:
     samples: int  # the last sample's number, 0 when the .cfg does not say
     from_stamps: bool  # times are in the .dat and not computed from rates
     start_ns: int
-    trigger_ns: int | None
     format: str
     unit_ns: int  # of the .dat's time stamps: 1 or 1000
     multiplier: Fraction
-    utc_offset_s: int
 
     @property
     def analog(self) -> tuple[Channel, ...]:
@@ -140,7 +138,7 @@ class _Parser:
         frequency = self._float(self._next("the line frequency"), default=0.0)
         rates, samples, from_stamps = self._rates()
         start, start_digits = self._stamp("the first sample's date and time", revision)
-        trigger, trigger_digits = self._stamp("the trigger's date and time", revision)
+        _, trigger_digits = self._stamp("the trigger's date and time", revision)
         form = self._next("the .dat's format").upper()
         if form not in FORMATS:
             raise self._wrong(f"format {form[:20]!r} is not known: {', '.join(FORMATS)} are")
@@ -164,11 +162,9 @@ class _Parser:
             samples=samples,
             from_stamps=from_stamps,
             start_ns=start - offset * 1_000_000_000,
-            trigger_ns=None if trigger is None else trigger - offset * 1_000_000_000,
             format=form,
             unit_ns=1 if max(start_digits, trigger_digits) > 6 else 1000,
             multiplier=multiplier,
-            utc_offset_s=offset,
         )
 
     # ------------------------------------------------------------------ lines

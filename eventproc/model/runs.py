@@ -59,7 +59,7 @@ class Failure:
     Why a run did not succeed.
 
     `kind` is one of exception, exit, signal, timeout, limit, result, load, lost, cancelled, interrupted, sandbox,
-    secrets.
+    secrets, stream (a pipeline's run), pipeline (a stream without a run).
     """
 
     kind: str

@@ -166,6 +166,3 @@ def _domain_problem(domain: str, local_length: int) -> str | None:
     if len(labels) > 1 and labels[-1].isdigit():
         return f"{domain!a} ends with a number; addresses need a domain name"
     return None
-
-
-check_address = check_mails

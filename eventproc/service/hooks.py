@@ -9,13 +9,11 @@ from typing import Any
 from eventproc.abc import Tx
 from eventproc.codec.events import payload_json
 from eventproc.errors import Conflict, Forbidden, UnknownHook
-from eventproc.model import HandlerRecord, HookSpec, Role, User
-from eventproc.registry.catalogue import Catalogue
+from eventproc.model import HookSpec, Role, User
 from eventproc.registry.specs import spec_from_mapping
 from eventproc.service.context import ServiceContext
 from eventproc.service.rights import require, require_owner
 
-BUNDLED = "bundled"
 USERS = "user"
 
 
@@ -80,7 +78,7 @@ class Hooks:
         with self._context.store.begin() as tx:
             spec = self._existing(tx, name)
             self._require_own(tx, principal, name)
-            users = _users_of(self._context.catalogue(tx), spec)
+            users = self._context.catalogue(tx).handlers_of_spec(spec)
             if users and not force:
                 raise Conflict(
                     f"hook {name!r} is in use by {len(users)} handler(s): "
@@ -125,17 +123,3 @@ class Hooks:
             require_owner(principal, owner_id=spec.owner_id, owner=owner, thing=f"hook {name!r}")
         else:
             raise Forbidden(f"hook {name!r} is part of the platform ({spec.source}); choose another name", hook=name)
-
-
-def _users_of(catalogue: Catalogue, spec: HookSpec) -> list[HandlerRecord]:
-    """Return the handlers that would be left without a hook if the spec went."""
-
-    def needs(handler: HandlerRecord) -> bool:
-        if handler.hook == spec.name:
-            return True
-        try:
-            return catalogue.spec_for(handler.hook).name == spec.name
-        except UnknownHook:  # a handler on a pattern of names
-            return False
-
-    return [handler for handler in catalogue.handlers if needs(handler)]

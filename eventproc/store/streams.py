@@ -132,7 +132,8 @@ _IN_STEP = BulkUpdate(
     },
 )
 _OUT_OF_STEP = text(
-    "SELECT r.id FROM streams s JOIN runs r ON r.id = s.run_id WHERE s.state IN (2, 3) AND s.state <> 6"
+    "SELECT r.id FROM streams s JOIN runs r ON r.id = s.run_id"  # noqa: S608 - our own constants
+    f" WHERE s.state IN ({StreamState.FIRING:d}, {StreamState.EXPIRING:d}) AND s.{UNCOMPLETED}"  # names the index
     " AND r.state IN ('succeeded', 'failed', 'commit_failed', 'cancelled') ORDER BY r.id LIMIT :wanted"
 )
 _RESETTABLE = (
@@ -143,20 +144,27 @@ _RESETTABLE = (
 )
 
 
-def _due_again(column: Any, state: str, now_us: Any) -> Any:
+def _is(state: StreamState) -> Any:
+    return streams.c.state == literal_column(str(int(state)))
+
+
+def _due_again(column: Any, state: StreamState, now_us: Any) -> Any:
     """Return when one in that error is due: now, or still when it was, for the time of events may be long ago."""
     later = (column.is_(None)) | (column > now_us)
-    return case(((streams.c.state == literal_column(state)) & later, now_us), else_=column)
+    return case((_is(state) & later, now_us), else_=column)
 
 
 _RESET = BulkUpdate(
     table=streams,
     params={"now_us": BigInteger()},
     values=lambda param: {
-        "state": case((streams.c.state == literal_column("4"), literal_column("7")), else_=literal_column("8")),
+        "state": case(
+            (_is(StreamState.ERROR), literal_column(str(int(StreamState.RETRY_FIRE)))),
+            else_=literal_column(str(int(StreamState.RETRY_EXPIRE))),
+        ),
         "serial": streams.c.serial + 1,
-        "fire_us": _due_again(streams.c.fire_us, "4", param("now_us")),
-        "expire_us": _due_again(streams.c.expire_us, "5", param("now_us")),
+        "fire_us": _due_again(streams.c.fire_us, StreamState.ERROR, param("now_us")),
+        "expire_us": _due_again(streams.c.expire_us, StreamState.EXPIRE_ERROR, param("now_us")),
         "updated_us": param("now_us"),
     },
 )

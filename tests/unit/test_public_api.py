@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import subprocess
 import sys
 
@@ -27,7 +28,7 @@ def test_all_is_what_is_there():
         and name not in ("TYPE_CHECKING", "Any", "annotations")
     }
     assert public <= set(eventproc.__all__)
-    assert set(eventproc.__all__) <= set(dir(eventproc))
+    assert dir(eventproc) == sorted(eventproc.__all__)
 
 
 def test_all_names_what_the_type_checker_sees():
@@ -82,3 +83,20 @@ def test_emit_takes_a_connection_or_a_session_not_both():
 
     with pytest.raises(InvalidInput, match="either conn or session"):
         eventproc.emit("a.b", {}, conn=eventproc.Connection("localhost:1", "k"), session=object())
+
+
+def test_every_error_is_drawn_in_the_tree_of_errors_and_pickles():
+    from eventproc import errors
+
+    classes = {
+        name: value
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, errors.EventprocError)
+    }
+    drawn = {
+        line.split()[1] for line in (errors.__doc__ or "").splitlines() if line.strip()[:2] in ("* ", "+ ", "- ", ". ")
+    }
+    assert drawn == set(classes)
+    for cls in classes.values():
+        error = pickle.loads(pickle.dumps(cls("what", where="here")))
+        assert (type(error), error.message, error.details) == (cls, "what", {"where": "here"})

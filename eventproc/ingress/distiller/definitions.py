@@ -79,12 +79,11 @@ _CONVERT: dict[str, Callable[[Any], Any]] = {"text": str, "int": int, "float": _
 
 
 class _Trait:
-    __slots__ = ("_convert", "_path", "_plugin", "is_datetime", "is_text", "name")
+    __slots__ = ("_convert", "_path", "_plugin", "is_text", "name")
 
     def __init__(self, name: str, kind_: str, path: JsonPath, plugin: Any) -> None:
         self.name = name
         self.is_text = kind_ == "text"
-        self.is_datetime = kind_ == "datetime"
         self._convert = _CONVERT[kind_]
         self._path = path
         self._plugin = plugin
