@@ -309,7 +309,8 @@ def _tree(root: type[EventprocError]) -> Iterable[type[EventprocError]]:
 
 def from_wire(code: str, message: str, details: Mapping[str, Any] | None = None) -> EventprocError:
     """Rebuild the error that a server reported; an unknown code becomes a plain `EventprocError`."""
-    cls = {error.code: error for error in _tree(EventprocError)}.get(code, EventprocError)
+    # Classes without a code of their own share that of their base, which is the one that is meant.
+    cls = next((error for error in _tree(EventprocError) if vars(error).get("code") == code), EventprocError)
     error = cls(message)
     error.details = dict(details or {})
     return error

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Path, Query, Request
 from fastapi.security import HTTPBasic, HTTPBearer
 
-from eventproc.api.models import MAX_ID, MAX_PAGE, ErrorAnswer
+from eventproc.api.models import MAX_ID, MAX_PAGE, MAX_VERSION, ErrorAnswer
 from eventproc.errors import InvalidInput, Unauthorized
 from eventproc.model import User
 from eventproc.service.facade import UseCases
@@ -98,8 +98,10 @@ Principal = Annotated[User, Depends(principal)]
 Login = Annotated[User, Depends(login)]
 After = Annotated[str | None, Query(description="The `next` of the page before.")]
 Id = Annotated[int, Path(ge=0, le=MAX_ID)]
+Version = Annotated[int, Path(ge=0, le=MAX_VERSION)]
 Nanoseconds = Annotated[int, Query(ge=-MAX_ID - 1, le=MAX_ID)]
 Number = Annotated[int, Query(ge=0, le=MAX_ID)]
+VersionNumber = Annotated[int, Query(ge=0, le=MAX_VERSION)]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
 SECURED = [Depends(bearer)]
 DOWNLOAD = [Depends(bearer), Depends(basic)]

@@ -38,11 +38,11 @@ def detectors(principal: Principal, cases: Cases) -> Response:
     return shapes.everything(cases.detectors.all(principal), shapes.handler)
 
 
-@router.get("/{name}", summary="One detector with its current version")
+@router.get("/{name:path}", summary="One detector with its current version")
 def detector(principal: Principal, cases: Cases, name: str) -> Response:
     return shapes.answer(shapes.handler(cases.detectors.get(principal, name)))
 
 
-@router.delete("/{name}", summary="Deregister: no new model can have it, those that have it go on")
+@router.delete("/{name:path}", summary="Deregister: no new model can have it, those that have it go on")
 def deregister(principal: Principal, cases: Cases, name: str) -> Response:
     return shapes.answer(shapes.handler(cases.detectors.deregister(principal, name)))

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from eventproc.api import shapes
 from eventproc.api.answers import Handler, Page, Registered, answers
-from eventproc.api.deps import Cases, Id, Number, Principal
+from eventproc.api.deps import Cases, Id, Principal, Version, VersionNumber
 from eventproc.api.gate import KeyFirst, needs
 from eventproc.api.models import CurrentIn, DryRunIn, HandlerIn
 from eventproc.codec.bundle import bundle_from_json
@@ -61,7 +61,7 @@ def versions(principal: Principal, cases: Cases, handler_id: Id) -> Response:
 
 
 @router.get("/{handler_id}/versions/{version}", summary="One version with its source and packages")
-def version(principal: Principal, cases: Cases, handler_id: Id, version: Id) -> Response:
+def version(principal: Principal, cases: Cases, handler_id: Id, version: Version) -> Response:
     current = cases.handlers.get(principal, handler_id).current.version
     found = cases.handlers.version(principal, handler_id, version)
     environment = cases.handlers.environment(principal, found)
@@ -69,7 +69,7 @@ def version(principal: Principal, cases: Cases, handler_id: Id, version: Id) -> 
 
 
 @router.get("/{handler_id}/diff", summary="Unified diff of two versions' sources")
-def diff(principal: Principal, cases: Cases, handler_id: Id, old: Number, new: Number) -> Response:
+def diff(principal: Principal, cases: Cases, handler_id: Id, old: VersionNumber, new: VersionNumber) -> Response:
     return shapes.answer({"diff": cases.handlers.diff(principal, handler_id, old, new)})
 
 

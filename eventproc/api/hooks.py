@@ -21,12 +21,12 @@ def hooks(principal: Principal, cases: Cases) -> Response:
     return shapes.everything(cases.hooks.all(principal), shapes.hook)
 
 
-@router.get("/{name}", summary="One hook: its schema and sample", responses=answers(Hook))
+@router.get("/{name:path}", summary="One hook: its schema and sample", responses=answers(Hook))
 def hook(principal: Principal, cases: Cases, name: str) -> Response:
     return shapes.answer(shapes.hook(cases.hooks.get(principal, name)))
 
 
-@router.put("/{name}", summary="Add or replace a hook of one's own", responses=answers(Hook))
+@router.put("/{name:path}", summary="Add or replace a hook of one's own", responses=answers(Hook))
 def put_hook(principal: Principal, cases: Cases, name: str, body: HookIn) -> Response:
     definition = {
         "summary": body.summary,
@@ -38,7 +38,7 @@ def put_hook(principal: Principal, cases: Cases, name: str, body: HookIn) -> Res
     return shapes.answer(shapes.hook(cases.hooks.put(principal, name, definition)))
 
 
-@router.delete("/{name}", summary="Delete a hook of one's own")
+@router.delete("/{name:path}", summary="Delete a hook of one's own")
 def delete_hook(
     principal: Principal,
     cases: Cases,
@@ -50,11 +50,13 @@ def delete_hook(
     return shapes.answer({"name": name, "deleted": True})
 
 
-@router.post("/{name}/pause", summary="Let the hook's runs wait; events are still accepted", responses=answers(Hook))
+@router.post(
+    "/{name:path}/pause", summary="Let the hook's runs wait; events are still accepted", responses=answers(Hook)
+)
 def pause(principal: Principal, cases: Cases, name: str) -> Response:
     return shapes.answer(shapes.hook(cases.hooks.set_paused(principal, name, paused=True)))
 
 
-@router.post("/{name}/resume", summary="Let the hook's runs go on", responses=answers(Hook))
+@router.post("/{name:path}/resume", summary="Let the hook's runs go on", responses=answers(Hook))
 def resume(principal: Principal, cases: Cases, name: str) -> Response:
     return shapes.answer(shapes.hook(cases.hooks.set_paused(principal, name, paused=False)))

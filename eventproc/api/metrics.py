@@ -13,11 +13,14 @@ from eventproc.api import shapes
 from eventproc.api.answers import TIME, Answer, Page, answers
 from eventproc.api.deps import ERRORS, SECURED, Cases, Limit, Principal, use_cases
 from eventproc.api.gate import KeyFirst, admitted
+from eventproc.api.models import MAX_ID
 from eventproc.api.prometheus import check_headers, parse_write_request
 from eventproc.errors import InvalidInput
 from eventproc.metrics.batch import Batch
 from eventproc.model import SECOND_US, Metric, MetricStatus, Reject, Role, Sample, SampleWindow, isoformat
 from eventproc.service.metrics import MAX_SAMPLES, MetricView
+
+MAX_WIDTH_S = 1e11  # of a window: some 3,000 years
 
 router = APIRouter(tags=["metrics"], route_class=KeyFirst)
 push_router = APIRouter(tags=["metrics"], dependencies=SECURED, responses=ERRORS)
@@ -245,7 +248,7 @@ def samples(
     min_score: Annotated[float | None, Query(ge=0, le=1)] = None,
     scored: bool = False,
     newest_first: bool = False,
-    after: Annotated[int | None, Query(description="The `next` of the page before.")] = None,
+    after: Annotated[int | None, Query(ge=0, le=MAX_ID, description="The `next` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_SAMPLES)] = 1000,
 ) -> Response:
     found = cases.metrics.samples(
@@ -272,7 +275,7 @@ def windows(
     cases: Cases,
     which: str,
     *,
-    width: Annotated[float, Query(gt=0, description="Seconds.")],
+    width: Annotated[float, Query(gt=0, le=MAX_WIDTH_S, description="Seconds.")],
     start: Start = None,
     end: End = None,
 ) -> Response:

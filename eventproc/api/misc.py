@@ -21,7 +21,9 @@ def schedules(principal: Principal, cases: Cases) -> Response:
     return shapes.everything(cases.schedules.all(principal), shapes.schedule)
 
 
-@router.put("/schedules/{name}", tags=["schedules"], summary="Add or replace a schedule", responses=answers(Schedule))
+@router.put(
+    "/schedules/{name:path}", tags=["schedules"], summary="Add or replace a schedule", responses=answers(Schedule)
+)
 def put_schedule(principal: Principal, cases: Cases, name: str, body: ScheduleIn) -> Response:
     schedule = cases.schedules.put(
         principal,
@@ -36,12 +38,12 @@ def put_schedule(principal: Principal, cases: Cases, name: str, body: ScheduleIn
     return shapes.answer(shapes.schedule(schedule))
 
 
-@router.get("/schedules/{name}", tags=["schedules"], summary="One schedule", responses=answers(Schedule))
+@router.get("/schedules/{name:path}", tags=["schedules"], summary="One schedule", responses=answers(Schedule))
 def schedule(principal: Principal, cases: Cases, name: str) -> Response:
     return shapes.answer(shapes.schedule(cases.schedules.get(principal, name)))
 
 
-@router.delete("/schedules/{name}", tags=["schedules"], summary="Delete a schedule")
+@router.delete("/schedules/{name:path}", tags=["schedules"], summary="Delete a schedule")
 def delete_schedule(principal: Principal, cases: Cases, name: str) -> Response:
     cases.schedules.delete(principal, name)
     return shapes.answer({"name": name, "deleted": True})

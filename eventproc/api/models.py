@@ -8,10 +8,26 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MAX_PAGE = 1000
 MAX_ID = (1 << 63) - 1
+MAX_VERSION = (1 << 31) - 1
 
 SCHEMAS = "#/components/schemas/"
 
 Id = Annotated[int, Field(ge=0, le=MAX_ID)]
+
+
+def has_half_character(value: Any) -> bool:
+    """Say whether a text or name in a JSON value is no Unicode: half of a surrogate pair, which JSON can spell."""
+    left = [value]
+    while left:
+        node = left.pop()
+        if isinstance(node, dict):
+            left += node.keys()
+            left += node.values()
+        elif isinstance(node, list):
+            left += node
+        elif isinstance(node, str) and not node.isascii() and any("\ud800" <= char <= "\udfff" for char in node):
+            return True
+    return False
 
 
 class Body(BaseModel):
@@ -20,11 +36,13 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     @model_validator(mode="after")
-    def _no_nul(self) -> Self:
-        """Refuse the one character that no database can hold as text."""
+    def _storable(self) -> Self:
+        """Refuse what no database can hold as text: NUL, and halves of characters, these at any depth."""
         for name, value in self:
             if isinstance(value, str) and "\x00" in value:
                 raise ValueError(f"{name!r} holds the character NUL")
+            if isinstance(value, dict | list) and has_half_character(value):
+                raise ValueError(f"{name!r} holds a lone surrogate (half of a character)")
         return self
 
 
@@ -91,7 +109,7 @@ class StreamsIn(Body):
 
 
 class CurrentIn(Body):
-    version: Id
+    version: Annotated[int, Field(ge=0, le=MAX_VERSION)]
 
 
 class DryRunIn(Body):

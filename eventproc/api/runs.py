@@ -40,7 +40,7 @@ def states_from(texts: Sequence[str] | str | None) -> tuple[RunState, ...]:
 def _filter(body: RunsIn) -> RunFilter:
     handler = body.handler
     if isinstance(handler, str):
-        if not handler.isdecimal():
+        if not handler.isdecimal() or len(handler) > 18:
             raise InvalidInput(f"'handler' must be a handler's id, not {handler[:100]!r}", path="$.handler")
         handler = int(handler)
     return RunFilter(

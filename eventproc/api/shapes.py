@@ -35,6 +35,7 @@ from eventproc.model import (
     from_datetime,
     isoformat,
 )
+from eventproc.registry.checks import storable
 from eventproc.registry.options import options_to_json
 
 T = TypeVar("T")
@@ -48,13 +49,13 @@ def answer(value: Any, *, status: int = 200, headers: Mapping[str, str] | None =
 
 def error_json(error: EventprocError) -> dict[str, Any]:
     """Write an error in the one shape that clients rebuild it from."""
-    return {"code": error.code, "message": error.message, "details": jsonable(error.details)}
+    return {"code": error.code, "message": storable(error.message), "details": jsonable(error.details)}
 
 
 def jsonable(value: Any) -> Any:
     """Return what JSON can hold of details that some error carries."""
     try:
-        return json.loads(json.dumps(value, default=str, allow_nan=False))
+        return json.loads(storable(json.dumps(value, default=str, allow_nan=False, ensure_ascii=False)))
     except (TypeError, ValueError, RecursionError):
         return {}
 

@@ -55,7 +55,7 @@ def register(principal: Principal, cases: Cases, body: PipelineIn) -> Response:
     return shapes.answer(_pipeline(record))
 
 
-@pipelines.post("/{name}/dry-run", summary="Run on one stream, or on events, with nothing committed")
+@pipelines.post("/{name:path}/dry-run", summary="Run on one stream, or on events, with nothing committed")
 @needs(Role.DEVELOPER, "dry runs")
 def dry_run(principal: Principal, cases: Cases, name: str, body: PipelineDryRunIn) -> Response:
     events = None if body.events is None else [_given_event(place, item) for place, item in enumerate(body.events)]
@@ -75,23 +75,23 @@ def list_pipelines(principal: Principal, cases: Cases) -> Response:
     return shapes.everything(cases.pipelines.all(principal), _pipeline)
 
 
-@pipelines.get("/{name}", summary="One pipeline with its handlers")
+@pipelines.get("/{name:path}", summary="One pipeline with its handlers")
 def pipeline(principal: Principal, cases: Cases, name: str) -> Response:
     record, handlers = cases.pipelines.get(principal, name)
     return shapes.answer({**_pipeline(record), "handlers": handlers})
 
 
-@pipelines.delete("/{name}", summary="Deregister: streams that wait for it end in error")
+@pipelines.delete("/{name:path}", summary="Deregister: streams that wait for it end in error")
 def deregister(principal: Principal, cases: Cases, name: str) -> Response:
     return shapes.answer(_pipeline(cases.pipelines.deregister(principal, name)))
 
 
-@pipelines.post("/{name}/pause", summary="Let the pipeline's streams wait")
+@pipelines.post("/{name:path}/pause", summary="Let the pipeline's streams wait")
 def pause_pipeline(principal: Principal, cases: Cases, name: str) -> Response:
     return shapes.answer(_pipeline(cases.pipelines.set_paused(principal, name, paused=True)))
 
 
-@pipelines.post("/{name}/resume", summary="Let the pipeline's streams go on")
+@pipelines.post("/{name:path}/resume", summary="Let the pipeline's streams go on")
 def resume_pipeline(principal: Principal, cases: Cases, name: str) -> Response:
     return shapes.answer(_pipeline(cases.pipelines.set_paused(principal, name, paused=False)))
 
@@ -148,34 +148,12 @@ def list_triggers(principal: Principal, cases: Cases) -> Response:
     return shapes.everything(cases.triggers.all(principal), _trigger)
 
 
-@triggers.get("/{name}", summary="One trigger, and what its checks came to")
-def trigger(principal: Principal, cases: Cases, name: str) -> Response:
-    record, checks = cases.triggers.get(principal, name)
-    return shapes.answer({**_trigger(record), "checks": _checks(checks)})
+# Names may hold slashes, so what follows a name stands before the routes of the name alone.
 
 
-@triggers.delete("/{name}", summary="Delete a trigger; its streams still fire and expire")
-def delete_trigger(principal: Principal, cases: Cases, name: str) -> Response:
-    return shapes.answer(_trigger(cases.triggers.delete(principal, name)))
-
-
-@triggers.delete("/{name}/checks", summary="Let the counters begin anew")
-def clear_checks(principal: Principal, cases: Cases, name: str) -> Response:
-    cases.triggers.clear_checks(principal, name)
-    return shapes.answer({"cleared": name})
-
-
-@triggers.post("/{name}/pause", summary="Collect nothing for now")
-def pause_trigger(principal: Principal, cases: Cases, name: str) -> Response:
-    return shapes.answer(_trigger(cases.triggers.set_paused(principal, name, paused=True)))
-
-
-@triggers.post("/{name}/resume", summary="Collect again")
-def resume_trigger(principal: Principal, cases: Cases, name: str) -> Response:
-    return shapes.answer(_trigger(cases.triggers.set_paused(principal, name, paused=False)))
-
-
-@triggers.get("/{name}/explain", summary="Why it does or does not collect an event, and what its stream lacks to fire")
+@triggers.get(
+    "/{name:path}/explain", summary="Why it does or does not collect an event, and what its stream lacks to fire"
+)
 def explain(
     principal: Principal, cases: Cases, name: str, event: Annotated[str, Query(description="An event's id.")]
 ) -> Response:
@@ -189,6 +167,33 @@ def explain(
             "streams": found.streams,
         }
     )
+
+
+@triggers.delete("/{name:path}/checks", summary="Let the counters begin anew")
+def clear_checks(principal: Principal, cases: Cases, name: str) -> Response:
+    cases.triggers.clear_checks(principal, name)
+    return shapes.answer({"cleared": name})
+
+
+@triggers.get("/{name:path}", summary="One trigger, and what its checks came to")
+def trigger(principal: Principal, cases: Cases, name: str) -> Response:
+    record, checks = cases.triggers.get(principal, name)
+    return shapes.answer({**_trigger(record), "checks": _checks(checks)})
+
+
+@triggers.delete("/{name:path}", summary="Delete a trigger; its streams still fire and expire")
+def delete_trigger(principal: Principal, cases: Cases, name: str) -> Response:
+    return shapes.answer(_trigger(cases.triggers.delete(principal, name)))
+
+
+@triggers.post("/{name:path}/pause", summary="Collect nothing for now")
+def pause_trigger(principal: Principal, cases: Cases, name: str) -> Response:
+    return shapes.answer(_trigger(cases.triggers.set_paused(principal, name, paused=True)))
+
+
+@triggers.post("/{name:path}/resume", summary="Collect again")
+def resume_trigger(principal: Principal, cases: Cases, name: str) -> Response:
+    return shapes.answer(_trigger(cases.triggers.set_paused(principal, name, paused=False)))
 
 
 # ---------------------------------------------------------------------------------------------------- streams

@@ -8,7 +8,8 @@ import click
 from eventproc.cli import output
 from eventproc.cli.base import Command, Group, split_tags
 from eventproc.cli.emit import read_json
-from eventproc.cli.remote import connect, quote
+from eventproc.cli.remote import connect
+from eventproc.client.paths import segment
 from eventproc.errors import InvalidInput
 
 NOTE_COLUMNS = ["uid", "timestamp", "server", "user", "device", "message"]
@@ -68,7 +69,7 @@ def add_annotation(server: str, message: str | None, *, at: str | None, data: st
 @click.argument("uid")
 def show_annotation(uid: str) -> None:
     """Show one annotation."""
-    found = connect().get(f"/annotations/{quote(uid)}")
+    found = connect().get(f"/annotations/{segment(uid)}")
     output.show(found, lambda: output.record(found))
 
 
@@ -82,7 +83,7 @@ def change_annotation(uid: str, *, at: str | None, **changes: str | None) -> Non
     body = {name: value for name, value in {**changes, "timestamp": at}.items() if value is not None}
     if not body:
         raise click.UsageError("say what to change: --message, --server or --at")
-    done = connect().patch(f"/annotations/{quote(uid)}", body)
+    done = connect().patch(f"/annotations/{segment(uid)}", body)
     output.show(done, lambda: output.record(done))
 
 
@@ -90,7 +91,7 @@ def change_annotation(uid: str, *, at: str | None, **changes: str | None) -> Non
 @click.argument("uid")
 def delete_annotation(uid: str) -> None:
     """Delete an annotation of your own."""
-    done = connect().delete(f"/annotations/{quote(uid)}")
+    done = connect().delete(f"/annotations/{segment(uid)}")
     output.show(done, lambda: click.echo(f"annotation {output.plain(uid)} is gone"))
 
 
@@ -120,7 +121,7 @@ def list_aggregates() -> None:
 @click.argument("name")
 def show_aggregate(name: str) -> None:
     """Show one aggregate."""
-    found = connect().get(f"/aggregates/{quote(name)}")
+    found = connect().get(f"/aggregates/{segment(name)}")
     output.show(found, lambda: output.record(found))
 
 
@@ -141,7 +142,7 @@ def add_aggregate(
     """
     body = {**_selector(pattern, tags), "function": function, "period": period}
     body |= {"wait": wait} if wait else {}
-    done = connect().put(f"/aggregates/{quote(name)}", body)
+    done = connect().put(f"/aggregates/{segment(name)}", body)
     output.show(done, lambda: output.record(done))
 
 
@@ -169,7 +170,7 @@ def resume(name: str) -> None:
 
 
 def _pause(name: str, *, paused: bool) -> None:
-    done = connect().patch(f"/aggregates/{quote(name)}", {"paused": paused})
+    done = connect().patch(f"/aggregates/{segment(name)}", {"paused": paused})
     output.show(done, lambda: click.echo(f"aggregate {name} {'is paused' if paused else 'goes on'}"))
 
 
@@ -177,7 +178,7 @@ def _pause(name: str, *, paused: bool) -> None:
 @click.argument("name")
 def delete_aggregate(name: str) -> None:
     """Delete an aggregate; the metric that it made stays."""
-    done = connect().delete(f"/aggregates/{quote(name)}")
+    done = connect().delete(f"/aggregates/{segment(name)}")
     output.show(done, lambda: click.echo(f"aggregate {name} is gone; its metric stays"))
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from eventproc.cli import output
-from eventproc.cli.remote import connect, quote
+from eventproc.cli.remote import connect
+from eventproc.client.paths import segment
 
 
 def add_change(group: click.Group, verb: str, route: str, *, help: str, said: str, method: str = "POST") -> None:
@@ -19,6 +20,6 @@ def add_change(group: click.Group, verb: str, route: str, *, help: str, said: st
     @group.command(verb, help=help)
     @click.argument("name")
     def change(name: str) -> None:
-        path, remote = route.format(name=quote(name)), connect()
+        path, remote = route.format(name=segment(name)), connect()
         done = remote.post(path) if method == "POST" else remote.delete(path)
         output.show(done, lambda: click.echo(output.plain(said.format(name=name))))

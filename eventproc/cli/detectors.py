@@ -10,7 +10,8 @@ import click
 
 from eventproc.cli import output
 from eventproc.cli.base import Group
-from eventproc.cli.remote import connect, quote
+from eventproc.cli.remote import connect
+from eventproc.client.paths import segment
 from eventproc.errors import InvalidInput
 from eventproc.model import DETECTOR_METHODS
 
@@ -75,7 +76,7 @@ def list_() -> None:
 @click.argument("name")
 def show(name: str) -> None:
     """Show one detector; `handlers versions ID`, `diff` and `use` know its versions by its id."""
-    found = connect().get(f"/detectors/{quote(name)}")
+    found = connect().get(f"/detectors/{segment(name)}")
     output.show(found, lambda: output.record(found))
 
 

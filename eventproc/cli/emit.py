@@ -13,7 +13,8 @@ import click
 from eventproc.cli import output
 from eventproc.cli.base import Command, split_tags, state
 from eventproc.cli.ended import all_succeeded, show_ended, timeout_option, wait_for, wait_option
-from eventproc.cli.remote import Remote, connect, quote
+from eventproc.cli.remote import Remote, connect
+from eventproc.client.paths import segment
 from eventproc.codec.records import in_batches
 from eventproc.errors import EventprocError, InvalidInput, InvalidPayload
 
@@ -64,7 +65,7 @@ def emit(  # one argument for each option
             raise click.UsageError("--wait is for one event; `eventproc runs list` shows the runs of many")
         return emit_lines(connect(), common, open_lines(payload))
     remote = connect()
-    content = remote.get(f"/hooks/{quote(hook)}")["sample"] if sample else read_json(payload)
+    content = remote.get(f"/hooks/{segment(hook)}")["sample"] if sample else read_json(payload)
     event = common | {"payload": content} | ({"id": more["event_id"]} if more["event_id"] else {})
     accepted = remote.post("/events", event)
     if not wait:

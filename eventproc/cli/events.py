@@ -9,7 +9,8 @@ import click
 from eventproc.cli import output
 from eventproc.cli.base import Group
 from eventproc.cli.emit import read_json
-from eventproc.cli.remote import connect, find_handler, quote
+from eventproc.cli.remote import connect, find_handler
+from eventproc.client.paths import segment
 from eventproc.errors import UnknownHook
 
 
@@ -33,7 +34,7 @@ def list_(limit: int, trait: tuple[str, ...], **which: str | None) -> None:
     output.show(items, lambda: output.table(items, ["id", "hook", "time", "tags", "key", "source"], empty="no events"))
     if not items and which.get("hook"):  # perhaps it is only mistyped
         try:
-            remote.get(f"/hooks/{quote(str(which['hook']))}")
+            remote.get(f"/hooks/{segment(str(which['hook']))}")
         except UnknownHook as error:
             click.echo(error.message, err=True)
 
@@ -45,7 +46,7 @@ events.add_command(list_, "find")
 @click.argument("event_id")
 def show(event_id: str) -> None:
     """Show one event with its payload."""
-    found = connect().get(f"/events/{quote(event_id)}")
+    found = connect().get(f"/events/{segment(event_id)}")
     output.show(found, lambda: output.record(found))
 
 
@@ -57,7 +58,7 @@ def why(event_id: str, handler_name: str | None, handler: str | None) -> None:
     """Say why HANDLER (else each that is on the event's hook) did or did not run on an event."""
     remote = connect()
     handler = handler_name or handler
-    path = f"/events/{quote(event_id)}"
+    path = f"/events/{segment(event_id)}"
     if handler is None:
         from eventproc.registry.globs import matches
 

@@ -9,7 +9,8 @@ import click
 
 from eventproc.cli import output
 from eventproc.cli.base import Group
-from eventproc.cli.remote import connect, quote
+from eventproc.cli.remote import connect
+from eventproc.client.paths import segment
 
 
 @click.group(cls=Group)
@@ -28,7 +29,7 @@ def list_() -> None:
 @click.argument("name")
 def show(name: str) -> None:
     """Show a hook's schema and sample."""
-    found = connect().get(f"/hooks/{quote(name)}")
+    found = connect().get(f"/hooks/{segment(name)}")
     output.show(found, lambda: output.record(found))
 
 
@@ -39,7 +40,7 @@ def add(file: Path) -> None:
     specs = read_specs(file)
     remote = connect()
     done = [
-        remote.put(f"/hooks/{quote(spec['name'])}", {key: value for key, value in spec.items() if key != "name"})
+        remote.put(f"/hooks/{segment(spec['name'])}", {key: value for key, value in spec.items() if key != "name"})
         for spec in specs
     ]
     output.show(done, lambda: click.echo("\n".join(f"hook {output.plain(spec['name'])} is there" for spec in specs)))
@@ -71,12 +72,12 @@ def read_specs(file: Path) -> list[dict[str, Any]]:
 @click.option("--force", is_flag=True, help="Even when handlers use it: they are deregistered.")
 def delete(name: str, *, force: bool) -> None:
     """Delete a hook of your own."""
-    done = connect().delete(f"/hooks/{quote(name)}", params={"force": "true"} if force else None)
+    done = connect().delete(f"/hooks/{segment(name)}", params={"force": "true"} if force else None)
     output.show(done, lambda: click.echo(f"hook {name} is gone"))
 
 
 def _switch(name: str, action: str) -> None:
-    done = connect().post(f"/hooks/{quote(name)}/{action}")
+    done = connect().post(f"/hooks/{segment(name)}/{action}")
     output.show(done, lambda: click.echo(f"hook {name}: {action}d"))
 
 

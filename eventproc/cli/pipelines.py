@@ -12,8 +12,9 @@ from eventproc.cli import output
 from eventproc.cli.base import Group
 from eventproc.cli.changing import add_change
 from eventproc.cli.playback import RECORDING
-from eventproc.cli.remote import connect, quote
+from eventproc.cli.remote import connect
 from eventproc.cli.runs import show_trial
+from eventproc.client.paths import segment
 from eventproc.errors import InvalidInput
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -79,7 +80,7 @@ def list_() -> None:
 @click.argument("name")
 def show(name: str) -> None:
     """Show one pipeline with its handlers and their parameters."""
-    found = connect().get(f"/pipelines/{quote(name)}")
+    found = connect().get(f"/pipelines/{segment(name)}")
     output.show(found, lambda: output.record(found))
 
 
@@ -96,7 +97,7 @@ def dry_run(name: str, *, stream: int | None, events: Path | None) -> int:
     if (stream is None) == (events is None):
         raise click.UsageError("give either --stream ID or --events FILE")
     body = {"stream": stream} if events is None else {"events": _events(events)}
-    found = connect().post(f"/pipelines/{quote(name)}/dry-run", body)
+    found = connect().post(f"/pipelines/{segment(name)}/dry-run", body)
     output.show(found, lambda: show_trial(found))
     return 1 if found.get("failure") else 0
 

@@ -12,7 +12,8 @@ import click
 
 from eventproc.cli import output
 from eventproc.cli.base import Command, state
-from eventproc.cli.remote import Remote, connect, quote
+from eventproc.cli.remote import Remote, connect
+from eventproc.client.paths import segment
 from eventproc.errors import Conflict, DeadlineExceeded, InvalidInput, NotFound
 
 POLL_S = 0.3
@@ -22,7 +23,7 @@ POLL_S = 0.3
 @click.argument("metric")
 def params(metric: str) -> None:
     """Find aggregation, use of the time of day and range for the stored METRIC."""
-    found = connect().get(f"/parameters/{quote(metric)}")
+    found = connect().get(f"/parameters/{segment(metric)}")
     output.show(found, lambda: output.record(found))
 
 
@@ -77,7 +78,7 @@ def prime(
     data = [[value, when] for value, when in zip(taken.values.tolist(), taken.seconds.tolist(), strict=True)]
     model = remote.post("/models/import", {**spec, "data": data})
     if model["status"] == "PENDING_DATA":
-        model = remote.post(f"/models/{quote(name)}/activate")
+        model = remote.post(f"/models/{segment(name)}/activate")
     if wait:
         model = _until_scored(remote, name, timeout_s)
     left_out = len(table.lines) - len(taken.lines)
@@ -129,7 +130,7 @@ def _spec(
 
 def _check_fresh(remote: Remote, name: str) -> None:
     try:
-        found = remote.get(f"/models/{quote(name)}")
+        found = remote.get(f"/models/{segment(name)}")
     except NotFound:
         return
     if found["status"] != "UNMONITORED":
@@ -145,7 +146,7 @@ def _until_scored(remote: Remote, name: str, timeout_s: float) -> dict[str, Any]
     until = time.monotonic() + timeout_s
     with _progress() as show:
         while True:
-            model: dict[str, Any] = remote.get(f"/models/{quote(name)}")
+            model: dict[str, Any] = remote.get(f"/models/{segment(name)}")
             show(model["scored_rowid"], model["last_rowid"])
             if model["status"] == "ERROR":
                 output.note(f"{output.style('error', fg='red')}: {output.plain(model['message'])}")

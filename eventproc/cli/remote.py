@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import quote as _quote
 
 from eventproc.cli.base import state
 from eventproc.client import Connection
@@ -14,11 +13,6 @@ from eventproc.errors import ConfigError, Conflict, Unauthorized, UnknownHandler
 
 PAGE = 500  # items
 TIMEOUT_S = 60.0
-
-
-def quote(text: str) -> str:
-    """Make a text one segment of a path."""
-    return _quote(text, safe="")
 
 
 class Remote:

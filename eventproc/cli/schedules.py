@@ -7,7 +7,8 @@ import click
 from eventproc.cli import output
 from eventproc.cli.base import Group, split_tags
 from eventproc.cli.emit import read_json
-from eventproc.cli.remote import connect, quote
+from eventproc.cli.remote import connect
+from eventproc.client.paths import segment
 
 
 @click.group(cls=Group)
@@ -27,7 +28,7 @@ def list_() -> None:
 @click.argument("name")
 def show(name: str) -> None:
     """Show one schedule."""
-    found = connect().get(f"/schedules/{quote(name)}")
+    found = connect().get(f"/schedules/{segment(name)}")
     output.show(found, lambda: output.record(found))
 
 
@@ -49,7 +50,9 @@ def set_(
         "tags": split_tags(tags) or None,
         "payload": read_json(payload) if payload else None,
     }
-    done = connect().put(f"/schedules/{quote(name)}", {key: value for key, value in body.items() if value is not None})
+    done = connect().put(
+        f"/schedules/{segment(name)}", {key: value for key, value in body.items() if value is not None}
+    )
     output.show(done, lambda: output.record(done))
 
 
@@ -57,5 +60,5 @@ def set_(
 @click.argument("name")
 def delete(name: str) -> None:
     """Delete a schedule."""
-    done = connect().delete(f"/schedules/{quote(name)}")
+    done = connect().delete(f"/schedules/{segment(name)}")
     output.show(done or {"deleted": name}, lambda: click.echo(f"schedule {name} is gone"))

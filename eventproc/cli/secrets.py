@@ -9,7 +9,8 @@ import click
 
 from eventproc.cli import output
 from eventproc.cli.base import Group
-from eventproc.cli.remote import connect, quote
+from eventproc.cli.remote import connect
+from eventproc.client.paths import segment
 
 
 @click.group(cls=Group)
@@ -36,7 +37,7 @@ def list_(user: str | None) -> None:
 )
 def set_(name: str, *, value_file: TextIO | None) -> None:
     """Set the secret NAME, for `register(..., secrets=["NAME"])`; you are asked for the value."""
-    done = connect().put(f"/secrets/{quote(name)}", {"value": _value(value_file)})
+    done = connect().put(f"/secrets/{segment(name)}", {"value": _value(value_file)})
     for warning in done.get("warnings", []):
         output.note(f"{output.style('warning', fg='yellow')}: {output.plain(warning)}")
     output.show(done, lambda: click.echo(f"secret {name} is set"))
@@ -61,7 +62,7 @@ def _value(file: TextIO | None) -> str:
 @click.option("--user", help="Whose, as an admin (else your own).")
 def delete(name: str, *, user: str | None) -> None:
     """Delete the secret NAME; runs of handlers that need it fail from then on."""
-    done = connect().delete(f"/secrets/{quote(name)}", {"user": user})
+    done = connect().delete(f"/secrets/{segment(name)}", {"user": user})
     output.show(done or {"deleted": name}, lambda: click.echo(f"secret {name} is gone"))
 
 

@@ -11,7 +11,8 @@ from eventproc.cli import output
 from eventproc.cli.base import Group
 from eventproc.cli.changing import add_change
 from eventproc.cli.playback import RECORDING
-from eventproc.cli.remote import connect, quote
+from eventproc.cli.remote import connect
+from eventproc.client.paths import segment
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -55,7 +56,7 @@ def list_() -> None:
 @click.argument("name")
 def show(name: str) -> None:
     """Show one trigger, and what its checks came to (debug_level 1 and above), to see why it did not fire."""
-    found = connect().get(f"/triggers/{quote(name)}")
+    found = connect().get(f"/triggers/{segment(name)}")
     output.show(found, lambda: _shown(found))
 
 
@@ -86,7 +87,7 @@ def debug_lines(checks: list[dict[str, Any]]) -> list[str]:
 @click.argument("event_id")
 def explain(name: str, event_id: str) -> None:
     """Say why the trigger NAME does or does not collect an event, and what its stream lacks to fire."""
-    found = connect().get(f"/triggers/{quote(name)}/explain", {"event": event_id})
+    found = connect().get(f"/triggers/{segment(name)}/explain", {"event": event_id})
     output.show(found, lambda: _explained(found))
 
 

@@ -8,7 +8,8 @@ import click
 
 from eventproc.cli import output
 from eventproc.cli.base import Command, Group, state
-from eventproc.cli.remote import connect, quote
+from eventproc.cli.remote import connect
+from eventproc.client.paths import segment
 from eventproc.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def add(name: str, role: str, *, no_key: bool) -> None:
     """Add a user and a first key; the key is shown once."""
     remote = connect()
     user = remote.post("/users", {"name": name, "role": role})
-    key = {} if no_key else remote.post(f"/users/{quote(name)}/keys", {"label": "first key"})
+    key = {} if no_key else remote.post(f"/users/{segment(name)}/keys", {"label": "first key"})
     output.show(
         user | ({"key": key.get("key")} if key else {}), lambda: _show_key(f"user {name} ({role}) is there", key)
     )
@@ -55,7 +56,7 @@ def _show_key(said: str, key: dict[str, Any]) -> None:
 @click.argument("role", type=ROLES)
 def role(name: str, role: str) -> None:
     """Change a user's role."""
-    done = connect().patch(f"/users/{quote(name)}", {"role": role})
+    done = connect().patch(f"/users/{segment(name)}", {"role": role})
     output.show(done, lambda: click.echo(f"{name} is {role} now"))
 
 
@@ -63,7 +64,7 @@ def role(name: str, role: str) -> None:
 @click.argument("name")
 def disable(name: str) -> None:
     """Refuse a user's keys and let the runs of their handlers wait."""
-    done = connect().patch(f"/users/{quote(name)}", {"disabled": True})
+    done = connect().patch(f"/users/{segment(name)}", {"disabled": True})
     output.show(done, lambda: click.echo(f"{name} is disabled"))
 
 
@@ -71,7 +72,7 @@ def disable(name: str) -> None:
 @click.argument("name")
 def enable(name: str) -> None:
     """Take a user's keys again."""
-    done = connect().patch(f"/users/{quote(name)}", {"disabled": False})
+    done = connect().patch(f"/users/{segment(name)}", {"disabled": False})
     output.show(done, lambda: click.echo(f"{name} is enabled"))
 
 
@@ -86,7 +87,7 @@ def list_keys(user: str | None) -> None:
     """List the keys of USER (else your own): prefixes, never secrets."""
     remote = connect()
     name = user or remote.get("/me")["name"]
-    items = list(remote.pages(f"/users/{quote(name)}/keys"))
+    items = list(remote.pages(f"/users/{segment(name)}/keys"))
     columns = ["prefix", "label", "created_at", "last_used_at", "revoked_at"]
     output.show(items, lambda: output.table(items, columns))
 
@@ -98,7 +99,7 @@ def add_key(user: str | None, label: str) -> None:
     """Make a key for USER (else yourself); it is shown once."""
     remote = connect()
     name = user or remote.get("/me")["name"]
-    key = remote.post(f"/users/{quote(name)}/keys", {"label": label})
+    key = remote.post(f"/users/{segment(name)}/keys", {"label": label})
     output.show(key, lambda: _show_key(f"a key for {name}", key))
 
 
@@ -106,7 +107,7 @@ def add_key(user: str | None, label: str) -> None:
 @click.argument("prefix")
 def revoke(prefix: str) -> None:
     """Revoke a key by its prefix."""
-    done = connect().delete(f"/keys/{quote(prefix)}")
+    done = connect().delete(f"/keys/{segment(prefix)}")
     output.show(done or {"revoked": prefix}, lambda: click.echo(f"key {prefix} is revoked"))
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
 
-
-def _segment(text: str) -> str:
-    return quote(text, safe="")
+from eventproc.client.paths import segment
+from eventproc.errors import InvalidInput
 
 
 class Administration(ABC):
@@ -48,13 +46,22 @@ class Administration(ABC):
         """List the hooks with summary, schema and sample."""
         return list(self._pages("/hooks", {}, None))
 
-    def put_hook(self, name: str, **spec: Any) -> dict[str, Any]:
-        """Add or replace a hook of one's own: summary, schema, sample, keep, keep_idle."""
-        return self._object("PUT", f"/hooks/{_segment(name)}", spec)
+    def put_hook(self, name: str | Mapping[str, Any], **spec: Any) -> dict[str, Any]:
+        """
+        Add or replace a hook of one's own: summary, schema, sample, keep, keep_idle.
+
+        Instead of its name it may be given as one dict, as in a hook file, with the member `name`.
+        """
+        if isinstance(name, Mapping):
+            spec = {**name, **spec}
+            name = spec.pop("name", "")
+            if not isinstance(name, str) or not name:
+                raise InvalidInput("put_hook: the dict has no member 'name'", path="$.name")
+        return self._object("PUT", f"/hooks/{segment(name)}", spec)
 
     def delete_hook(self, name: str) -> None:
         """Delete a hook of one's own."""
-        self.request("DELETE", f"/hooks/{_segment(name)}")
+        self.request("DELETE", f"/hooks/{segment(name)}")
 
     # triggers, pipelines, streams
 
@@ -74,15 +81,15 @@ class Administration(ABC):
 
     def trigger(self, name: str) -> dict[str, Any]:
         """Return one trigger, and what its checks came to."""
-        return self._object("GET", f"/triggers/{_segment(name)}")
+        return self._object("GET", f"/triggers/{segment(name)}")
 
     def delete_trigger(self, name: str) -> None:
         """Delete a trigger; its streams still fire and expire."""
-        self.request("DELETE", f"/triggers/{_segment(name)}")
+        self.request("DELETE", f"/triggers/{segment(name)}")
 
     def explain_trigger(self, name: str, event_id: str) -> dict[str, Any]:
         """Say why a trigger does or does not collect an event, and what its stream lacks to fire."""
-        path = f"/triggers/{_segment(name)}/explain"
+        path = f"/triggers/{segment(name)}/explain"
         answer: dict[str, Any] = self.request("GET", path, params={"event": event_id})
         return answer
 
@@ -92,11 +99,11 @@ class Administration(ABC):
 
     def pipeline(self, name: str) -> dict[str, Any]:
         """Return one pipeline with its handlers."""
-        return self._object("GET", f"/pipelines/{_segment(name)}")
+        return self._object("GET", f"/pipelines/{segment(name)}")
 
     def deregister_pipeline(self, name: str) -> None:
         """Remove a pipeline; streams that wait for it end in error until they are reset."""
-        self.request("DELETE", f"/pipelines/{_segment(name)}")
+        self.request("DELETE", f"/pipelines/{segment(name)}")
 
     def dry_run_pipeline(
         self, name: str, *, stream: int | None = None, events: Sequence[Mapping[str, Any]] | None = None
@@ -107,7 +114,7 @@ class Administration(ABC):
         :param events: each with hook, payload, id and time, or flat as pipelines see them
         """
         body = {"stream": stream, "events": None if events is None else [dict(event) for event in events]}
-        return self._object("POST", f"/pipelines/{_segment(name)}/dry-run", body)
+        return self._object("POST", f"/pipelines/{segment(name)}/dry-run", body)
 
     def streams(self, *, limit: int | None = 100, **which: Any) -> list[dict[str, Any]]:
         """List streams, newest first: `trigger`, `state`, `trait` (`name:value`), `older_than`, `younger_than`."""
@@ -141,20 +148,20 @@ class Administration(ABC):
         """Change a user's role, disable or enable them."""
         changes = {"role": role, "disabled": disabled}
         return self._object(
-            "PATCH", f"/users/{_segment(name)}", {name: value for name, value in changes.items() if value is not None}
+            "PATCH", f"/users/{segment(name)}", {name: value for name, value in changes.items() if value is not None}
         )
 
     def keys(self, user: str) -> list[dict[str, Any]]:
         """List a user's API keys: prefix, label, last use. The keys themselves are not kept anywhere."""
-        return list(self._pages(f"/users/{_segment(user)}/keys", {}, None))
+        return list(self._pages(f"/users/{segment(user)}/keys", {}, None))
 
     def add_key(self, user: str, label: str = "") -> dict[str, Any]:
         """Issue an API key; `key` of the answer is shown this once."""
-        return self._object("POST", f"/users/{_segment(user)}/keys", {"label": label})
+        return self._object("POST", f"/users/{segment(user)}/keys", {"label": label})
 
     def revoke_key(self, prefix: str) -> None:
         """Revoke an API key by its prefix."""
-        self.request("DELETE", f"/keys/{_segment(prefix)}")
+        self.request("DELETE", f"/keys/{segment(prefix)}")
 
     def audit(self, *, limit: int | None = 100) -> list[dict[str, Any]]:
         """List who changed what, newest first."""
@@ -168,11 +175,11 @@ class Administration(ABC):
 
     def set_secret(self, name: str, value: str) -> dict[str, Any]:
         """Keep a secret for handlers that are registered with `secrets=[name]`, which find it in `ep.secrets`."""
-        return self._object("PUT", f"/secrets/{_segment(name)}", {"value": value})
+        return self._object("PUT", f"/secrets/{segment(name)}", {"value": value})
 
     def delete_secret(self, name: str, user: str | None = None) -> None:
         """Delete a secret of one's own, or as an admin of another user's."""
-        self.request("DELETE", f"/secrets/{_segment(name)}", params={"user": user} if user else None)
+        self.request("DELETE", f"/secrets/{segment(name)}", params={"user": user} if user else None)
 
     # schedules
 
@@ -193,16 +200,16 @@ class Administration(ABC):
         """Add or replace a schedule: it emits an event whenever the cron expression is due."""
         body = {"cron": cron, "timezone": timezone, "hook": hook, "tags": list(tags), "payload": payload}
         return self._object(
-            "PUT", f"/schedules/{_segment(name)}", {name: value for name, value in body.items() if value is not None}
+            "PUT", f"/schedules/{segment(name)}", {name: value for name, value in body.items() if value is not None}
         )
 
     def schedule(self, name: str) -> dict[str, Any]:
         """Return one schedule."""
-        return self._object("GET", f"/schedules/{_segment(name)}")
+        return self._object("GET", f"/schedules/{segment(name)}")
 
     def delete_schedule(self, name: str) -> None:
         """Delete a schedule."""
-        self.request("DELETE", f"/schedules/{_segment(name)}")
+        self.request("DELETE", f"/schedules/{segment(name)}")
 
     # notices and series
 
@@ -223,6 +230,6 @@ class Administration(ABC):
     def values(self, uuid: str, start: int | None = None, end: int | None = None) -> dict[str, Any]:
         """Return a series' values in [start, end): `times` in nanoseconds and `values`, as lists."""
         answer: dict[str, Any] = self.request(
-            "GET", f"/series/{_segment(uuid)}/values", params={"start": start, "end": end}
+            "GET", f"/series/{segment(uuid)}/values", params={"start": start, "end": end}
         )
         return answer

@@ -13,7 +13,6 @@ from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Self, Unpack
-from urllib.parse import quote
 
 from eventproc.client.administration import Administration
 from eventproc.client.detectors import detector_request
@@ -21,6 +20,7 @@ from eventproc.client.endpoint import CA_VARIABLE, resolve
 from eventproc.client.handlers import Handler, HandlerOptions, check_options, make_mark
 from eventproc.client.metrics import Metrics
 from eventproc.client.monitoring import Monitoring
+from eventproc.client.paths import segment
 from eventproc.client.pipelines import pipeline_request
 from eventproc.client.requests import Ready, batches, error_item, ready, timestamp
 from eventproc.codec.bundle import HandlerWarning, bundle_to_json
@@ -229,7 +229,7 @@ class Connection(Administration, Metrics, Monitoring):
 
     def deregister_detector(self, name: str) -> None:
         """Let no new model have that detector; those that have it go on."""
-        self.request("DELETE", f"/detectors/{quote(name, safe='')}")
+        self.request("DELETE", f"/detectors/{segment(name)}")
 
     def register_pipeline(
         self,
@@ -573,13 +573,6 @@ class Connection(Administration, Metrics, Monitoring):
         if progress is not None:
             progress(said)
         return None
-
-
-def segment(text: str) -> str:
-    """Make a text one segment of a path."""
-    if not isinstance(text, str) or not text:
-        raise InvalidInput(f"a name or id is a text, not {text!r:.60}")
-    return quote(text, safe="")
 
 
 def _body(value: Any) -> bytes:

@@ -7,18 +7,14 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
 
+from eventproc.client.paths import segment
 from eventproc.errors import InvalidInput
 
 BATCH_BYTES = 2_000_000  # of one request
 MAX_EXAMPLES = 10
 
 Time = float | str | dt.datetime | None
-
-
-def _path(which: str) -> str:
-    return quote(which, safe="/")
 
 
 def _moment(time: Time) -> str | None:
@@ -85,7 +81,7 @@ class Metrics(ABC):
 
     def metric(self, which: str) -> dict[str, Any]:
         """Return one metric, with `first_time` and `statistics` (count, min, max) of what is stored."""
-        answer: dict[str, Any] = self.request("GET", f"/metrics/{_path(which)}")
+        answer: dict[str, Any] = self.request("GET", f"/metrics/{segment(which)}")
         return answer
 
     def samples(
@@ -107,12 +103,12 @@ class Metrics(ABC):
             "scored": scored or None,
             "newest_first": newest_first or None,
         }
-        return list(self._pages(f"/metrics/{_path(which)}/samples", params, limit))
+        return list(self._pages(f"/metrics/{segment(which)}/samples", params, limit))
 
     def metric_windows(self, which: str, width: float, start: Time = None, end: Time = None) -> list[dict[str, Any]]:
         """Return count, min, mean, max and highest anomaly of each stretch of `width` seconds with samples."""
         params = {"width": width, "start": _moment(start), "end": _moment(end)}
-        answer: dict[str, Any] = self.request("GET", f"/metrics/{_path(which)}/windows", params=params)
+        answer: dict[str, Any] = self.request("GET", f"/metrics/{segment(which)}/windows", params=params)
         items: list[dict[str, Any]] = answer["items"]
         return items
 

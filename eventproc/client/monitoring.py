@@ -5,11 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import quote
 
-
-def _path(which: str) -> str:
-    return quote(which, safe="/")
+from eventproc.client.paths import segment
 
 
 class Monitoring(ABC):
@@ -42,7 +39,7 @@ class Monitoring(ABC):
 
     def delete_metric(self, which: str) -> None:
         """Delete a metric with its model and its samples."""
-        self.request("DELETE", f"/metrics/{_path(which)}")
+        self.request("DELETE", f"/metrics/{segment(which)}")
 
     def monitor(
         self,
@@ -84,17 +81,17 @@ class Monitoring(ABC):
 
     def unmonitor(self, which: str) -> dict[str, Any]:
         """Take a metric's model and its scores away; the samples stay."""
-        answer: dict[str, Any] = self.request("DELETE", f"/models/{_path(which)}")
+        answer: dict[str, Any] = self.request("DELETE", f"/models/{segment(which)}")
         return answer
 
     def activate(self, which: str) -> dict[str, Any]:
         """Estimate the range of values now, from the samples that there are."""
-        answer: dict[str, Any] = self.request("POST", f"/models/{_path(which)}/activate")
+        answer: dict[str, Any] = self.request("POST", f"/models/{segment(which)}/activate")
         return answer
 
     def retry_model(self, which: str, *, fresh: bool = False) -> dict[str, Any]:
         """Take a metric out of ERROR; what arrived meanwhile is scored. `fresh` starts with a new model."""
-        answer: dict[str, Any] = self.request("POST", f"/models/{_path(which)}/retry", json={"fresh": fresh})
+        answer: dict[str, Any] = self.request("POST", f"/models/{segment(which)}/retry", json={"fresh": fresh})
         return answer
 
     def models(
@@ -105,7 +102,7 @@ class Monitoring(ABC):
 
     def model(self, which: str) -> dict[str, Any]:
         """Return one metric with its model."""
-        answer: dict[str, Any] = self.request("GET", f"/models/{_path(which)}")
+        answer: dict[str, Any] = self.request("GET", f"/models/{segment(which)}")
         return answer
 
     def models_status(self) -> dict[str, Any]:
@@ -115,7 +112,7 @@ class Monitoring(ABC):
 
     def export_model(self, which: str, *, days: float = 14) -> dict[str, Any]:
         """Return a model's specification and `data`, [value, time] of the last days; 0 days: of all."""
-        answer: dict[str, Any] = self.request("GET", f"/models/{_path(which)}/export", params={"days": days})
+        answer: dict[str, Any] = self.request("GET", f"/models/{segment(which)}/export", params={"days": days})
         return answer
 
     def import_model(self, exported: Mapping[str, Any]) -> dict[str, Any]:

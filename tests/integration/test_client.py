@@ -34,6 +34,17 @@ def opened(db, door, count=1):
     return f"{door} {count * FACTOR}"
 
 
+class Passes:
+    def handle_events(self, events, env):
+        return events
+
+    def commit(self):
+        pass
+
+    def rollback(self):
+        pass
+
+
 @pytest.fixture
 def conn(api):
     with Connection(api.url, api.keys["developer"]) as connection:
@@ -190,6 +201,54 @@ def test_event_ids_with_any_characters(conn):
     name = "order/42?x=1&ä #%2F"
     conn.emit("door.opened", {"door": "n"}, id=name)
     assert conn.event(name)["id"] == name
+
+
+@pytest.mark.parametrize("event_id", [".", "..", "../runs", "a/b", "a?b#c%2f d"])
+def test_ids_that_look_like_paths_lead_nowhere_else(conn, event_id):
+    conn.emit("door.opened", {"door": "n"}, id=event_id)
+    assert conn.event(event_id)["id"] == event_id
+    assert conn.why(event_id, conn.register(opened, hook="door.opened", name="late").id)["runs"] == []
+
+
+def test_names_may_hold_slashes(conn, api):
+    """The names of hooks do by their rule, those of all else because any text is a name."""
+    conn.put_hook({"name": "shop/order.paid", "summary": "paid", "sample": {"n": 1}})
+    assert conn.hook("shop/order.paid")["summary"] == "paid"
+    conn.emit("shop/order.paid", {"n": 2})
+    client = api.client("developer")
+    for path, body in (
+        ("/schedules/a%2Fb", {"cron": "0 0 * * *"}),
+        ("/schedules/%2E%2E", {"cron": "0 0 * * *"}),
+    ):
+        assert client.put(path, json=body).status_code == 200
+        assert client.get(path).status_code == 200
+        assert client.delete(path).status_code == 200
+    for action in ("pause", "resume"):
+        assert client.post(f"/hooks/shop%2Forder.paid/{action}").json()["paused"] is (action == "pause")
+    conn.register_pipeline("p/q", [Passes])
+    assert client.get("/pipelines/p%2Fq").json()["name"] == "p/q"
+    trigger = {
+        "name": "a/b",
+        "expiration": "$last + 1d",
+        "match_criteria": [{"event_type": "door.*"}],
+        "fire_criteria": [{"event_type": "door.*"}],
+        "fire_pipeline": "p/q",
+    }
+    conn.put_trigger(**trigger)
+    emitted = conn.emit("door.opened", {"door": "n"})
+    assert conn.trigger("a/b")["name"] == "a/b"
+    assert client.get("/triggers/a%2Fb/explain", params={"event": emitted["id"]}).json()["matches"] is True
+    assert client.delete("/triggers/a%2Fb/checks").json() == {"cleared": "a/b"}
+    assert client.delete("/triggers/a%2Fb").json()["name"] == "a/b"
+    conn.delete_hook("shop/order.paid")
+    with pytest.raises(UnknownHook):
+        conn.hook("shop/order.paid")
+
+
+@pytest.mark.parametrize("spec", [{"summary": "x"}, {"name": 7}, {"name": ""}])
+def test_a_hook_without_a_name_is_refused_with_the_reason(conn, spec):
+    with pytest.raises(InvalidInput, match="put_hook: the dict has no member 'name'"):
+        conn.put_hook(spec)
 
 
 def test_the_same_id_again(conn):

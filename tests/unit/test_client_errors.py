@@ -26,7 +26,9 @@ from eventproc.errors import (
     Unauthorized,
     Unavailable,
     UnknownHook,
+    from_wire,
 )
+from eventproc.registry.triggers.timex import TimexError
 
 KEY = "top-secret-key"
 
@@ -551,3 +553,11 @@ transport.kept = kept
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_error_comes_back_as_the_class_that_its_code_names():
+    """A special kind of InvalidInput that has no code of its own is not taken for all of them."""
+    assert issubclass(TimexError, InvalidInput)
+    assert type(from_wire("invalid", "no")) is InvalidInput
+    for code in ("error", "nothing-known"):
+        assert type(from_wire(code, "no")) is EventprocError

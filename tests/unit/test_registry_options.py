@@ -23,7 +23,7 @@ from eventproc.model import (
     Rate,
     Retries,
 )
-from eventproc.registry.durations import format_duration, format_size, parse_duration, parse_size
+from eventproc.registry.durations import format_duration, format_size, parse_duration, parse_rate, parse_size
 from eventproc.registry.options import MaxLimits, options_to_json, parse_options
 
 
@@ -255,3 +255,21 @@ def test_no_text_makes_the_parsers_fail_in_another_way(text):
         except InvalidInput:
             continue
         assert value > 0
+
+
+@pytest.mark.parametrize("value", [10**400, 1e300, "9" * 400, "9" * 400 + "d", "37000d", 2**63])
+def test_a_duration_that_no_time_can_hold_is_refused(value):
+    with pytest.raises(InvalidInput, match=r"more than 100 years|no duration"):
+        parse_duration(value, "keep")
+
+
+@pytest.mark.parametrize("value", [10**400, 1e300, "9" * 400, "9" * 400 + "GB", 2**63])
+def test_a_size_that_no_machine_can_hold_is_refused(value):
+    with pytest.raises(InvalidInput, match="no size"):
+        parse_size(value, "memory")
+
+
+@pytest.mark.parametrize("value", [f"{2**31}/s", "9" * 5000 + "/s", "0/s"])
+def test_a_rate_that_is_none_is_refused(value):
+    with pytest.raises(InvalidInput, match="no rate"):
+        parse_rate(value, "rate")
