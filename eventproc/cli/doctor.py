@@ -141,6 +141,9 @@ def _data(settings: Settings, _platform: Platform) -> Iterator[Finding]:
     if not settings.data.exists():
         yield Finding("data directory", "info", f"{settings.data} does not exist yet; `eventproc serve` makes it")
         return
+    if not settings.data.is_dir():
+        yield Finding("data directory", "problem", f"{settings.data} is no directory; set EVENTPROC_DATA to another")
+        return
     mode = settings.data.stat().st_mode & 0o777
     if not os.access(settings.data, os.W_OK | os.X_OK):
         yield Finding("data directory", "problem", f"{settings.data} is not writable by this user")

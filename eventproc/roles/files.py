@@ -78,7 +78,14 @@ def change_endpoints(path: Path, add: Mapping[str, str], remove: Iterable[str] =
 
 
 def remove_endpoints(path: Path) -> None:
-    path.unlink(missing_ok=True)
+    """Remove the file. Raises ConfigError if something else has its name."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} can not be replaced ({error.strerror}); `eventproc serve` writes where it listens there: "
+            "move it away, or set EVENTPROC_DATA to another directory"
+        ) from error
 
 
 def bind(address: Address, *, variable: str) -> socket.socket:

@@ -93,13 +93,14 @@ class SqliteBulk(Bulk):
 
 def prepare(engine: Engine, *, write: bool, durability: str, busy_timeout_s: float, memory: bool = False) -> None:
     """Set up the engine's connections and its way to begin a transaction."""
+    file = engine.url.database or ""
 
     @event.listens_for(engine, "connect")
     def _connect(dbapi: sqlite3.Connection, _record: Any) -> None:
         dbapi.isolation_level = None  # the sqlite3 module must not begin transactions of its own
         busy_ms = 2 if write else round(busy_timeout_s * 1000)
         if not memory:
-            _use_wal(dbapi, busy_timeout_s)
+            _use_wal(dbapi, busy_timeout_s, file)
         dbapi.execute(f"PRAGMA busy_timeout = {busy_ms}")
         dbapi.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
         dbapi.execute("PRAGMA foreign_keys = ON")
@@ -116,25 +117,29 @@ def prepare(engine: Engine, *, write: bool, durability: str, busy_timeout_s: flo
         if not write:
             dbapi.execute("BEGIN")
             return
-        _begin_immediate(dbapi, busy_timeout_s)
+        _begin_immediate(dbapi, busy_timeout_s, file)
 
-    event.listen(engine, "handle_error", _on_error)
+    @event.listens_for(engine, "handle_error")
+    def _error(context: ExceptionContext) -> Exception | None:
+        error = context.original_exception
+        translated = translate(error, file) if isinstance(error, sqlite3.Error) else error
+        return None if translated is error else translated  # type: ignore[return-value]  # exceptions only
 
 
-def _use_wal(dbapi: sqlite3.Connection, busy_timeout_s: float) -> None:
+def _use_wal(dbapi: sqlite3.Connection, busy_timeout_s: float, file: str) -> None:
     # The change of mode ignores busy_timeout, and several processes may open a new database at once.
     def change() -> None:
         if dbapi.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
             dbapi.execute("PRAGMA journal_mode = WAL")
 
-    _patiently(change, busy_timeout_s)
+    _patiently(change, busy_timeout_s, file)
 
 
-def _begin_immediate(dbapi: sqlite3.Connection, busy_timeout_s: float) -> None:
-    _patiently(lambda: dbapi.execute("BEGIN IMMEDIATE"), busy_timeout_s)
+def _begin_immediate(dbapi: sqlite3.Connection, busy_timeout_s: float, file: str) -> None:
+    _patiently(lambda: dbapi.execute("BEGIN IMMEDIATE"), busy_timeout_s, file)
 
 
-def _patiently(action: Any, timeout_s: float) -> None:
+def _patiently(action: Any, timeout_s: float, file: str) -> None:
     deadline = time.monotonic() + timeout_s
     pause = BUSY_POLL_S
     while True:
@@ -142,7 +147,7 @@ def _patiently(action: Any, timeout_s: float) -> None:
             action()
         except sqlite3.OperationalError as error:
             if not _is_busy(error) or time.monotonic() >= deadline:
-                raise translate(error) from error
+                raise translate(error, file) from error
         else:
             return
         time.sleep(pause)
@@ -154,22 +159,13 @@ def _is_busy(error: sqlite3.Error) -> bool:
     return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-def _on_error(context: ExceptionContext) -> Exception | None:
-    error = context.original_exception
-    if isinstance(error, sqlite3.Error):
-        translated = translate(error)
-        if translated is not error:
-            return translated
-    return None
-
-
-def translate(error: sqlite3.Error) -> Exception:
+def translate(error: sqlite3.Error, file: str) -> Exception:
     """Say what the error means for the platform; the error itself where it means a fault of ours."""
     code = getattr(error, "sqlite_errorcode", None) or 0
     primary = code & 0xFF
     if _is_busy(error):
         return StoreUnavailable(
-            "the database is locked: another process holds it; find it with `fuser` on the database file, or try again"
+            f"the database is locked: another process holds it; find it with `fuser {file}`, or try again"
         )
     if primary == sqlite3.SQLITE_READONLY and "readonly" in str(error):
         return RuntimeError("this transaction is for reading, or the database file is read-only: use begin() to write")
@@ -183,9 +179,9 @@ def translate(error: sqlite3.Error) -> Exception:
     advice = {
         sqlite3.SQLITE_FULL: "the disk is full: nothing of the transaction was written; free some space and try again",
         sqlite3.SQLITE_IOERR: "the disk failed while the database was read or written; nothing was half written",
-        sqlite3.SQLITE_CANTOPEN: "the database file can not be opened: check its directory and the rights on it",
-        sqlite3.SQLITE_NOTADB: "that file is not a SQLite database: check the database URL",
-        sqlite3.SQLITE_CORRUPT: "the database file is damaged: restore it from a backup",
+        sqlite3.SQLITE_CANTOPEN: f"{file} can not be opened: check its directory and the rights on it",
+        sqlite3.SQLITE_NOTADB: f"{file} is not a SQLite database: check EVENTPROC_DATA and EVENTPROC_DATABASE_URL",
+        sqlite3.SQLITE_CORRUPT: f"the database file {file} is damaged: restore it from a backup",
     }
     if primary in known:
         return known[primary](f"{advice[primary]} ({error})")

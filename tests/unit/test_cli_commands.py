@@ -13,8 +13,9 @@ import pytest
 
 from eventproc.cli.emit import _parse
 from eventproc.cli.main import COMMANDS, cli, run
-from eventproc.errors import EventprocError
+from eventproc.errors import ConfigError, EventprocError
 from eventproc.roles import ROLES
+from eventproc.roles.files import remove_endpoints
 
 HEAVY = ("sqlalchemy", "fastapi", "pydantic", "rich", "httpx", "numpy", "dill", "eventproc.wiring", "eventproc.client")
 
@@ -235,3 +236,40 @@ def test_each_line_is_judged_by_itself() -> None:
         (5, {"hook": "h", "payload": {"b": 2}, "id": "x", "tags": ["t"]}),
         (6, {"hook": "h", "payload": {"payload": 3}}),
     ]
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (
+            lambda file: file.write_text("this is no database at all, it is prose"),
+            "is not a SQLite database: check EVENTPROC_DATA",
+        ),
+        (lambda file: file.mkdir(), "can not be opened: check its directory"),
+    ],
+    ids=["prose", "directory"],
+)
+def test_a_database_file_that_is_none_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], damage, said
+) -> None:
+    monkeypatch.setenv("EVENTPROC_DATA", str(tmp_path))
+    damage(tmp_path / "eventproc.db")
+    assert run(["db", "upgrade"]) == 2
+    assert f"error: {tmp_path}/eventproc.db {said}" in capsys.readouterr().err
+
+
+def test_a_data_directory_that_is_a_file_is_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EVENTPROC_DATA", str(tmp_path / "file"))
+    assert run(["doctor", "--json"]) == 1
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    says = {finding["what"]: finding["says"] for finding in findings if finding["level"] == "problem"}
+    assert says["data directory"] == f"{tmp_path}/file is no directory; set EVENTPROC_DATA to another"
+
+
+def test_what_stands_in_the_place_of_endpoints_json_is_named(tmp_path: Path) -> None:
+    (tmp_path / "endpoints.json").mkdir()
+    with pytest.raises(ConfigError, match=r"endpoints\.json can not be replaced .*: move it away"):
+        remove_endpoints(tmp_path / "endpoints.json")
