@@ -19,6 +19,7 @@ router = APIRouter(prefix="/detectors", tags=["models"], route_class=KeyFirst)
 
 
 class DetectorIn(Body):
+    made_storable = frozenset({"bundle"})
     name: str
     bundle: dict[str, Any] = Field(description="The pickled class, as for handlers, with the kind `detector`.")
     options: dict[str, Any] | None = Field(default=None, description="timeout, cpu, memory, requirements, …")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -34,6 +34,7 @@ class Body(BaseModel):
     """A JSON body; what is not known is refused, so that a typing error is not silently ignored."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+    made_storable: ClassVar[frozenset[str]] = frozenset()  # members whose texts are mended, as they are only shown
 
     @model_validator(mode="after")
     def _storable(self) -> Self:
@@ -41,7 +42,7 @@ class Body(BaseModel):
         for name, value in self:
             if isinstance(value, str) and "\x00" in value:
                 raise ValueError(f"{name!r} holds the character NUL")
-            if isinstance(value, dict | list) and has_half_character(value):
+            if isinstance(value, dict | list) and name not in self.made_storable and has_half_character(value):
                 raise ValueError(f"{name!r} holds a lone surrogate (half of a character)")
         return self
 
@@ -67,6 +68,7 @@ class HookIn(Body):
 
 
 class HandlerIn(Body):
+    made_storable = frozenset({"bundle"})
     hook: str
     name: str
     tags: list[str] | None = Field(default=None, description="None and [] match all events.")
@@ -80,6 +82,7 @@ class HandlerIn(Body):
 
 
 class PipelineIn(Body):
+    made_storable = frozenset({"handlers"})
     name: str
     handlers: list[dict[str, Any]] = Field(
         description="In order: name, params, and one of bundle (as for handlers), import (`module:Class`) and handler "
