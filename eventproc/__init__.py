@@ -116,7 +116,10 @@ def emit(
 
     if conn is not None:
         raise InvalidInput("emit: give either conn or session, not both")
-    moment = _dt.datetime.fromisoformat(time) if isinstance(time, str) else time
+    try:
+        moment = _dt.datetime.fromisoformat(time) if isinstance(time, str) else time
+    except ValueError:
+        raise InvalidInput(f"emit: {time!r:.60} is no ISO-8601 time, such as 2026-03-28T12:00:00Z") from None
     accepted = wiring.emit_in_session(
         session,
         NewEvent(

@@ -430,7 +430,7 @@ def make_private(settings: Settings) -> None:
         raise ConfigError(f"the data directory {settings.data} is not writable; set EVENTPROC_DATA to another")
 
 
-def write_secret(path: Any, text: str) -> None:
+def write_secret(path: Path, text: str) -> None:
     """Write a file that only its owner can read; it appears whole."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with contextlib.suppress(FileNotFoundError):  # of a predecessor with our pid that was killed
@@ -458,7 +458,15 @@ def load_hooks(settings: Settings) -> tuple[list[HookSpec], list[str]]:
 
 
 _lock = threading.Lock()
-_for_sessions: dict[str, Platform] = {}
+_for_sessions: dict[tuple[Any, ...], Platform] = {}
+
+
+def _after_fork() -> None:
+    global _lock  # noqa: PLW0603  # a thread that is not in the child may have held it
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def emit_in_session(session: Any, event: NewEvent, *, settings: Settings | None = None) -> Accepted:
@@ -470,7 +478,7 @@ def emit_in_session(session: Any, event: NewEvent, *, settings: Settings | None 
     """
     from eventproc.engine.accept import accept_events
 
-    platform = _session_platform(settings or load())
+    platform = _session_platform(settings)
     tx = platform.store.join(session)
     verdict = accept_events(
         tx,
@@ -486,14 +494,30 @@ def emit_in_session(session: Any, event: NewEvent, *, settings: Settings | None 
     return verdict
 
 
-def _session_platform(settings: Settings) -> Platform:
-    """Return this process's platform for those settings: its store and bus are kept over calls."""
+def _session_platform(settings: Settings | None) -> Platform:
+    """
+    Return this process's platform for those settings, None for what the environment says: it is kept over calls.
+
+    A forked process makes its own: the connections of the one that it comes from stay that one's.
+    """
     with _lock:
-        platform = _for_sessions.get(settings.database)
+        key = (os.getpid(), *(_surroundings() if settings is None else (settings.model_dump_json(),)))
+        platform = _for_sessions.get(key)
         if platform is None:
-            platform = _for_sessions[settings.database] = Platform(settings)
-            atexit.register(platform.close)
+            platform = _for_sessions[key] = Platform(settings or load())
+            atexit.register(_close_own, os.getpid(), platform)
         return platform
+
+
+def _surroundings() -> tuple[str, ...]:
+    """Return what settings are read by; reading them anew would cost more than the event."""
+    said = (f"{name}={value}" for name, value in os.environ.items() if name.startswith(("EVENTPROC_", "XDG_", "HOME")))
+    return (str(Path.cwd()), *sorted(said))
+
+
+def _close_own(pid: int, platform: Platform) -> None:
+    if os.getpid() == pid:
+        platform.close()
 
 
 __all__: Sequence[str] = ["Platform", "SystemClock", "emit_in_session", "load_hooks", "make_private"]
