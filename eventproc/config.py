@@ -369,6 +369,12 @@ class Settings(BaseSettings):
         return f"sqlite:///{self.data / 'eventproc.db'}"
 
     @property
+    def database_file(self) -> Path | None:
+        """SQLite's file; None for a database that is none."""
+        kind, _, path = self.database.partition(":///")
+        return Path(path.partition("?")[0]) if kind.partition("+")[0] == "sqlite" and path else None
+
+    @property
     def run_dir(self) -> Path:
         return self.data / "run"
 

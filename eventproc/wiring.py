@@ -347,7 +347,19 @@ class Platform:
         told = self._sync_hooks()
         self._make_admin()
         self._make_secret()
-        return told
+        return [*told, *self.strange_admin_key()]
+
+    def strange_admin_key(self) -> list[str]:
+        """Say so if the key in admin.key is of another database: one was restored or exchanged."""
+        file = self.settings.admin_key_file
+        try:
+            prefix = file.read_text(encoding="utf-8").split("_")[1]
+        except (OSError, ValueError, IndexError):
+            return []  # moved elsewhere, as the operations page has it, or read by others only
+        with self.store.read() as tx:
+            if tx.users.by_key_prefix(prefix) is not None:
+                return []
+        return [f"{file} holds a key that this database does not know; `eventproc keys recover` writes a new one"]
 
     def _sync_hooks(self) -> list[str]:
         from eventproc.service.hooks import sync_bundled_hooks

@@ -175,6 +175,8 @@ def _database(settings: Settings, platform: Platform) -> Iterator[Finding]:
     found, needed = platform.store.revision()
     if found == needed:
         yield Finding("database", "ok", f"{url}, schema revision {found}")
+        for problem in platform.strange_admin_key():
+            yield Finding("database", "problem", problem)
     elif found is None:
         yield Finding(
             "database", "info", f"{url} is empty; `eventproc serve` or `eventproc db upgrade` makes its tables"

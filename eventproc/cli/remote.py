@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from eventproc.cli.base import state
@@ -18,23 +19,33 @@ TIMEOUT_S = 60.0
 class Remote:
     """The HTTP API, as commands use it."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, key_file: Path | None = None) -> None:
         self.connection = connection
+        self._key_file = key_file  # where the key is from, if nobody said one
+
+    def _request(self, method: str, path: str, **more: Any) -> Any:
+        try:
+            return self.connection.request(method, path, **more)
+        except Unauthorized as error:
+            if self._key_file is None:
+                raise
+            advice = f"{error.message}: it is that of {self._key_file}; `eventproc keys recover` writes a new one"
+            raise Unauthorized(advice, **error.details) from error
 
     def get(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
-        return self.connection.request("GET", path, params=_given(params))
+        return self._request("GET", path, params=_given(params))
 
     def post(self, path: str, body: Any = None) -> Any:
-        return self.connection.request("POST", path, json=body)
+        return self._request("POST", path, json=body)
 
     def put(self, path: str, body: Any) -> Any:
-        return self.connection.request("PUT", path, json=body)
+        return self._request("PUT", path, json=body)
 
     def patch(self, path: str, body: Any) -> Any:
-        return self.connection.request("PATCH", path, json=body)
+        return self._request("PATCH", path, json=body)
 
     def delete(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
-        return self.connection.request("DELETE", path, params=_given(params))
+        return self._request("DELETE", path, params=_given(params))
 
     def pages(self, path: str, params: Mapping[str, Any] | None = None, *, limit: int | None = None) -> Iterator[Any]:
         """Return the items of a list, page by page, at most `limit`."""
@@ -64,17 +75,22 @@ def connect() -> Remote:
     said = state()
     endpoint = said.endpoint or _environment(ENDPOINT_VARIABLES)
     key = said.api_key or _environment(KEY_VARIABLES)
+    file = None
     if endpoint is None or key is None:
-        endpoint, key = _local(endpoint, key)
-    return Remote(Connection(endpoint, key, timeout=TIMEOUT_S))
+        endpoint, key, file = _local(endpoint, key)
+    return Remote(Connection(endpoint, key, timeout=TIMEOUT_S), key_file=file)
 
 
 def _environment(names: tuple[str, ...]) -> str | None:
     return next((value for name in names if (value := os.environ.get(name, "").strip())), None)
 
 
-def _local(endpoint: str | None, key: str | None) -> tuple[str, str | None]:
-    """Complete endpoint and key from the platform of this machine, wherever its settings say that its data are."""
+def _local(endpoint: str | None, key: str | None) -> tuple[str, str | None, Path | None]:
+    """
+    Complete endpoint and key from the platform of this machine, wherever its settings say that its data are.
+
+    The file is that of the key, if it was read from one.
+    """
     from eventproc.config import load
 
     settings = load(config=state().config)
@@ -87,13 +103,14 @@ def _local(endpoint: str | None, key: str | None) -> tuple[str, str | None]:
     chosen = endpoint or local
     assert chosen is not None
     # The admin key of this machine's platform is for that platform alone, not for whoever is addressed.
+    file = settings.admin_key_file
     if key is None and local is not None and parse_endpoint(chosen) == parse_endpoint(local):
         try:
-            key = settings.admin_key_file.read_text(encoding="utf-8").strip()
+            return chosen, file.read_text(encoding="utf-8").strip(), file
         except OSError as error:
-            reason = f"{settings.admin_key_file} can not be read ({error.strerror})"
+            reason = f"{file} can not be read ({error.strerror})"
             raise Unauthorized(f"no API key: {reason}; say --api-key or set EVENTPROC_API_KEY") from error
-    return chosen, key
+    return chosen, key, None
 
 
 def find_handler(remote: Remote, which: str) -> dict[str, Any]:

@@ -48,6 +48,31 @@ class Lock:
             self._fd = -1
 
 
+class Watched:
+    """A file that processes hold open, which nobody may put another one in the place of."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._known = self._look()
+
+    def _look(self) -> tuple[int, int] | None:
+        if self._path is None:
+            return None
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def check(self) -> None:
+        """Raise ConfigError if the name leads to another file by now, or nowhere."""
+        if self._known is not None and self._look() != self._known:
+            raise ConfigError(
+                f"{self._path} was replaced or removed while the platform ran; what was accepted since then went into "
+                "the file that it had open. Stop `eventproc serve` before you exchange its database"
+            )
+
+
 def write_atomically(path: Path, text: str, *, mode: int = 0o600) -> None:
     """Replace a file so that readers see the old or the new whole."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

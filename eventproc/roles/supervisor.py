@@ -31,6 +31,7 @@ log = structlog.get_logger(__name__)
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 30.0
 GOOD_LIFE_S = 30.0  # a role that lived so long starts again with the shortest pause
+TURN_S = 1.0  # between looks at what says nothing by itself
 START_S = 120.0  # all roles must answer within
 KILL_AFTER_S = 10.0  # beyond the handlers' grace
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # a closed terminal stops in good order, too
@@ -154,10 +155,12 @@ class Supervisor:
         deadline = time.monotonic() + START_S
         try:
             self._start_all()
+            database = files.Watched(self._settings.database_file)
             while not self._stop_signals:
                 self._turn()
                 if not self._announced:
                     self._maybe_announce(announce, deadline)
+                database.check()
         except BaseException:
             self._kill_all()
             raise
@@ -194,10 +197,10 @@ class Supervisor:
     def _turn(self) -> None:
         """Wait for something to happen and take care of it."""
         pending = [role.restart_at for role in self._roles if role.restart_at is not None]
-        pause = min((at - time.monotonic() for at in pending), default=5.0)
+        pause = min((at - time.monotonic() for at in pending), default=TURN_S)
         if not self._announced:
             pause = min(pause, 0.05)
-        self._listen(max(0.0, min(pause, 5.0)))
+        self._listen(max(0.0, min(pause, TURN_S)))
         for role in self._roles:
             if (status := self._reap(role)) is not None:
                 self._mourn(role, status)

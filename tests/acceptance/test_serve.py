@@ -147,6 +147,31 @@ def test_lost_keys_cost_nothing_but_a_command(serve):
     assert (last["action"], last["object"]) == ("key.create", f"key:{told['prefix']}")
 
 
+def test_a_database_exchanged_below_a_running_platform_ends_it(serve):
+    """Or it would go on in a file without a name, and what it accepts would be gone with it."""
+    served = serve()
+    file = served.data / "eventproc.db"
+    file.rename(file.with_suffix(".moved"))
+    assert served.wait() == 2
+    assert f"{file} was replaced or removed while the platform ran" in served.tail()
+    assert served.tree() == []
+
+
+def test_a_key_file_of_another_database_is_told_at_the_start_and_in_the_errors(serve):
+    served = serve()
+    assert served.stop() == 0
+    (served.data / "admin.key").write_text(f"ep_{'a' * 8}_{'b' * 43}")
+    served.start()
+    wanted = f"{served.data}/admin.key holds a key that this database does not know; `eventproc keys recover` writes"
+    assert wanted in served.tail(100_000)
+    assert wanted in served.cli("doctor").stdout
+    done = served.cli("hooks", "list")
+    assert done.returncode == 3
+    assert f"it is that of {served.data}/admin.key; `eventproc keys recover`" in done.stderr
+    assert served.cli("keys", "recover").returncode == 0
+    assert served.cli("hooks", "list").returncode == 0
+
+
 def test_keys_of_no_platform_are_not_recovered_and_nothing_is_made(tmp_path):
     environ = os.environ | {"EVENTPROC_DATA": str(tmp_path / "none")}
     command = [sys.executable, "-m", "eventproc", "keys", "recover"]
