@@ -13,7 +13,7 @@ from eventproc.abc import Blobs, Bus, Clock, RetentionPolicy, Store, Tx
 from eventproc.engine.accept import accept_events
 from eventproc.engine.firing import fire_due_streams
 from eventproc.engine.outcomes import failure_event, notice_of
-from eventproc.engine.schedules import fire_due
+from eventproc.engine.schedules import fire_due, pull_back
 from eventproc.errors import EventprocError, Unavailable
 from eventproc.model import SECOND_US, STREAM_HOOKS, NewEvent, NewNotice, Run, RunState
 from eventproc.model.quiet import PURGED, QUEUE_DEPTH
@@ -88,6 +88,7 @@ class Housekeeper:
         self._cache = cache or CatalogueCache(store)
         self._woken_us = clock.now_us()
         self._told_us: int | None = None
+        self._seen_us: int | None = None
         self._stop = threading.Event()
         self._ended = threading.Event()
         self._thread_id: int | None = None
@@ -148,6 +149,10 @@ class Housekeeper:
     def fire_schedules(self) -> int:
         """Emit the events of due schedules; return how many were due."""
         now_us = self._clock.now_us()
+        if self._seen_us is None or now_us < self._seen_us - SECOND_US:
+            with self._store.begin() as tx:
+                pull_back(tx, now_us=now_us)
+        self._seen_us = now_us
         with self._store.read() as tx:
             if not any(schedule.next_us <= now_us and not schedule.paused for schedule in tx.schedules.all()):
                 return 0

@@ -80,6 +80,22 @@ def fire_due(tx: Tx, catalogue: Catalogue, *, now_us: int, bus: Bus | None = Non
     return len(due)
 
 
+def pull_back(tx: Tx, *, now_us: int) -> None:
+    """
+    Have schedules go on from now if the clock was set back: none waits for a time that was next by the old clock.
+
+    Ticks that were emitted are not emitted again: their events' ids are known.
+    """
+    for schedule in tx.schedules.all():
+        try:
+            next_us = next_due_us(schedule.cron, schedule.timezone, now_us)
+        except InvalidInput:
+            continue  # told of when it is due
+        if next_us < schedule.next_us:
+            log.info("schedule %r: the clock was set back; it is next due at %s", schedule.name, isoformat(next_us))
+            tx.schedules.advance(schedule.id, next_us)
+
+
 def _is_silenced(tx: Tx, schedule: Schedule) -> bool:
     """Tell whether the schedule acts for a user who may not act any more."""
     owner = None if schedule.user_id is None else tx.users.get(schedule.user_id)
