@@ -114,11 +114,11 @@ def test_of_missed_ticks_only_the_latest_is_an_event(lab, keeper):
 
 @pytest.mark.parametrize("restarted", [False, True])
 def test_a_clock_that_is_set_back_does_not_silence_schedules(lab, keeper, restarted):
-    """It was years ahead for a while: what is due next goes by the time it is now, and no tick is told of twice."""
+    """It was days ahead for a while: what is due next goes by the time it is now, and no tick is told of twice."""
     schedule(lab, cron="0 * * * *")
     lab.clock.set(at("2026-03-28T13:00:00+00:00"))
     keeper.tick()
-    lab.clock.set(at("2031-01-01T00:30:00+00:00"))
+    lab.clock.set(at("2026-04-07T00:30:00+00:00"))
     keeper.tick()
     lab.clock.set(at("2026-03-28T12:30:00+00:00"))
     if restarted:
@@ -128,7 +128,7 @@ def test_a_clock_that_is_set_back_does_not_silence_schedules(lab, keeper, restar
         lab.clock.set(at(f"2026-03-28T{hour}:00:00+00:00"))
         keeper.tick()
     times = [payload["due"][:16] for payload in lab.events("schedule.tick")]
-    assert times == ["2026-03-28T13:00", "2031-01-01T00:00", "2026-03-28T14:00", "2026-03-28T15:00"]
+    assert times == ["2026-03-28T13:00", "2026-04-07T00:00", "2026-03-28T14:00", "2026-03-28T15:00"]
 
 
 def test_a_minutely_schedule_that_slept_for_years_wakes_quickly(lab, keeper):
