@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from typing import Any, Deque, Dict, Iterator, List, Optional, Sequence, Tuple
 
-from . import frames
+from . import frames, shapes
 
 RECEIVE_BYTES = 1 << 18
 MAX_REPLY = 1 << 30  # arrays that the worker sends; the worker is trusted
@@ -36,6 +36,10 @@ class InvalidError(PlatformError, ValueError):
     """The request can not be accepted as it is."""
 
 
+class TooMuch(InvalidError):
+    """The request is larger than the worker takes at once; it was not sent."""
+
+
 _LOOKUP = ("not_found", "unknown_hook", "unknown_handler")
 _INVALID = ("invalid", "invalid_payload", "unsupported_option", "too_large")
 
@@ -57,6 +61,17 @@ def read_frame(sock: socket.socket) -> Optional[frames.Frame]:
         frame = decoder.next()
         if frame is not None:
             return frame
+
+
+def _too_much(frame: bytes) -> Optional[str]:
+    """Say why the worker would not take a request, None if it would."""
+    header = frames.header_of(frame)
+    if len(header) > frames.MAX_HEADER:
+        return f"{len(header):,} bytes of JSON, more than the {frames.MAX_HEADER:,} of one request"
+    body_size = len(frame) - len(header) - frames.HEAD.size
+    if body_size > frames.MAX_BODY:
+        return f"{body_size:,} bytes, more than the {frames.MAX_BODY:,} of one request"
+    return shapes.too_much(header)
 
 
 class Channel:
@@ -85,7 +100,9 @@ class Channel:
             self.busy -= 1
 
     def send(self, header: Dict[str, Any], bodies: Sequence[bytes] = ()) -> None:
-        data = frames.pack(header, bodies)
+        self._send(frames.pack(header, bodies))
+
+    def _send(self, data: bytes) -> None:
         self.busy += 1
         try:
             with self._send_lock:
@@ -119,7 +136,11 @@ class Channel:
     def ask(self, op: str, args: Dict[str, Any], bodies: Sequence[bytes] = ()) -> Tuple[Any, List[bytes]]:
         """Send one request and wait for its answer; orders that come in between are kept for `read`."""
         with self._uninterrupted(), self._ask_lock:
-            self.send({"t": "ask", "op": op, "a": args}, bodies)
+            data = frames.pack({"t": "ask", "op": op, "a": args}, bodies)
+            problem = _too_much(data)
+            if problem is not None:
+                raise TooMuch(f"{op}: {problem}; send less at once", "too_large")
+            self._send(data)
             while True:
                 frame = self._receive()
                 if frame is None:

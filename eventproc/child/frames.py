@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 HEAD = struct.Struct("<II")
 MAX_HEADER = 4 << 20  # bytes of JSON
-MAX_BODY = 64 << 20  # bytes after it
+MAX_BODY = 4 << 20  # bytes after it, if no result may be larger
 COMPACT_AT = 1 << 16  # consumed bytes that are worth moving the rest for
 
 Frame = Tuple[Dict[str, Any], List[bytes]]
@@ -22,6 +22,11 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 class FrameError(Exception):
     """What came is not a frame."""
+
+
+def header_of(frame: bytes) -> bytes:
+    """Return the JSON text of a packed frame."""
+    return frame[HEAD.size : HEAD.size + HEAD.unpack_from(frame)[0]]
 
 
 def pack(header: Dict[str, Any], bodies: Sequence[bytes] = ()) -> bytes:
@@ -51,15 +56,16 @@ class Decoder:
             return None
         header_size, body_size = HEAD.unpack_from(self._buffer, self._at)
         if header_size > self._max_header or body_size > self._max_body:
-            raise FrameError(f"a frame of {header_size} + {body_size} bytes")
+            raise FrameError(f"a frame of {header_size:,} + {body_size:,} bytes")
         if have < HEAD.size + header_size + body_size:
             return None
         start = self._at + HEAD.size
-        text = bytes(self._buffer[start : start + header_size])
-        body = bytes(self._buffer[start + header_size : start + header_size + body_size])
+        with memoryview(self._buffer) as view:
+            text = bytes(view[start : start + header_size])
+            body = bytes(view[start + header_size : start + header_size + body_size])
         self._at = start + header_size + body_size
         self._compact()
-        header = _parse(text)
+        header = self._parse(text)
         return header, _split(body, header.get("n"))
 
     def _compact(self) -> None:
@@ -70,15 +76,18 @@ class Decoder:
             del self._buffer[: self._at]
             self._at = 0
 
+    def _parse(self, text: bytes) -> Dict[str, Any]:
+        try:
+            header = self.parse(text)
+        except (ValueError, RecursionError) as error:
+            raise FrameError(f"a header that is not JSON: {type(error).__name__}") from None
+        if not isinstance(header, dict):
+            raise FrameError("a header that is not a JSON object")
+        return header
 
-def _parse(text: bytes) -> Dict[str, Any]:
-    try:
-        header = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise FrameError(f"a header that is not JSON: {type(error).__name__}") from None
-    if not isinstance(header, dict):
-        raise FrameError("a header that is not a JSON object")
-    return header
+    def parse(self, text: bytes) -> Any:
+        """Make objects of a header's JSON. Raises ValueError, RecursionError or FrameError."""
+        return json.loads(text)
 
 
 def _split(body: bytes, sizes: Any) -> List[bytes]:

@@ -17,6 +17,7 @@ import sys
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from . import loader, results
+from .channel import TooMuch
 from .failures import LoadError
 from .runs import Execution
 from .times import EPOCH, from_us, to_us
@@ -181,7 +182,19 @@ class Pipeline:
     def _emit(self, run: Execution, new: List[Event]) -> None:
         described = [_described(event) for event in new]
         for at in range(0, len(described), EMIT_PIECE):
-            run.ask("emit_all", {"events": described[at : at + EMIT_PIECE]})
+            _emit_all(run, described[at : at + EMIT_PIECE])
+
+
+def _emit_all(run: Execution, events: List[Event]) -> None:
+    """Send them in one request, or in as many as it takes."""
+    try:
+        run.ask("emit_all", {"events": events})
+    except TooMuch:
+        if len(events) == 1:
+            raise
+        middle = len(events) // 2
+        _emit_all(run, events[:middle])
+        _emit_all(run, events[middle:])
 
 
 def _give(instance: Any, db: Any) -> None:

@@ -7,6 +7,8 @@ import json
 import math
 from typing import Any, List, Tuple
 
+from . import shapes
+
 _FAST = (str, int, bool, type(None))
 MAX_DEPTH = 200  # of nested lists and dicts in a result
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
@@ -27,9 +29,13 @@ def to_json(value: Any) -> bytes:
 
 def _text(value: Any) -> bytes:
     try:
-        return _encode(value).encode("utf-8", "backslashreplace")
+        text = _encode(value).encode("utf-8", "backslashreplace")
     except ValueError as error:  # an int of more digits than Python will write
         raise ResultError(f"the result can not be written as JSON: {error}") from None
+    problem = shapes.too_much(text)
+    if problem is not None:
+        raise ResultError(f"the result is {problem}; upload it with ep.upload_file instead")
+    return text
 
 
 def _plain(value: Any, path: List[str], depth: int) -> Any:

@@ -15,11 +15,11 @@ from typing import Any
 import structlog
 
 from eventproc.abc import Call, Child, Outcome, Program, RunSession
-from eventproc.child.frames import Decoder, FrameError, pack
+from eventproc.child.frames import FrameError, pack
 from eventproc.errors import Conflict, EventprocError
 from eventproc.model import DETECTOR_METHODS, Failure, Limits
 from eventproc.sandbox.endings import Ending, failure_of
-from eventproc.sandbox.hostile import clean_json, decode, failure_from, result_text
+from eventproc.sandbox.hostile import HostileDecoder, decode, failure_from, result_text
 from eventproc.sandbox.link import Link
 from eventproc.sandbox.output import STREAMS, Output
 
@@ -94,7 +94,7 @@ class ConnectedChild(Child):
         self._link = link
         self._limits = limits
         self._limit_values: dict[str, Any] = asdict(limits)
-        self._decoder = Decoder()
+        self._decoder = HostileDecoder(limits.result_bytes)
         self._items: deque[Item] = deque()
         self._head = Head()
         self._out = bytearray()
@@ -435,7 +435,7 @@ class ConnectedChild(Child):
             raise Violation("a request that is none")
         try:
             _check_phase(item, op)
-            value, arrays = item.session.call(op, clean_json(args), b"".join(bodies))
+            value, arrays = item.session.call(op, args, b"".join(bodies))
             reply = pack({"t": "reply", "v": value}, list(arrays))
         except EventprocError as error:
             answer = {"t": "error", "code": error.code, "message": error.message, "details": error.details}

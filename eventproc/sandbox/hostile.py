@@ -6,6 +6,8 @@ import json
 import re
 from typing import Any
 
+from eventproc.child import shapes
+from eventproc.child.frames import MAX_BODY, Decoder, FrameError
 from eventproc.model import Failure
 
 CHILD_KINDS = frozenset({"exception", "exit", "limit", "load", "result", "timeout"})
@@ -46,8 +48,29 @@ def _refuse_constant(name: str) -> Any:
 _parse = json.JSONDecoder(parse_constant=_refuse_constant).decode  # json.loads would make a decoder for each result
 
 
+class HostileDecoder(Decoder):
+    """
+    Cuts what a child sends into frames, and makes no more objects of it than a slot may cost.
+
+    What no database can hold is escaped in the headers.
+    """
+
+    def __init__(self, max_result: int) -> None:
+        super().__init__(max_body=max(MAX_BODY, max_result))
+
+    def parse(self, text: bytes) -> Any:
+        problem = shapes.too_much(text)
+        if problem is not None:
+            raise FrameError(problem)
+        header = json.loads(text.decode("utf-8"))  # bytes would be taken for UTF-16 and more, by how they begin
+        return clean_json(header) if b"\0" in text or _ESCAPES.search(text) else header
+
+
 def result_text(data: bytes) -> str:
     """Return a result as JSON text that everybody can read. Raises ValueError for anything else."""
+    problem = shapes.too_much(data)
+    if problem is not None:
+        raise ValueError(problem)
     try:
         text = data.decode("utf-8")
         value = _parse(text)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 
 import pytest
 from sandbox_world import Session, call, program, run_one
@@ -247,6 +248,66 @@ def test_garbage_on_the_channel_costs_the_run_only(sandbox, garbage):
     assert not outcomes[1].started
     good, _ = run_one(sandbox, lambda db: "fine")
     assert good.result_json == '"fine"'
+
+
+BOMBS = {
+    "empty lists": ('{"t":"ask","op":"emit","a":{"x":[', "[],", 1_300_000, "[]]}}", "250,000 JSON values"),
+    "objects": ('{"t":"ask","op":"emit","a":{"x":[', '{"a":0},', 480_000, "0]}}", "250,000 JSON values"),
+    "keys": ('{"t":"ask","op":"emit","a":{"x":{"b":0', ',"%d":0', 300_000, "}}}", "250,000 JSON values"),
+    "depth": ('{"t":"ask","op":"emit","a":{"x":', "[", 100_000, "", "220 levels"),
+    "quotes": (
+        '{"t":"ask","op":"emit","a":{"\\\\":"\\"","x":[',
+        "[],",
+        1_300_000,
+        "[]]}}",
+        "250,000 JSON values",
+    ),
+    "size": ('{"t":"ask","op":"emit","a":{"x":"', "y", 5_000_000, '"}}', "frame of 5,0"),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_what_would_fill_the_worker_as_objects_ends_the_run(sandbox, bomb):
+    def handler(db, begin, middle, times, end):
+        import time
+
+        inside = "".join(middle % n for n in range(times)) if "%" in middle else middle * times
+        header = (begin + inside + end).encode()
+        data = len(header).to_bytes(4, "little") + bytes(4) + header
+        while data:
+            data = data[os.write(3, data) :]
+        time.sleep(3600)
+
+    begin, middle, times, end, says = BOMBS[bomb]
+    payload = {"begin": begin, "middle": middle, "times": times, "end": end}
+    failed(sandbox, lambda db: 1 / 0)  # what is made once shall not count
+    tracemalloc.start()
+    try:
+        found = failed(sandbox, handler, payload=payload, limits=Limits(timeout_s=30))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.kind == "sandbox"
+    assert "broke the protocol" in found.message
+    assert says in found.message
+    assert peak < 40 << 20
+
+
+def test_a_request_of_too_much_is_refused_to_the_handler_that_can_go_on(sandbox):
+    def handler(db):
+        refused = []
+        for payload in ({"x": [[]] * 200_000}, {"x": "y" * 5_000_000}):
+            try:
+                ep.emit("a.b", payload)
+            except ValueError as error:
+                refused.append(str(error))
+        return refused
+
+    outcome, _ = run_one(sandbox, handler)
+    many, large = json.loads(outcome.result_json)
+    assert "250,000 JSON values" in many
+    assert "5,000,0" in large
+    assert "4,194,304" in large
 
 
 def test_a_forged_outcome_can_only_be_its_own(sandbox):
