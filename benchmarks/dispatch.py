@@ -67,6 +67,7 @@ def contenders(count: int, postgres: str | None, broker: str | None, wanted: str
         found.append((f"{US}, PostgreSQL", "isolation batch, fsync on", on_postgres))
     few = max(count // 10, 100)
     found.append((f"{US}, SQLite, isolation run", "a fresh process for each", lambda: ours(few, None, isolation="run")))
+    found.append((f"{US}, SQLite, isolation cell", "a fork for each", lambda: ours(few, None, isolation="cell")))
     found += [
         (peer.name, peer.note, lambda peer=peer: theirs(peer, count, broker))
         for peer in runner.PEERS

@@ -12,10 +12,11 @@ import gc
 import os
 import resource
 import socket
+import threading
 import time
 from typing import Any, Dict, List, NamedTuple, Optional, Protocol, Tuple
 
-from . import frames, scratch
+from . import forking, frames, scratch
 from .channel import Channel, WorkerGone, read_frame
 from .layers import seccomp
 from .randomness import reseed
@@ -45,6 +46,9 @@ class Cell:
         self._runner = runner
         self._cpu_s = cpu_s
         self._spare: Optional[Spare] = None
+        if threading.active_count() > 1:  # of the handler's own, that will not be there in forks
+            forking.do_all()
+        self._confinement = seccomp.ForFork()
         gc.collect()
         gc.freeze()  # the collector shall not touch, and so copy, what all forks share
 
@@ -101,7 +105,7 @@ class Cell:
             seconds = int(self._cpu_s) + 2  # behind the signal that ends the call with an exception
             resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
             reseed()
-            seccomp.install(seccomp.build_for_fork(os.getpid()))
+            self._confinement.install()
             with calls:
                 frame = read_frame(calls)
             if frame is not None:  # else the cell is gone

@@ -12,6 +12,7 @@ from typing import Any, Deque, Dict, Iterator, List, Optional, Sequence, Tuple
 from . import frames, shapes
 
 RECEIVE_BYTES = 1 << 18
+ORDER_BYTES = 1 << 14  # of one frame, mostly a small one: a buffer that must not be mapped first
 MAX_REPLY = 1 << 30  # arrays that the worker sends; the worker is trusted
 
 
@@ -54,7 +55,7 @@ def read_frame(sock: socket.socket) -> Optional[frames.Frame]:
     """Read one frame, the only one that will come; None when the other end is closed before it."""
     decoder = frames.Decoder(max_header=MAX_REPLY, max_body=MAX_REPLY)
     while True:
-        data = sock.recv(RECEIVE_BYTES)
+        data = sock.recv(ORDER_BYTES)
         if not data:
             return None
         decoder.feed(data)

@@ -14,7 +14,7 @@ import socket
 import tempfile
 from typing import Any, Dict, Iterable, List
 
-from . import naming
+from . import forking, naming
 from .channel import Channel
 from .layers import kernel
 from .layers.levels import Level
@@ -37,6 +37,8 @@ def main(  # noqa: PLR0917  private
     _own_directory(request["scratch"])
     _own_signals()
     _own_state()
+    if request.get("programs") or level.name == "none":
+        forking.do_all()
     _own_limits(request["limits"])
     layers, asking = level.in_handler(request["number"], request["scratch"], request)
     if level.counts_processes():  # not before: the kernel takes a new user namespace's limit for the one around it too

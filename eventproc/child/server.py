@@ -17,7 +17,7 @@ import sys
 import tempfile
 from typing import Any, Dict, List, Set
 
-from . import monitor, naming, scratch
+from . import forking, monitor, naming, scratch
 from .layers import kernel
 from .layers.levels import Level, LevelError
 from .packages import Packages
@@ -38,6 +38,7 @@ def serve(control_fd: int, config: Dict[str, Any]) -> None:
         control.send(json.dumps({"refused": str(error)}).encode())
         return
     missing = _prepare(packages)
+    forking.keep_no_more()
     gc.collect()
     gc.freeze()
     gc.disable()

@@ -13,6 +13,7 @@ def boot() -> None:
     package.__path__ = [str(Path(__file__).resolve().parent)]
     sys.modules[PACKAGE] = package
     sys.modules["__main__"] = types.ModuleType("__main__")  # handlers find a main module with nothing of ours in it
+    __import__(f"{PACKAGE}.forking", fromlist=["keep"]).keep()  # before anything asks for something to be done in forks
     server = __import__(f"{PACKAGE}.server", fromlist=["main"])
     server.main()
 

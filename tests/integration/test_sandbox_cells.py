@@ -276,3 +276,47 @@ def test_what_one_run_nests_or_closes_is_not_there_for_the_next(sandbox):
     child = cell(sandbox, handler)
     assert [run(child, n, {"n": n}).result_json for n in range(3)] == ["[]"] * 3
     child.close()
+
+
+def test_threads_that_a_handler_started_when_it_was_loaded_are_known_to_be_gone_in_a_run(sandbox):
+    """They are of the loaded process: a run that waited for one would wait for ever."""
+
+    class WithThread:
+        def __call__(self, db):
+            import threading
+
+            ghost = next((each for each in threading.enumerate() if each.name == "of the load"), None)
+            return [ghost is None, threading.main_thread() is threading.current_thread()]
+
+        def __setstate__(self, state):
+            import threading
+
+            threading.Thread(target=threading.Event().wait, name="of the load", daemon=True).start()
+
+        def __getstate__(self):
+            return {"some": "state"}
+
+    child = cell(sandbox, WithThread())
+    told = [json.loads(run(child, number).result_json) for number in range(2)]
+    child.close()
+    level_a = sandbox.report().level == "A"  # at B, each call has a process of its own, with its thread
+    assert told == [[level_a, True]] * 2
+
+
+def test_threads_and_locks_work_in_each_run(sandbox):
+    def handler(db):
+        import logging
+        import threading
+        from concurrent.futures import ThreadPoolExecutor
+
+        logging.getLogger("mine").warning("said")
+        with ThreadPoolExecutor(3) as pool:
+            found = list(pool.map(lambda number: number * 2, range(3)))
+        return [found, threading.active_count()]
+
+    child = cell(sandbox, handler)
+    session = Session()
+    told = [json.loads(run(child, number, session=session).result_json) for number in range(3)]
+    child.close()
+    assert told == [[[0, 2, 4], 1]] * 3
+    assert session.text().count("said") == 3

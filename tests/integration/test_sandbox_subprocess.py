@@ -62,6 +62,26 @@ def test_programs_run_with_their_output_and_status(sandbox):
     assert result(sandbox, handler) == ["out\n", "err\n", 3, "2\n"]
 
 
+def test_a_fork_of_the_handlers_own_knows_that_it_has_none_of_its_threads(sandbox):
+    def handler(db):
+        import os
+        import threading
+
+        waits = threading.Event()
+        thread = threading.Thread(target=waits.wait)
+        thread.start()
+        read, write = os.pipe()
+        if os.fork() == 0:
+            os.write(write, b"%d" % threading.active_count())
+            os._exit(0)
+        os.wait()
+        waits.set()
+        thread.join()
+        return int(os.read(read, 10))
+
+    assert result(sandbox, handler) == 1
+
+
 def test_what_a_program_prints_is_captured(sandbox):
     def handler(db):
         import subprocess

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import os
 import platform
 import signal
-from typing import Any, Dict, Iterator, Tuple
+from typing import Any, Callable, Dict, Iterator, Tuple
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
@@ -78,6 +79,14 @@ def syscall(name: str, *arguments: Any) -> int:
     number = _SAME_EVERYWHERE.get(name) or _CALLS[MACHINE][name]
     wide = [ctypes.c_long(each) if isinstance(each, int) else each for each in arguments]
     return check(libc.syscall(ctypes.c_long(number), *wide), name)
+
+
+def prepared(name: str, *arguments: Any) -> Callable[[], int]:
+    """Return a system call with all that it takes, to be made later at little cost."""
+    number = _SAME_EVERYWHERE.get(name) or _CALLS[MACHINE][name]
+    wide = [ctypes.c_long(each) if isinstance(each, int) else each for each in arguments]
+    call = functools.partial(libc.syscall, ctypes.c_long(number), *wide)
+    return lambda: check(call(), name)
 
 
 def prctl(option: int, second: int = 0, third: int = 0) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 import struct
 from typing import List, NamedTuple, Set, Tuple
 
@@ -310,6 +311,41 @@ def _not(process: int) -> List[bytes]:
 
 class _FilterProgram(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
+
+
+class ForFork:
+    """
+    The filter of a fork, made before there is one.
+
+    What a fork does not touch of its parent's memory is not copied: so nothing is left to it but to write its process
+    id into the program, and to call the kernel.
+    """
+
+    SOMEBODY = 0x7EADBEE5  # no process has this id
+
+    def __init__(self) -> None:
+        program = build_for_fork(self.SOMEBODY)
+        self._buffer = ctypes.create_string_buffer(program, len(program))
+        self._places = _places_of(self.SOMEBODY, program)
+        self._described = _FilterProgram(len(program) // 8, ctypes.addressof(self._buffer))
+        self._call = kernel.prepared("seccomp", SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(self._described))
+
+    def write(self, pid: int) -> bytes:
+        """Make it the filter of the process with that id (as it sees itself); return the program."""
+        for place in self._places:
+            struct.pack_into("<I", self._buffer, place, pid)
+        return self._buffer.raw
+
+    def install(self) -> None:
+        """Put the filter on this process for good; needs no_new_privs."""
+        self.write(os.getpid())
+        self._call()
+
+
+def _places_of(number: int, program: bytes) -> List[int]:
+    """Return where a program's instructions compare with that number."""
+    steps = enumerate(struct.iter_unpack("<HBBI", program))
+    return [8 * index + 4 for index, (code, _, _, k) in steps if code == JEQ and k == number]
 
 
 def install(program: bytes, *, listen: bool = False) -> int:

@@ -1,0 +1,94 @@
+"""
+A fork server whose cells say when they did what: what `zygote.py` starts, with stamps around the steps of a call.
+
+It is started by `sandbox_spawn.py --where` in the fork server's place. The stamps come out on the cell's stderr, one
+JSON object for a call: nanoseconds on the machine's monotonic clock, and page faults so far of who made the stamp.
+"""
+
+# mypy: allow-untyped-defs, allow-untyped-calls
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import resource
+import sys
+import time
+import types
+from pathlib import Path
+
+PACKAGE = "_eventproc_child"
+CHILD = Path(__file__).resolve().parents[1] / "eventproc" / "child"
+
+stamps: dict[str, list[int]] = {}
+
+
+def stamp(name):
+    stamps[name] = [time.monotonic_ns(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt]
+
+
+def around(owner, name, before=None, after=None):
+    """Put stamps before and after a function."""
+    inner = getattr(owner, name)
+
+    @functools.wraps(inner)
+    def stamped(*args, **kwargs):
+        if before:
+            stamp(before)
+        result = inner(*args, **kwargs)
+        if after:
+            stamp(after)
+        return result
+
+    setattr(owner, name, stamped)
+
+
+def tell(who):
+    os.write(2, (json.dumps({who: stamps}) + "\n").encode())
+    stamps.clear()
+
+
+def install(cell, channel):
+    """Put stamps around the steps of a cell and of its forks."""
+    around(cell.Cell, "_hand_over", before="heard", after="handed over")
+    around(cell.Cell, "_fork", before="fork begins", after="next fork made")
+    around(cell.scratch, "empty", before="fork ended", after="directory emptied")
+    around(cell, "reseed", before="forked", after="reseeded")
+    around(cell.seccomp.ForFork, "install", after="confined")
+    around(cell, "read_frame", before="waits", after="taken")
+    call, serve, send = cell.Cell.call, cell.Cell._serve, channel.Channel.send  # noqa: SLF001  there is nothing public
+
+    def traced_call(self, header, bodies):
+        call(self, header, bodies)
+        tell("cell")
+
+    def traced_serve(self, header, bodies):
+        serve(self, header, bodies)
+        tell("fork")
+
+    def traced_send(self, header, bodies=()):
+        if header.get("t") == "done":
+            stamp("answered")
+        send(self, header, bodies)
+        if header.get("t") == "done":
+            stamp("sent")
+
+    cell.Cell.call = traced_call
+    cell.Cell._serve = traced_serve  # noqa: SLF001  as above
+    channel.Channel.send = traced_send
+
+
+def boot():
+    package = types.ModuleType(PACKAGE)
+    package.__path__ = [str(CHILD)]
+    sys.modules[PACKAGE] = package
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    __import__(f"{PACKAGE}.forking", fromlist=["keep"]).keep()
+    server = __import__(f"{PACKAGE}.server", fromlist=["main"])
+    install(sys.modules[f"{PACKAGE}.cell"], sys.modules[f"{PACKAGE}.channel"])
+    server.main()
+
+
+if __name__ == "__main__":
+    boot()
