@@ -26,6 +26,8 @@ from .wire import receive
 
 MESSAGE_BYTES = 4096
 LOOK_MS = 250  # how often a directory without a cap of its own is looked at
+CROWD_MS = 100  # how often the processes of a cell are counted
+CELL_PROCESSES = 3  # the loaded one, a call's, and the one that waits for the next
 
 
 def main(level: Level, packages: Packages, sock: socket.socket, request: Dict[str, Any]) -> None:
@@ -121,12 +123,16 @@ class Monitor:
     def _pause_ms(self) -> Optional[int]:
         if self._tree is not None:
             return LOOK_AT_TREE_MS
+        if self._request.get("cell"):
+            return CROWD_MS
         return None if self._level.private else LOOK_MS
 
     def _find_overrun(self) -> Optional[str]:
         """Look at what the kernel does not bound; return the name of a limit that is overrun."""
         if not self._level.private and self._scratch_is_full():
             return "scratch"
+        if self._request.get("cell") and self._is_crowded():
+            return "forks"
         if self._tree is None or self._status is not None:
             return None
         overrun = self._tree.look()
@@ -145,6 +151,16 @@ class Monitor:
             return True
         size += scratch.unnamed(self._base, self._pid)
         return bool(files > limits["scratch_files"] or size > limits["scratch_bytes"])
+
+    @staticmethod
+    def _is_crowded() -> bool:
+        """
+        Say whether a cell has processes that the platform did not order.
+
+        A handler's code is in the loaded process, which may fork, and each has the whole memory limit for itself.
+        """
+        pids = sum(name.isdigit() for name in os.listdir("/proc"))  # noqa: PTH208  ours only: it is a namespace's own
+        return pids > 1 + CELL_PROCESSES
 
     def _drain_wakes(self) -> None:
         with contextlib.suppress(BlockingIOError):

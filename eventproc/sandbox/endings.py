@@ -11,6 +11,11 @@ from eventproc.model import Failure
 
 _CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT})
 
+FORKED = (
+    "the handler started processes while it was loaded, which no handler may with isolation 'cell'; "
+    "register it with isolation='run' and allow_subprocess=True"
+)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ending:
@@ -43,6 +48,8 @@ def failure_of(ending: Ending, reason: str | None, limits: dict[str, Any], *, lo
 
     `reason` is why the platform ended it: timeout, cpu, cancelled, or a text about a broken protocol; None: it did not.
     """
+    if ending.limit == "forks" and not reason:
+        return Failure(kind="sandbox", message=FORKED, rolled_back=False)
     if ending.limit and not reason:
         return Failure(kind="limit", message=over(ending.limit, limits), rolled_back=False)
     kind, message = _reason(reason, limits) if reason else _ended(ending, limits)

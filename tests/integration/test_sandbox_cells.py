@@ -320,3 +320,35 @@ def test_threads_and_locks_work_in_each_run(sandbox):
     child.close()
     assert told == [[[0, 2, 4], 1]] * 3
     assert session.text().count("said") == 3
+
+
+def test_processes_that_a_handler_starts_when_it_is_loaded_end_its_cell(sandbox):
+    """Each would have the whole memory limit for itself, and would still be there when the run is over."""
+
+    class Forks:
+        def __call__(self, db):
+            import time
+
+            time.sleep(60)
+
+        def __setstate__(self, state):
+            import os
+            import time
+
+            for _ in range(10):
+                if os.fork() == 0:
+                    held = bytearray(b"x" * (30 << 20))
+                    time.sleep(600)
+                    os._exit(len(held))
+
+        def __getstate__(self):
+            return {"some": "state"}
+
+    child = cell(sandbox, Forks(), Limits(memory_bytes=100 << 20, timeout_s=30))
+    outcome = run(child, 1)
+    child.close()
+    if sandbox.report().level == "A":
+        assert outcome.failure.kind == "sandbox"
+        assert "allow_subprocess=True" in outcome.failure.message
+    else:  # each call has a process of its own, which may not fork at all
+        assert outcome.failure.kind == "load"
