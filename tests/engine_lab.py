@@ -19,7 +19,7 @@ from eventproc.engine.accept import Result, accept_events
 from eventproc.engine.clock import SystemClock
 from eventproc.engine.group import GroupCommit
 from eventproc.engine.worker import Worker, WorkerSettings
-from eventproc.model import Accepted, HandlerRecord, HookSpec, NewEvent, Options, Role, Run, RunFilter, RunState
+from eventproc.model import Accepted, HandlerRecord, HookSpec, NewEvent, Options, Role, Run, RunFilter, RunState, User
 from eventproc.registry import CatalogueCache, parse_options
 from eventproc.registry.specs import load_specs
 from eventproc.sandbox.memory import InProcessSandbox
@@ -102,6 +102,7 @@ class Lab:
         tags: Sequence[str] = (),
         success: str | None = None,
         failure: str | None = None,
+        owner: User | None = None,
         **options: Any,
     ) -> HandlerRecord:
         parsed: Options = parse_options(options)
@@ -115,7 +116,7 @@ class Lab:
             options=parsed,
         )
         with self.store.begin() as tx:
-            return tx.handlers.put(registration, owner=self.user, now_us=self.now_us())
+            return tx.handlers.put(registration, owner=owner or self.user, now_us=self.now_us())
 
     def accept(self, *events: NewEvent) -> list[Result]:
         with self.store.begin() as tx:

@@ -22,6 +22,7 @@ from eventproc.model import (
     NewNotice,
     NewRun,
     Notice,
+    Occupied,
     Options,
     Role,
     Run,
@@ -131,9 +132,14 @@ class RunRows(Protocol):
         want_batch: int,
         lease_us: int,
         now_us: int,
+        run_slots: Occupied | None = None,
+        batch_slots: Occupied | None = None,
     ) -> list[Claim]:
         """
         Lease due runs: at most `want_run` of isolation run or cell, at most `want_batch` of isolation batch.
+
+        Where handlers of several owners are of a kind, no owner gets more of the slots of that kind than `most`: a run
+        of isolation run or cell takes a slot, and so do all of a handler's of isolation batch together.
 
         Only handlers whose Python is in `pythons` (empty: any). Order, concurrency and rate limits are kept, paused
         hooks and handlers and disabled owners are left out, handlers take turns so that none starves another.

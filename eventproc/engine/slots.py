@@ -6,9 +6,10 @@ import logging
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 
-from eventproc.model import Claim
+from eventproc.model import Claim, Occupied
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ class Slots:
         self._lock = threading.Lock()
         self._claims = 0  # of tasks that wait or are under way
         self._busy = 0  # tasks that wait or are under way
+        self._owners: Counter[int] = Counter()  # of those
         self._threads = [
             threading.Thread(target=self._serve, name=f"{name}-{number}", daemon=True) for number in range(count)
         ]
@@ -42,8 +44,18 @@ class Slots:
         """How many claims wait or are under way."""
         return self._claims
 
+    def occupied(self) -> Occupied:
+        """
+        Return who has how many of the slots, and how many one may have.
+
+        A quarter is kept from each, so that nobody's long runs keep out all others.
+        """
+        with self._lock:
+            return Occupied(by_owner=dict(self._owners), most=max(1, self.count - max(1, self.count // 4)))
+
     def put(self, task: Task) -> None:
         with self._lock:
+            self._owners[task[0].owner_id] += 1
             self._claims += len(task)
             self._busy += 1
         self._tasks.put(task)
@@ -69,4 +81,6 @@ class Slots:
             with self._lock:
                 self._claims -= len(task)
                 self._busy -= 1
+                self._owners[task[0].owner_id] -= 1
+                self._owners += Counter()  # forgets those who have none
             self._freed()

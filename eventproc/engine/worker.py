@@ -157,6 +157,7 @@ class Worker:
         self._thread_id: int | None = None
         self._look_for_cancels = threading.Event()
         self._more_run = self._more_batch = True
+        self._held_back = False  # somebody's runs may wait for a slot of theirs
         self._claimed_us = 0  # when the store was last asked for runs
 
     # ---------------------------------------------------------------------------------------- from outside
@@ -247,6 +248,7 @@ class Worker:
 
     def _claim(self, run_slots: Slots, batch_slots: Slots, want_run: int, want_batch: int) -> bool:
         """Claim and hand out; tell whether anything was there."""
+        runs, helpings = run_slots.occupied(), batch_slots.occupied()
         with self._store.begin() as tx:
             self._claimed_us = self._clock.now_us()
             claims = tx.runs.claim(
@@ -256,6 +258,8 @@ class Worker:
                 want_batch=want_batch,
                 lease_us=round(self.settings.lease_s * SECOND_US),
                 now_us=self._claimed_us,
+                run_slots=runs,
+                batch_slots=helpings,
             )
         self._leases.add(claims)
         batches: dict[tuple[int, int], list[Claim]] = {}
@@ -271,6 +275,9 @@ class Worker:
             self._more_run = len(claims) - got_batch >= want_run
         if want_batch:
             self._more_batch = got_batch >= want_batch
+        # As it stood when they were claimed: of a slot that has become free since, the inbox tells.
+        singles = [claim.owner_id for claim in claims if claim.handler.options.isolation is not Isolation.BATCH]
+        self._held_back = runs.full_with(singles) or helpings.full_with(batch[0].owner_id for batch in batches.values())
         return bool(claims)
 
     def _until_due(self) -> float:
@@ -287,7 +294,7 @@ class Worker:
         with contextlib.suppress(queue.Empty):  # silence is an answer too
             message = self._inbox.get(timeout=max(0.0, timeout_s))
             while True:
-                if message == "runs":
+                if message == "runs" or (message == "slot" and self._held_back):
                     self._more_run = self._more_batch = True
                 message = self._inbox.get_nowait()
 

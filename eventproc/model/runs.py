@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -118,6 +119,20 @@ class Claim:
     event: Event
     callbacks_only: bool = False
     serial: int = 0  # of the run, for its notices
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Occupied:
+    """Which owners a worker's slots work for, and how many slots one may have where several have handlers."""
+
+    by_owner: Mapping[int, int]
+    most: int
+
+    def full_with(self, owners: Iterable[int]) -> bool:
+        """Tell whether somebody has as much as one may have, once each of these has one slot more."""
+        counts = Counter(self.by_owner)
+        counts.update(owners)
+        return any(count >= self.most for count in counts.values())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

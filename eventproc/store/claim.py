@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, select, update
 
-from eventproc.model import Claim, Isolation
+from eventproc.model import Claim, Isolation, Occupied
 from eventproc.store.base import Work, any_of
 from eventproc.store.candidates import COUNT_HEAD, LIMITED_WINDOW, STATEMENTS, TAKING, window
 from eventproc.store.events import SqlEvents
@@ -59,6 +59,41 @@ class Wanted:
             self.run -= taken
 
 
+class Shares:
+    """How many slots an owner may still have."""
+
+    def __init__(self, *, run: Occupied | None, batch: Occupied | None) -> None:
+        self._slots = {False: run, True: batch}
+        self._held = {kind: Counter(slots.by_owner) if slots else Counter() for kind, slots in self._slots.items()}
+        self._several: dict[bool, bool] = {}
+        self._batches: set[int] = set()  # handlers that have got a slot for a batch
+
+    def look_at(self, known: Roster) -> None:
+        """Find out for which kinds there are several owners."""
+        owners: dict[bool, set[int]] = {False: set(), True: set()}
+        for entry in known.entries.values():
+            owners[entry.options.isolation is Isolation.BATCH].add(entry.owner_id)
+        self._several = {kind: len(found) > 1 for kind, found in owners.items()}
+
+    def of(self, lane: Lane, entry: Entry, wanted: int) -> int:
+        """Return how many of `wanted` runs the handler's owner may have."""
+        kind = lane.isolation == Isolation.BATCH
+        slots = self._slots[kind]
+        if slots is None or not self._several[kind]:
+            return wanted
+        room = max(0, slots.most - self._held[kind][entry.owner_id])
+        if kind:
+            return wanted if room or entry.id in self._batches else 0
+        return min(wanted, room)
+
+    def take(self, lane: Lane, entry: Entry, taken: int) -> None:
+        if lane.isolation != Isolation.BATCH:
+            self._held[False][entry.owner_id] += taken
+        elif taken and entry.id not in self._batches:
+            self._batches.add(entry.id)
+            self._held[True][entry.owner_id] += 1
+
+
 @dataclass(kw_only=True, slots=True)
 class _Claiming:
     work: Work
@@ -67,6 +102,7 @@ class _Claiming:
     lease_until_us: int
     now_us: int
     wanted: Wanted
+    shares: Shares
     taken: list[Any] = field(default_factory=list)
     allowances: dict[int, Allowance] = field(default_factory=dict)
 
@@ -75,6 +111,7 @@ class _Claiming:
         if not waiting:
             return []
         known = roster(self.work, revision)
+        self.shares.look_at(known)
         lanes = self._lanes(known, waiting)
         self._take_turns(lanes)
         while lanes:  # again with those that may have more, as long as there is room
@@ -117,7 +154,8 @@ class _Claiming:
 
     def _take(self, lane: Lane, entry: Entry, wanted: int) -> int:
         usable = [version for version, python in entry.pythons.items() if not self.pythons or python in self.pythons]
-        if not usable:
+        wanted = self.shares.of(lane, entry, wanted)
+        if not usable or wanted < 1:
             return 0
         params = {
             "lane_id": lane.id,
@@ -139,6 +177,7 @@ class _Claiming:
         if lane.ordered and len(found) < wanted and search.goes_on_behind_window():
             found += search.find_by_key(wanted - len(found))
         self.wanted.take(lane, len(found))
+        self.shares.take(lane, entry, len(found))
         self.taken += found
         return len(found)
 
@@ -231,7 +270,7 @@ class _Search:
 
 
 def claim(
-    work: Work, *, worker: str, pythons: Sequence[str], want_run: int, want_batch: int, lease_us: int, now_us: int
+    work: Work, *, worker: str, pythons: Sequence[str], wanted: Wanted, shares: Shares, lease_us: int, now_us: int
 ) -> list[Claim]:
     """Lease due runs, see `eventproc.abc.RunRows.claim`."""
     claiming = _Claiming(
@@ -240,6 +279,7 @@ def claim(
         pythons=frozenset(pythons),
         lease_until_us=now_us + lease_us,
         now_us=now_us,
-        wanted=Wanted(run=want_run, batch=want_batch),
+        wanted=wanted,
+        shares=shares,
     )
     return claiming.run()

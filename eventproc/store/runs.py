@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import bindparam, func, insert, select, text
 
 from eventproc.errors import NotFound
-from eventproc.model import Claim, Finish, LogChunk, NewRun, Run, RunFilter
+from eventproc.model import Claim, Finish, LogChunk, NewRun, Occupied, Run, RunFilter
 from eventproc.store import claim, finish, requeue
 from eventproc.store.base import Rows, any_of
 from eventproc.store.due import LONG_AGO_US, next_due_us
@@ -90,14 +90,16 @@ class SqlRuns(Rows):
         want_batch: int,
         lease_us: int,
         now_us: int,
+        run_slots: Occupied | None = None,
+        batch_slots: Occupied | None = None,
     ) -> list[Claim]:
         """Lease due runs."""
         return claim.claim(
             self.work,
             worker=worker,
             pythons=pythons,
-            want_run=want_run,
-            want_batch=want_batch,
+            wanted=claim.Wanted(run=want_run, batch=want_batch),
+            shares=claim.Shares(run=run_slots, batch=batch_slots),
             lease_us=lease_us,
             now_us=now_us,
         )

@@ -9,7 +9,7 @@ import pytest
 from store_world import World, make_bundle
 
 from eventproc.abc import Store
-from eventproc.model import Concurrency, Failure, HookSpec, Isolation, Options, Rate, RunState
+from eventproc.model import Concurrency, Failure, HookSpec, Isolation, Occupied, Options, Rate, RunState
 from eventproc.store import candidates
 
 BATCH = Options(isolation=Isolation.BATCH)
@@ -68,6 +68,52 @@ def test_handlers_take_turns_so_that_a_flood_starves_nobody(world: World):
     world.runs(flood, 200)
     quiet = world.runs(world.handler(name="quiet"), 2)
     assert set(quiet) <= set(world.claim_ids(4))
+
+
+def claimed(world: World, *, run: dict[str, int] | None = None, batch: dict[str, int] | None = None) -> Counter[str]:
+    """Claim with slots that work for these owners, of whose slots nobody may have more than two; count by handler."""
+
+    def occupied(slots: dict[str, int] | None) -> Occupied:
+        return Occupied(by_owner={world.user(name).id: count for name, count in (slots or {}).items()}, most=2)
+
+    with world.store.begin() as tx:
+        claims = tx.runs.claim(
+            worker="w",
+            pythons=(),
+            want_run=4,
+            want_batch=40,
+            lease_us=1,
+            now_us=world.now_us,
+            run_slots=occupied(run),
+            batch_slots=occupied(batch),
+        )
+    return Counter(claim.handler_name for claim in claims)
+
+
+def test_nobody_gets_all_slots_where_others_have_handlers(world: World):
+    for name in ("flood", "flood too"):
+        world.runs(world.handler(name=name, owner="mallory"), 20)
+    assert claimed(world, run={"mallory": 1}).total() == 4  # nobody else is there
+    world.handler(name="quiet", owner="ada")
+    assert claimed(world, run={}).total() == 2
+    assert claimed(world, run={"mallory": 1}).total() == 1
+    assert claimed(world, run={"mallory": 2}).total() == 0
+    world.run(world.handler(name="quiet", owner="ada"))
+    assert claimed(world, run={"mallory": 2}) == {"quiet": 1}
+
+
+def test_a_slot_is_for_all_that_is_claimed_of_a_handler_of_isolation_batch(world: World):
+    for name in ("flood", "flood too", "flood three"):
+        world.runs(world.handler(name=name, owner="mallory", options=BATCH), 20)
+    world.handler(name="alone", owner="ada")  # of another kind
+    assert len(claimed(world)) == 3
+    quiet = world.handler(name="quiet", owner="ada", options=BATCH)
+    got = claimed(world, batch={"mallory": 1})
+    assert len(got) == 1
+    assert got.total() > 1
+    assert claimed(world, batch={"mallory": 2}).total() == 0
+    world.runs(quiet, 3)
+    assert claimed(world, batch={"mallory": 2}) == {"quiet": 3}
 
 
 def test_the_start_moves_on_when_there_is_room_for_one_only(world: World):
