@@ -16,6 +16,7 @@ from pika.adapters.blocking_connection import BlockingConnection
 from pika.exceptions import (
     AMQPError,
     AuthenticationError,
+    ChannelClosedByBroker,
     ProbableAccessDeniedError,
     ProbableAuthenticationError,
 )
@@ -24,6 +25,8 @@ from eventproc.errors import BrokerUnavailable, ConfigError, Unavailable
 
 FIRST_PAUSE_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 15.0
+_NOT_FOUND: Final = 404
+_PRECONDITION_FAILED: Final = 406
 
 # What a lost, refused or hanging connection raises; pika lets some of the socket's own errors through.
 LOST: Final = (AMQPError, OSError)
@@ -68,6 +71,35 @@ class Broker:
             raise BrokerUnavailable(f"the broker {self} refuses this user or its vhost ({describe(error)})") from error
         except LOST as error:
             raise BrokerUnavailable(f"the broker {self} can not be reached ({describe(error)})") from error
+
+
+def is_there(connection: BlockingConnection, method: str, name: str) -> bool:
+    """
+    Tell whether the broker has a queue (`queue_declare`) or an exchange (`exchange_declare`) of that name.
+
+    Who declares one that is there with other properties, such as one that is not durable, would be refused.
+    """
+    channel = connection.channel()
+    try:
+        getattr(channel, method)(name, passive=True)
+    except ChannelClosedByBroker as error:  # which spares the connection
+        if error.reply_code != _NOT_FOUND:
+            raise
+        return False
+    channel.close()
+    return True
+
+
+def declare_exchange(connection: BlockingConnection, name: str, kind: str) -> None:
+    """Make a durable exchange; one of that type that is there is taken as it is, durable or not."""
+    channel = connection.channel()
+    try:
+        channel.exchange_declare(name, exchange_type=kind, durable=True)
+    except ChannelClosedByBroker as error:  # which spares the connection
+        if error.reply_code != _PRECONDITION_FAILED or "'type'" in error.reply_text:
+            raise
+        return
+    channel.close()
 
 
 def describe(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from pika.adapters.blocking_connection import BlockingChannel, BlockingConnectio
 from pika.exceptions import ChannelClosedByBroker, NackError, UnroutableError
 
 from eventproc.abc import Carrier, Delivery
-from eventproc.bus.amqp import LOST, Broker, close, describe
+from eventproc.bus.amqp import LOST, Broker, close, declare_exchange, describe
 from eventproc.errors import BrokerUnavailable, InvalidInput
 from eventproc.model import Outgoing
 
@@ -98,7 +98,7 @@ class RabbitMQCarrier(Carrier):
                 raise InvalidInput(f"{text[:40]!r}… is longer than the {_NAME_BYTES} bytes that AMQP allows")
         kind = message.headers.get("declare")
         if kind and exchange and (exchange, kind) not in self._declared:
-            channel.exchange_declare(exchange, exchange_type=kind, durable=True)
+            declare_exchange(channel.connection, exchange, kind)
             self._declared.add((exchange, kind))
         channel.basic_publish(exchange, routing_key, message.body, properties, mandatory=not exchange)
 

@@ -11,7 +11,7 @@ import pika
 import structlog
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 
-from eventproc.bus.amqp import Broker, close, keep_at_it
+from eventproc.bus.amqp import Broker, close, is_there, keep_at_it
 from eventproc.errors import BrokerUnavailable
 
 REJECTED: Final = ".rejected"  # behind the queue's name: where messages go that nobody can read
@@ -33,14 +33,18 @@ class QueueConsumer:
 
     Messages are acknowledged after `take` has returned, so each is taken at least once. One that can not be read is
     moved to the queue with `.rejected` behind its name, with the reason in its header `reason`; its neighbours are
-    not touched.
+    not touched. A queue that is there is taken as it is, else it is made, durable. With `exchange`, which is made in
+    the same way as a topic exchange, it gets what is published there under its name.
     """
 
-    def __init__(self, url: str, queue: str, take: Take, *, max_batch: int = MAX_BATCH) -> None:
+    def __init__(
+        self, url: str, queue: str, take: Take, *, max_batch: int = MAX_BATCH, exchange: str | None = None
+    ) -> None:
         self._broker = Broker(url, purpose=f"consumer of {queue}")
         self._queue = queue
         self._take = take
         self._max_batch = max_batch
+        self._exchange = exchange
         self._stopping = threading.Event()
         self.consuming = threading.Event()
 
@@ -60,9 +64,8 @@ class QueueConsumer:
     def _serve(self) -> None:
         connection = self._broker.connect()
         try:
+            self._declare(connection)
             channel = connection.channel()
-            channel.queue_declare(self._queue, durable=True)
-            channel.queue_declare(self._queue + REJECTED, durable=True)
             channel.confirm_delivery()
             channel.basic_qos(prefetch_count=2 * self._max_batch)
             waiting: list[tuple[int, bytes]] = []
@@ -77,6 +80,16 @@ class QueueConsumer:
         finally:
             self.consuming.clear()
             close(connection)
+
+    def _declare(self, connection: BlockingConnection) -> None:
+        for queue in (self._queue, self._queue + REJECTED):
+            if not is_there(connection, "queue_declare", queue):
+                connection.channel().queue_declare(queue, durable=True)
+        if self._exchange is None:
+            return
+        if not is_there(connection, "exchange_declare", self._exchange):
+            connection.channel().exchange_declare(self._exchange, "topic", durable=True)
+        connection.channel().queue_bind(self._queue, self._exchange, self._queue)
 
     def _turn(self, connection: BlockingConnection, channel: BlockingChannel, waiting: list[tuple[int, bytes]]) -> None:
         connection.process_data_events(time_limit=0 if waiting else _TURN_S)

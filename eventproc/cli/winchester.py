@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
+import signal
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +15,9 @@ from eventproc.cli import output
 from eventproc.cli.base import Group
 from eventproc.cli.playback import progress
 from eventproc.cli.remote import connect
+
+if TYPE_CHECKING:
+    from eventproc.compat.winchester.configuration import Configuration
 
 CONFIG = click.argument("file", metavar="CONFIG", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 STRICT = click.option(
@@ -126,24 +131,73 @@ def _moved(found: dict[str, Any]) -> None:
 
 @winchester.command("run")
 @CONFIG
-@click.argument("notifications", default="-", type=click.Path(dir_okay=False, path_type=Path, allow_dash=True))
+@click.argument("notifications", required=False, type=click.Path(dir_okay=False, path_type=Path, allow_dash=True))
+@click.option("--queue", metavar="NAME", help="Take notifications from this queue of a RabbitMQ broker, until stopped.")
+@click.option("--exchange", metavar="NAME", help="Bind the queue to this topic exchange, under its own name.")
+@click.option(
+    "--broker",
+    metavar="URL",
+    envvar="EVENTPROC_BROKER_URL",
+    show_envvar=True,
+    help="amqp://user:password@host:5672/vhost",
+)
 @STRICT
-def run(file: Path, notifications: Path, *, strict: bool) -> int:
+def run(
+    file: Path,
+    notifications: Path | None,
+    queue: str | None,
+    exchange: str | None,
+    broker: str | None,
+    *,
+    strict: bool,
+) -> int:
     """
     Feed NOTIFICATIONS (JSON lines or an array, also gzipped; - for the standard input) into a running platform.
 
-    It stands in for winchester's yagi handler: `consumer | eventproc winchester run etc/winchester.yaml`. The platform
-    itself does what pipeline_worker does. A notification that was sent before changes nothing.
+    It stands in for winchester's yagi handler: `consumer | eventproc winchester run etc/winchester.yaml`, or
+    `eventproc winchester run etc/winchester.yaml --queue monitor.info --exchange nova`. The platform itself does what
+    pipeline_worker does. A notification that was sent before changes nothing.
     """
-    from eventproc.codec.records import open_records
     from eventproc.compat.winchester.configuration import read_configuration
+
+    if queue is None and (exchange is not None or notifications is None):
+        if exchange is not None:
+            raise click.UsageError("--exchange says what a queue is bound to: give --queue too")
+        notifications = Path("-")
+    if queue is not None and notifications is not None:
+        raise click.UsageError("give a file of notifications or --queue, not both")
+    configuration = read_configuration(file, strict=strict)
+    if queue is not None:
+        if broker is None:
+            raise click.UsageError("where is the queue? Give --broker URL, or set EVENTPROC_BROKER_URL")
+        return _consume(configuration, broker=broker, queue=queue, exchange=exchange)
+    assert notifications is not None
+    return _send(configuration, notifications)
+
+
+def _send(configuration: Configuration, notifications: Path) -> int:
+    from eventproc.codec.records import open_records
     from eventproc.compat.winchester.moving import feed
 
-    configuration = read_configuration(file, strict=strict)
     with open_records(notifications) as records, progress("events") as count:
         found = feed(connect().connection, configuration, records, on_progress=count)
     output.show(found, lambda: _fed(found))
     return 1 if found["refused"] else 0
+
+
+def _consume(configuration: Configuration, *, broker: str, queue: str, exchange: str | None) -> int:
+    from eventproc.compat.winchester.queues import QueueFeed
+
+    output.quiet()
+    logging.getLogger("pika").setLevel(logging.CRITICAL)  # the consumer says once that the broker is away
+    connection = connect().connection
+    with progress(f"{queue}: notifications") as count:
+        feed = QueueFeed(connection, configuration, broker=broker, queue=queue, exchange=exchange, on_progress=count)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: feed.stop())
+        found = feed.run()
+    output.show(found, lambda: click.echo(", ".join(f"{number} {name}" for name, number in found.items())))
+    return 1 if found["rejected"] else 0
 
 
 def _fed(found: dict[str, Any]) -> None:

@@ -89,6 +89,15 @@ def test_an_exchange_is_declared_when_asked_for_and_everybody_bound_to_it_gets_t
 
 
 @pytest.mark.external_service
+def test_an_exchange_that_is_there_is_taken_as_it_is(carrier, channel):
+    channel.exchange_declare("passing", "topic", durable=False)  # as OpenStack's are by default
+    channel.queue_declare("q-passing")
+    channel.queue_bind("q-passing", "passing", "a.*")
+    assert carrier.deliver([outgoing(1, "passing/a.b", b"1", declare="topic")])[0].error is None
+    assert [body for _, body in taken(channel, "q-passing")] == [b"1"]
+
+
+@pytest.mark.external_service
 def test_one_bad_message_does_not_spoil_its_neighbours(carrier, channel):
     channel.queue_declare("q4")
     channel.exchange_declare("straight", exchange_type="direct", durable=True)

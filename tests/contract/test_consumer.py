@@ -106,3 +106,20 @@ def test_a_queue_that_is_deleted_is_made_again(channel, consume):
     assert consumer.consuming.wait(60)
     channel.basic_publish("", "fleeting", b"x")
     wait_until(lambda: got == [b"x"], timeout_s=60, what="the message")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_queue_is_bound_to_an_exchange_and_taken_as_it_is(channel, consume, there):
+    queue, exchange = f"bound-{there}", f"nova-{there}"
+    if there:  # neither is durable, as OpenStack's are by default
+        channel.exchange_declare(exchange, "topic")
+        channel.queue_declare(queue)
+    got = []
+
+    def take(bodies):
+        got.extend(bodies)
+        return [None] * len(bodies)
+
+    consume(queue, take, exchange=exchange)
+    channel.basic_publish(exchange, queue, b"1")
+    wait_until(lambda: got == [b"1"], what="the message")

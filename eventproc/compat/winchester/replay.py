@@ -12,6 +12,7 @@ from eventproc.codec.records import Records, open_records
 from eventproc.compat.winchester.configuration import READY, SHIMS, Configuration
 from eventproc.engine.clock import ManualClock
 from eventproc.errors import ConfigError, InvalidInput
+from eventproc.ingress.distiller import Distiller
 from eventproc.model import NewEvent, StreamState
 from eventproc.playback import Playback, Played, Player, playback_on
 from eventproc.testing import Harness
@@ -19,8 +20,8 @@ from eventproc.testing import Harness
 DAY_US = 86_400_000_000
 HOUR_US = 3_600_000_000
 EVERY_US = 600_000_000  # of the worker in interleaved mode, in the day's own time
-FIRE_AFTER_US = DAY_US + 2 * HOUR_US  # from the day's begin: when what is ready fires at last
-EXPIRE_AFTER_US = 4 * DAY_US  # and when what is left expires
+FIRE_AFTER_US = 2 * HOUR_US  # from the day's end: when what is ready fires at last
+EXPIRE_AFTER_US = 3 * DAY_US  # and when what is left expires
 
 EXISTS = "compute.instance.exists"
 MAX_WAITING = 1000
@@ -54,24 +55,40 @@ def read_notifications(
     """
     Yield time and event of each notification.
 
-    The event is None where no definition matches; what is malformed is noted in `read`.
+    The event is None where no definition matches, and where it is malformed, which is noted in `read`.
     """
     if configuration.distiller is None:
         raise ConfigError(f"{configuration.path}: distiller_config is missing, so notifications can not be read")
     for number, text in records:
         read.notifications += 1
+        notification: Any = None
         try:
-            notification = json.loads(text)
+            notification = unwrapped(json.loads(text))
             event = configuration.distiller.distill(notification)
-            time_us = configuration.distiller.when(notification) if event is None else event.time_us
         except (InvalidInput, ValueError, RecursionError) as error:
             read.refused.append({"line": number, "error": str(error)})
-            continue
-        if event is None:
-            read.dropped += 1
+            event = None
         else:
+            read.dropped += event is None
+        if event is not None:
             read.note(event)
-        yield 0 if time_us is None else time_us, event
+        yield _time_of(configuration.distiller, notification, event), event
+
+
+def _time_of(distiller: Distiller, notification: Any, event: NewEvent | None) -> int:
+    """Return a notification's time, 0 where there is none: the clock goes by those that are refused too."""
+    if event is not None:
+        return event.time_us or 0
+    try:
+        return distiller.when(notification) or 0 if isinstance(notification, dict) else 0
+    except InvalidInput:
+        return 0
+
+
+def unwrapped(notification: Any) -> Any:
+    """Return what is in the envelope that oslo.messaging puts around notifications, else the notification itself."""
+    inner = notification.get("oslo.message") if isinstance(notification, dict) else None
+    return json.loads(inner) if isinstance(inner, str) else notification
 
 
 def replay(
@@ -125,17 +142,17 @@ class _Day:
         self._clock = clock
         self._every_us = every_us
         self._waiting: list[NewEvent] = []
-        self._midnight_us: int | None = None
         self._now_us = 0
-        self._looked_us = 0
+        self._looked_us: int | None = None
 
     def take(self, time_us: int, event: NewEvent | None) -> None:
-        """Take a notification, or the time of one that is no event."""
-        if self._midnight_us is None:
-            self._midnight_us = self._looked_us = time_us // DAY_US * DAY_US
-            self._clock.set(self._midnight_us)
+        """Take a notification, or the time of one that is no event; a time of 0 is none."""
+        if self._looked_us is None and time_us > 0:
+            self._looked_us = time_us // DAY_US * DAY_US
+            self._clock.set(self._looked_us)
         self._now_us = max(self._now_us, time_us)
-        if self._every_us is not None and self._now_us - self._looked_us >= self._every_us:
+        looked_us = self._now_us if self._looked_us is None else self._looked_us
+        if self._every_us is not None and self._now_us - looked_us >= self._every_us:
             self._give()
             self._looked_us = self._now_us
             self._playback.look(self._now_us)
@@ -155,9 +172,10 @@ class _Day:
     def end(self) -> Played:
         """See to what is left."""
         self._give()
-        midnight_us = self._midnight_us or 0
-        self._playback.look(midnight_us + FIRE_AFTER_US)
-        return self._playback.look(midnight_us + EXPIRE_AFTER_US)
+        # The last records of a day come shortly after its end; that end is what the worker's last looks go by.
+        end_us = -(-(self._now_us - FIRE_AFTER_US) // DAY_US) * DAY_US
+        self._playback.look(end_us + FIRE_AFTER_US)
+        return self._playback.look(end_us + EXPIRE_AFTER_US)
 
 
 def set_up(harness: Harness, configuration: Configuration) -> None:
@@ -194,7 +212,7 @@ def _result(event: Any) -> dict[str, Any]:
         "event_type": event.hook,
         "result": event.hook.removeprefix(RESULTS),
         "error_code": payload.get("error_code"),
-        "error": payload.get("error"),
+        "error": None if payload.get("error") == "None" else payload.get("error"),  # winchester's word for none
         "warnings": payload.get("warnings"),
         "timestamp": str(event.time.replace(tzinfo=None)),
         "original_message_id": payload.get("original_message_id"),
