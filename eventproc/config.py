@@ -280,6 +280,7 @@ class WorkerSection(Section):
     grace: Annotated[float, BeforeValidator(parse_duration), Field(ge=0)] = "30s"  # type: ignore[assignment]
     poll: Annotated[float, BeforeValidator(parse_duration), Field(gt=0)] = "1s"  # type: ignore[assignment]
     max_interruptions: int = Field(default=3, ge=0)
+    idle_children: int | None = Field(default=None, ge=0, le=10_000)  # kept for the next run; None: as memory allows
 
 
 class ModelsSection(Section):
@@ -289,6 +290,7 @@ class ModelsSection(Section):
     threads: int = Field(default_factory=lambda: max(1, min(8, os.cpu_count() or 1)), ge=1, le=256)
     memory: Bytes = "1GiB"  # type: ignore[assignment]  # of models, per process
     checkpoint_every: int = Field(default=100, ge=1, le=10_000)  # samples
+    idle_detectors: int = Field(default=16, ge=1, le=1000)  # children of users' detectors that stay in memory
     lease: Annotated[float, BeforeValidator(parse_duration), Field(ge=2)] = "15s"  # type: ignore[assignment]
     poll: Annotated[float, BeforeValidator(parse_duration), Field(gt=0)] = "1s"  # type: ignore[assignment]
     results_exchange: str = Field(default="eventproc.model.results", min_length=1, max_length=200, pattern=r"^[^/]+$")

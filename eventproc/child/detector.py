@@ -38,14 +38,16 @@ class Detecting:
     ) -> Dict[str, Any]:
         """Score and learn each record in turn; return the scores, null for what is no finite number, and the state."""
         del db
-        detector = self._begin(parameters) if state is None else self._restore(state)
-        scores = [self._step(detector, x, t) for x, t in zip(values, times)]
+        detector = self.begin(parameters) if state is None else self._restore(state)
+        scores = [self.step(detector, x, t) for x, t in zip(values, times)]
         return {"scores": scores, "state": self._save(detector, max_state)}
 
-    def _begin(self, parameters: Dict[str, Any]) -> Any:
+    def begin(self, parameters: Dict[str, Any]) -> Any:
+        """Make a detector that has learnt nothing."""
         return self._class(**parameters)
 
-    def _step(self, detector: Any, x: float, t: float) -> Optional[float]:
+    def step(self, detector: Any, x: float, t: float) -> Optional[float]:
+        """Score a record and learn it; None where the score is no finite number."""
         score = detector.score_one(x, t) if self._score_takes_time else detector.score_one(x)
         if self._learn_takes_time:
             detector.learn_one(x, t)

@@ -38,14 +38,15 @@ def push(
 
     Then `models monitor METRIC --detector user:level` scores a metric with it.
     """
-    found = _class_in(file, wanted)
+    found = class_in(file, wanted, how="say --class")
     options: dict[str, Any] = {**limits, "requirements": list(requirements) or None}
     given = {key: value for key, value in options.items() if value is not None}
     done = connect().connection.register_detector(found, name, **given)
     output.show(done, lambda: click.echo(f"{done['name']} version {done['version']}: --detector user:{done['name']}"))
 
 
-def _class_in(file: Path, wanted: str | None) -> type:
+def class_in(file: Path, wanted: str | None, *, how: str) -> type:
+    """Execute the file and return its class with score_one and learn_one; `how` says how to choose one of several."""
     from eventproc.plugins import load
 
     module = load(file)
@@ -56,11 +57,12 @@ def _class_in(file: Path, wanted: str | None) -> type:
         and value.__module__ == module.__name__
         and all(callable(getattr(value, method, None)) for method in DETECTOR_METHODS)
     }
-    if wanted is not None:
-        found = {name: value for name, value in found.items() if name == wanted}
-    if len(found) != 1:
-        there = f"there are {', '.join(sorted(found))}: say --class" if found else "there is none"
-        raise InvalidInput(f"{file}: expected one class with score_one and learn_one; {there}")
+    if wanted is not None and wanted in found:
+        return found[wanted]
+    if wanted is not None or len(found) != 1:
+        there = f"there are {', '.join(sorted(found))}: {how}" if found else "there is none"
+        named = f"a class {wanted}" if wanted else "one class"
+        raise InvalidInput(f"{file}: expected {named} with score_one and learn_one; {there}")
     [only] = found.values()
     return only
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
+import math
 import os
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from eventproc.cli.base import Command, state
 from eventproc.errors import ConfigError, InvalidInput
 
 if TYPE_CHECKING:
-    from eventproc.scoring import Finding, Plan, Scored, Table
+    from eventproc.scoring import Finding, Own, Plan, Scored, Table
 
 SHOWN = 10  # odd rows that are shown to people one by one; --json has all
 ANOMALIES_FOUND = 1
@@ -50,7 +51,8 @@ class Asked:
 @click.option(
     "--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="P.png", help="Draw values and scores."
 )
-@click.option("--detector", "-d", default="default", show_default=True, help="default, statistics, htm, numenta, …")
+@click.option("--detector", "-d", default="default", show_default=True,
+              help="default, statistics, htm, numenta, …; or FILE.py:CLASS, a class of one's own.")  # fmt: skip
 @click.option("--param", "-p", "params", multiple=True, metavar="NAME=VALUE", help="A parameter; may be repeated.")
 @click.option("--params", "params_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
               help="Parameters as a JSON object.")  # fmt: skip
@@ -110,7 +112,8 @@ def score(  # one argument for each option
     if detector.startswith("user:"):
         raise InvalidInput(
             f"--detector {detector}: detectors that users registered run in the platform's sandbox only; there, "
-            f"`eventproc models prime NAME {file} --detector {detector}` scores a file",
+            f"`eventproc models prime NAME {file} --detector {detector}` scores a file; here, --detector FILE.py:CLASS "
+            "does",
             detector=detector,
         )
     asked = Asked(file=file, threshold=THRESHOLD if threshold is None else threshold, **options)
@@ -135,6 +138,7 @@ def score(  # one argument for each option
     table = read_csv(file, columns, zone=zone, option="--date-format")
     plan = Plan(
         detector=detector,
+        own=_own(detector),
         minimum=minimum,
         maximum=maximum,
         learning=learning,
@@ -143,6 +147,20 @@ def score(  # one argument for each option
         changes=_changes(params, params_file),
     )
     return _Scoring(asked, zone, table, plan).run()
+
+
+def _own(detector: str) -> Own | None:
+    """Return the class of `FILE.py` or `FILE.py:CLASS`."""
+    from eventproc.cli.detectors import class_in
+    from eventproc.scoring import Own
+
+    file, sign, name = detector.rpartition(":") if not detector.endswith(".py") else (detector, "", "")
+    if not file.endswith(".py"):
+        return None
+    if sign and not name.isidentifier():
+        raise InvalidInput(f"--detector {detector}: write FILE.py:CLASS", detector=detector)
+    found = class_in(Path(file), name or None, how=f"write {file}:CLASS")
+    return Own(found, detector if name else f"{file}:{found.__name__}")
 
 
 def _check_plot(path: Path) -> None:
@@ -212,7 +230,7 @@ class _Scoring:
     def _warn_of_compiling(self) -> None:
         from eventproc.htm import jit, warm
 
-        if self.asked.quiet or (jit.COMPILED and warm.compiled()):
+        if self.asked.quiet or self.plan.own is not None or (jit.COMPILED and warm.compiled()):
             return
         self._say(
             "compiling the models' kernels: half a minute, once on this machine" if jit.COMPILED else warm.MISSING
@@ -309,6 +327,8 @@ class _Scoring:
     def _summary(
         self, table: Table, seconds: Any, stamps: list[str], scored: Scored, windows: list[tuple[float, float]]
     ) -> dict[str, Any]:
+        import numpy as np
+
         above = scored.above(self.asked.threshold)
         result: dict[str, Any] = {
             "file": str(self.asked.file),
@@ -318,7 +338,7 @@ class _Scoring:
             "missing": self.table.missing,
             "refused": [{"line": row.line, "kind": row.kind, "reason": row.reason} for row in self.table.refused],
             "odd": [{"line": row.line, "kind": row.kind, "reason": row.reason} for row in self.table.odd],
-            "detector": self.plan.detector,
+            "detector": self.plan.own.name if self.plan.own is not None else self.plan.detector,
             "learning": scored.learning,
             "threshold": self.asked.threshold,
             "anomalies": len(above),
@@ -335,6 +355,8 @@ class _Scoring:
             hit = [any(first <= time <= last for time in times) for first, last in windows]
             inside = sum(any(first <= time <= last for first, last in windows) for time in times)
             result["labelled"] = {"windows": len(windows), "found": sum(hit), "outside": len(times) - inside}
+        if unscored := int(np.isnan(scored.scores).sum()):
+            result["unscored"] = unscored
         for name, path in (("out", self.asked.out), ("plot", self.asked.plot)):
             if path is not None:
                 result[name] = str(path)
@@ -355,6 +377,8 @@ class _Scoring:
             f"{summary['rows']} rows scored{rest}; {summary['anomalies']} at {summary['threshold']:g} or above, "
             f"{summary['learning']} were for learning"
         )
+        if "unscored" in summary:
+            click.echo(f"the detector gave no number for {summary['unscored']} rows: their scores are left empty")
         if labelled := summary.get("labelled"):
             click.echo(
                 f"{labelled['found']} of {labelled['windows']} labelled windows hold one; {labelled['outside']} outside"
@@ -412,7 +436,9 @@ def _write_rows(file: Any, stamps: list[str], scored: Scored) -> None:
 
     rows = csv.writer(file, lineterminator="\n")
     rows.writerow(["timestamp", "value", "raw_score", "anomaly_score"])
-    rows.writerows(zip(stamps, scored.values.tolist(), scored.raw_scores.tolist(), scored.scores.tolist(), strict=True))
+    columns = (scored.values, scored.raw_scores, scored.scores)
+    texts = ([None if math.isnan(each) else each for each in column.tolist()] for column in columns)
+    rows.writerows(zip(stamps, *texts, strict=True))
 
 
 def _labelled(path: Path, file: Path, zone: dt.tzinfo) -> list[tuple[float, float]]:

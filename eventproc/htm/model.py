@@ -188,9 +188,9 @@ class AnomalyModel:
         return blob.pack(self.kind, self._about(), self.arrays(), base=base)
 
     @classmethod
-    def load(cls, saved: bytes, *, base: bytes | None = None) -> Self:
-        """Load a saved state; a difference needs the blob it was made against."""
-        kind, about, arrays = blob.unpack(saved, base=base)
+    def load(cls, saved: bytes, *, base: bytes | None = None, checked: bool = False) -> Self:
+        """Load a saved state; a difference needs the blob it was made against. `checked` is as in `blob.unpack`."""
+        kind, about, arrays = blob.unpack(saved, base=base, checked=checked)
         if kind != cls.kind:
             raise StateError(f"the saved state is of a {kind!r} detector, not of {cls.kind!r}")
         return cls.restored(about, arrays)

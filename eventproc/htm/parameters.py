@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from typing import Any
@@ -137,12 +138,9 @@ class Parameters:
 
     def changed(self, **changes: Any) -> Parameters:
         """Change some; a name that is none is refused."""
-        names = [field.name for field in fields(self)]
-        unknown = sorted(changes.keys() - set(names))
-        if unknown:
-            near = get_close_matches(unknown[0], names, 1)
-            known = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names)}"
-            raise ValueError(f"no such parameter: {', '.join(unknown)}; {known}")
+        if not changes:
+            return self
+        _check_names(changes)
         return replace(self, **changes)
 
     def to_json(self) -> dict[str, Any]:
@@ -153,7 +151,19 @@ class Parameters:
     def from_json(cls, stored: dict[str, Any]) -> Parameters:
         """Make parameters of what was stored; members a newer version added are refused by name."""
         lists = {name: tuple(stored.get(name, ())) for name in ("buckets", "predict_steps")}
-        return cls().changed(**{**stored, **lists})
+        _check_names(stored)
+        return cls(**{**stored, **lists})
+
+
+_NAMES = tuple(field.name for field in fields(Parameters))
+
+
+def _check_names(given: Mapping[str, Any]) -> None:
+    unknown = sorted(given.keys() - set(_NAMES))
+    if unknown:
+        near = get_close_matches(unknown[0], _NAMES, 1)
+        known = f"did you mean {near[0]}?" if near else f"there are: {', '.join(_NAMES)}"
+        raise ValueError(f"no such parameter: {', '.join(unknown)}; {known}")
 
 
 _HINTS = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -146,7 +147,7 @@ class Scorer:
             if params["name"].startswith(USER):
                 scorer = cls(_remote(params, uploads, state), params)
             else:
-                scorer = cls(_class_of(params["name"]).load(state), params)
+                scorer = cls(_loaded(_class_of(params["name"]), state), params)
             if scorer.likelihood is not None:
                 scorer.likelihood.fill(blob.unpack(likelihood)[2])
         except (StateError, ValueError, KeyError) as error:
@@ -165,10 +166,22 @@ def _known(ahead: Mapping[int, float]) -> dict[str, float] | None:
     return {str(step): value for step, value in ahead.items() if math.isfinite(value)} or None
 
 
+def _loaded(kind: Any, state: bytes) -> Any:
+    return kind.load(state, checked=True) if issubclass(kind, AnomalyModel) else kind.load(state)
+
+
 def _class_of(name: str) -> Any:
-    if name in NAMED:
-        return find_detector(name if name in _OWN_SCALE else "default")
-    return find_detector(name)
+    """Find a detector's class; looked for again after a second, since what is installed may change."""
+    now = time.monotonic()
+    found, until = _found.get(name, (None, 0.0))
+    if now >= until:
+        found = find_detector(name if name in _OWN_SCALE or name not in NAMED else "default")
+        _found[name] = (found, now + _FOUND_S)
+    return found
+
+
+_FOUND_S = 1.0  # looking takes a fifth of loading a model
+_found: dict[str, tuple[Any, float]] = {}
 
 
 def _parts(saved: bytes) -> tuple[int, bytes, bytes]:
@@ -178,7 +191,7 @@ def _parts(saved: bytes) -> tuple[int, bytes, bytes]:
     magic, digest, rowid, first, second = _HEAD.unpack_from(saved)
     if magic != MAGIC:
         raise DamagedData(f"a model's checkpoint has version {magic[7]}, this program reads version {MAGIC[7]}")
-    if hashlib.blake2b(saved[_CHECKED_FROM:], digest_size=16).digest() != digest:
+    if hashlib.blake2b(memoryview(saved)[_CHECKED_FROM:], digest_size=16).digest() != digest:
         raise DamagedData("a model's checkpoint is damaged: its checksum is wrong")
     at = _HEAD.size
     if len(saved) != at + first + second:

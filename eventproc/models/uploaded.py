@@ -29,7 +29,6 @@ from eventproc.model import Effects, Failure
 log = structlog.get_logger(__name__)
 
 MAX_STATE: Final = 1 << 20  # bytes
-MAX_CHILDREN: Final = 16  # detectors in memory
 MAX_OUTPUT: Final = 2000  # characters of what it prints that a failure tells
 
 _Scores = NDArray[np.float64]
@@ -51,11 +50,16 @@ class Which:
 
 
 class Uploads:
-    """Children for detector versions, the least recently used let go of. Threads may share it."""
+    """
+    Children for detector versions; of more than `max_children` the least recently used are let go of.
 
-    def __init__(self, store: Store, sandbox: Callable[[], Sandbox]) -> None:
+    Threads may share it.
+    """
+
+    def __init__(self, store: Store, sandbox: Callable[[], Sandbox], *, max_children: int = 16) -> None:
         self._store = store
         self._sandbox = sandbox
+        self._max_children = max_children
         self._lock = threading.Lock()
         self._children: dict[tuple[int, int], _Seat] = {}
         self._numbers = itertools.count(1)
@@ -137,7 +141,7 @@ class Uploads:
             seat = self._children.pop(key, None) or _Seat()
             self._children[key] = seat  # the last one used
             idle = [other for other, held in self._children.items() if other != key and not held.lock.locked()]
-            gone = [self._children.pop(other) for other in idle[: max(0, len(self._children) - MAX_CHILDREN)]]
+            gone = [self._children.pop(other) for other in idle[: max(0, len(self._children) - self._max_children)]]
         for each in gone:
             with each.lock:
                 each.close()

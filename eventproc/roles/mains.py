@@ -53,6 +53,8 @@ def make_worker(platform: Platform) -> Service:
     worker = platform.settings.worker
     platform.sandbox.report()  # starts it: a sandbox that can not be had shows now, not at the first event
     settings = WorkerSettings(slots=worker.slots, lease_s=worker.lease, poll_s=worker.poll)
+    if worker.idle_children is not None:
+        settings = replace(settings, children_max_idle=worker.idle_children)
     preparer = Preparer(
         store=platform.store,
         bus=platform.bus,
@@ -142,7 +144,9 @@ def make_models(platform: Platform) -> Service:
             poll_s=settings.poll,
         ),
         full_speed=warm.ready,
-        uploads=Uploads(platform.store, lambda: platform.sandbox),  # set up when the first one is asked for
+        uploads=Uploads(  # the sandbox is set up when the first one is asked for
+            platform.store, lambda: platform.sandbox, max_children=settings.idle_detectors
+        ),
     )
 
 

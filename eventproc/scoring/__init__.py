@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from eventproc.scoring.dates import DateFormat, detect_format, format_named
 from eventproc.scoring.finder import Finding, find_parameters
+from eventproc.scoring.own import Own
 from eventproc.scoring.score import Plan, Scored, score
 from eventproc.scoring.table import Columns, Refused, Table, read_csv
 from eventproc.scoring.windows import FUNCTIONS, aggregate
@@ -21,6 +22,7 @@ __all__ = [
     "Columns",
     "DateFormat",
     "Finding",
+    "Own",
     "Plan",
     "Refused",
     "Scored",

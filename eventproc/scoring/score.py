@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from eventproc.errors import InvalidInput
 from eventproc.htm import AnomalyModel, Detector, Reading, find_detector, streams
+from eventproc.scoring.own import Own, OwnReading
 
 Array = NDArray[np.float64]
 
@@ -38,12 +39,24 @@ class Plan:
     timezone: str = "UTC"
     seed: int | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
+    own: Own | None = None  # instead of `detector`; it is given `changes`, and the range of values where there is one
 
     def learning_for(self, count: int) -> int:
         """Return the learning period for a series of `count` records."""
         if self.learning is not None:
             return self.learning
+        if self.own is not None:
+            return 0
         return max(LEAST_LEARNING, min(math.floor(LEARNING_SHARE * count), MOST_LEARNING))
+
+    def asked(self) -> dict[str, Any]:
+        """Return the parameters that somebody asked for by name."""
+        asked: dict[str, Any] = dict(self.changes)
+        if self.minimum is not None:
+            asked |= {"minimum": self.minimum, "maximum": self.maximum}
+        if self.seed is not None:
+            asked["seed"] = self.seed
+        return asked
 
     def make(self, count: int) -> Detector:
         """Make the detector. Raises InvalidInput for what it does not take."""
@@ -54,11 +67,7 @@ class Plan:
         except ValueError as error:
             raise InvalidInput(str(error)) from error
         usual = {"learning": self.learning_for(count), "timezone": self.timezone}
-        asked: dict[str, Any] = dict(self.changes)
-        if self.minimum is not None:
-            asked |= {"minimum": self.minimum, "maximum": self.maximum}
-        if self.seed is not None:
-            asked["seed"] = self.seed
+        asked = self.asked()
         taken = inspect.signature(kind).parameters.values()
         names = {one.name for one in taken}
         anything = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in taken)
@@ -103,6 +112,8 @@ def score(
         progress: Called with the number of records done, and of all.
 
     """
+    if plan.own is not None:
+        return _by_own(plan.own, seconds, values, plan, progress)
     detector = plan.make(values.size)
     progress(0, values.size)
     if isinstance(detector, AnomalyModel):
@@ -122,6 +133,22 @@ def score(
         learning=plan.learning_for(values.size),
         training=np.array([one.training for one in readings], np.bool_),
         reading=readings.__getitem__,
+    )
+
+
+def _by_own(own: Own, seconds: Array, values: Array, plan: Plan, progress: Callable[[int, int], None]) -> Scored:
+    def step(done: int) -> None:
+        if done % PIECE == 0 or done == values.size:
+            progress(done, values.size)
+
+    scores = own.score(seconds, values, plan.asked(), step)
+    return Scored(
+        values=values,
+        scores=scores,
+        raw_scores=scores,
+        learning=plan.learning_for(values.size),
+        training=np.zeros(values.size, np.bool_),
+        reading=lambda row: OwnReading(score=float(scores[row]), actual=float(values[row]), cause="own"),
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from numpy.typing import NDArray
 from sqlalchemy import BigInteger, Boolean, ColumnElement, Connection, Table, Text, bindparam
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -177,6 +178,14 @@ class Rows:
 def to_json(value: Any) -> str:
     """Write JSON as compactly as it goes."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def from_json(text: str) -> Any:
+    """Read what `to_json` wrote, several times as fast as the standard library."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:  # it knows no NaN and no infinity
+        return json.loads(text)
 
 
 def tuple_to_json(values: Iterable[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ from sqlalchemy import Text, bindparam, delete, func, insert, select, text, upda
 
 from eventproc.errors import Conflict
 from eventproc.model.anomaly import SHARDS, Checkpoint, Model, NewModel, ShardLease, Standing
-from eventproc.store.base import BulkUpdate, Rows, any_of, to_json
+from eventproc.store.base import BulkUpdate, Rows, any_of, from_json, to_json
 from eventproc.store.schema import UNDEFINED, metric_states, model_checkpoints, model_shards, model_workers, models
 
 _OF = select(models).where(any_of(models.c.metric_id, "ids")).order_by(models.c.metric_id)
@@ -116,14 +115,14 @@ _SHARES = (
 
 
 def _object(text_: str | None) -> Any:
-    return None if text_ is None else json.loads(text_)
+    return None if text_ is None else from_json(text_)
 
 
 def _model(row: Any) -> Model:
     return Model(
         id=row.id,
         metric_id=row.metric_id,
-        spec=json.loads(row.spec_json),
+        spec=from_json(row.spec_json),
         params=_object(row.params_json),
         likelihood=_object(row.likelihood_json) or {},
         command_id=row.command_id,

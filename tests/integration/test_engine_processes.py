@@ -76,6 +76,16 @@ def test_a_warm_process_is_replaced_after_so_many_calls(lab):
     assert [lab.result_of().result_json for _ in range(6)] == ["1", "2", "1", "2", "1", "2"]
 
 
+@pytest.mark.parametrize(("most", "calls_of_the_first"), [(2, "2"), (1, "1"), (0, "1")])
+def test_idle_processes_are_bounded_and_the_one_used_longest_ago_goes(lab, most, calls_of_the_first):
+    for hook in ("test.one", "test.two"):
+        lab.register(calls, hook, name=hook, isolation="batch")
+    worker = lab.start(batch_slots=1, children_max_idle=most)
+    assert [lab.result_of(hook).result_json for hook in ("test.one", "test.two")] == ["1", "1"]
+    wait_until(lambda: len(worker._children._idle) == most, what=f"{most} idle processes")
+    assert lab.result_of("test.one").result_json == calls_of_the_first
+
+
 def dies_later(db, **payload):
     import os
     import threading

@@ -128,6 +128,41 @@ def test_the_state_outlives_the_worker(world, sandbox):
     assert scored(world, metric, 30) == expected(values)
 
 
+def test_only_so_many_detectors_stay_in_memory(world, sandbox):
+    started, ended = [], []
+
+    class Counted:
+        def __init__(self, child):
+            self.child = child
+            started.append(self)
+
+        def __getattr__(self, name):
+            return getattr(self.child, name)
+
+        def close(self):
+            self.child.close()
+            ended.append(self)
+
+    class Counting:
+        def spawn(self, program, limits):
+            return Counted(sandbox.spawn(program, limits))
+
+    world.runner.close()
+    world.uploads = Uploads(world.store, Counting, max_children=1)
+    world.runner = world.new_runner("small")
+    metrics = []
+    for name in ("first", "second"):
+        upload(world, Steps, name)
+        metrics.append(monitored(world, name, detector=f"user:{name}"))
+    values = wave(10)
+    for start in (0, 5):
+        for metric in metrics:
+            world.send(metric, values[start : start + 5])
+            assert scored(world, metric, start + 5) == expected(values)[: start + 5]
+    assert len(started) >= 4  # each has had to make room for the other
+    assert ended == started[:-1]
+
+
 class WithTimesAndState:
     def __init__(self):
         self.times = []

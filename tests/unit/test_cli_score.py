@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import io
+import itertools
 import json
 import sys
 
@@ -79,6 +80,68 @@ def test_every_detector_gives_whole_rows(series, tmp_path, detector):
     assert len(rows) == 288
     assert rows[1]["timestamp"] == "2014-04-01 00:30:00"
     assert all(0 <= float(row[name]) <= 1 for row in rows for name in ("raw_score", "anomaly_score"))
+
+
+OWN = """
+import math
+
+class Steps:
+    def __init__(self, scale=100.0):
+        self.scale, self.last, self.late = scale, None, 0.0
+
+    def score_one(self, x, t):
+        if x > 300:
+            return math.nan
+        return 0.0 if self.last is None else 3 * abs(x - self.last) / self.scale
+
+    def learn_one(self, x):
+        self.last = x
+
+class Broken(Steps):
+    def learn_one(self, x):
+        raise RuntimeError("no more")
+
+class Wordy(Steps):
+    def score_one(self, x):
+        return "much"
+"""
+
+
+def test_a_file_s_own_detector_scores_as_it_would_in_the_sandbox(series, tmp_path, capsys):
+    (tmp_path / "own.py").write_text(OWN)
+    arguments = ["score", str(series), "-d", "own.py:Steps", "-p", "scale=50.0", "-o", "o.csv", "--plot", "p.png"]
+    assert run([*arguments, "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["detector"], summary["learning"], summary["unscored"]) == ("own.py:Steps", 0, 1)
+    rows = table(tmp_path / "o.csv")
+    values = [float(row["value"]) for row in rows]
+    assert (values[1300], rows[1300]["anomaly_score"]) == (400.0, "")
+    expected = [0.0, *(min(1.0, 3 * abs(after - before) / 50.0) for before, after in itertools.pairwise(values))]
+    assert [row["anomaly_score"] for row in rows[:1300]] == [str(score) for score in expected[:1300]]
+    assert summary["top"][0]["explanation"].startswith("Score 1.000 at ")
+    assert (tmp_path / "p.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("detector", "said"),
+    [
+        ("own.py", "there are Broken, Steps, Wordy: write own.py:CLASS"),
+        ("own.py:Stops", "expected a class Stops"),
+        ("own.py:", "write FILE.py:CLASS"),
+        ("other.py:Steps", "there is no such file"),
+        ("own.py:Wordy", "own.py:Wordy: at row 1 (value 50"),
+        ("own.py:Wordy", "score_one(50.0"),
+        ("own.py:Broken", "RuntimeError: no more\n"),
+        ("own.py:Broken", 'own.py", line 18, in learn_one'),
+    ],
+)
+def test_what_is_wrong_with_a_file_s_own_detector_is_said(series, tmp_path, capsys, detector, said):
+    (tmp_path / "own.py").write_text(OWN)
+    series.write_text("timestamp,value\n2014-04-01,50.0\n2014-04-02,51.0\n")
+    assert run(["score", str(series), "-d", detector]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "detector.py" not in error  # no frames of ours
 
 
 def test_a_user_s_detector_is_not_to_be_had_without_its_platform(series, capsys):
