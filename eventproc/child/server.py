@@ -42,7 +42,8 @@ def serve(control_fd: int, config: Dict[str, Any]) -> None:
     gc.collect()
     gc.freeze()
     gc.disable()
-    control.send(json.dumps({"ready": os.getpid(), "missing": missing}).encode())
+    hello = {"ready": os.getpid(), "missing": missing, "no_places": level.asks_no_one}
+    control.send(json.dumps(hello).encode())
     Zygote(control, level, packages).run()
 
 

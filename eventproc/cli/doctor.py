@@ -285,13 +285,14 @@ def _ports(settings: Settings) -> Iterator[Finding]:
 
 
 def _sandbox(settings: Settings, platform: Platform) -> Iterator[Finding]:
+    from eventproc.sandbox.layers import PLACES
+
     report = platform.sandbox.report()
     layers = ", ".join(report.layers) or "none"
     yield Finding("sandbox", "ok", f"level {report.level}; enforced: {layers}")
     for layer, meaning in report.missing.items():
-        yield Finding(
-            "sandbox", "info" if settings.unsafe_sandbox else "warning", f"{layer} is not enforced: {meaning}"
-        )
+        text = f"{layer}: {meaning}" if layer == PLACES else f"{layer} is not enforced: {meaning}"
+        yield Finding("sandbox", "info" if settings.unsafe_sandbox else "warning", text)
     yield Finding("sandbox", "info", _granted(settings, report.level))
     if report.groups and settings.policy.allow_subprocess:
         yield Finding("sandbox", "info", report.groups)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -50,8 +51,7 @@ class Group:
         """End all processes in it, and the group."""
         deadline = time.monotonic() + REMOVE_S
         while True:
-            with contextlib.suppress(OSError):
-                (self._path / "cgroup.kill").write_text("1")
+            self._kill()
             try:
                 self._path.rmdir()
             except FileNotFoundError:
@@ -63,6 +63,15 @@ class Group:
                 time.sleep(0.002)
             else:
                 return
+
+    def _kill(self) -> None:
+        with contextlib.suppress(OSError):
+            if (self._path / "cgroup.kill").exists():
+                (self._path / "cgroup.kill").write_text("1")
+                return
+            for pid in members(self._path):  # before Linux 5.14 one by one, again until none is left
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 class Groups:

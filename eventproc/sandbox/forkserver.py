@@ -165,7 +165,7 @@ class ForkServerSandbox(Sandbox):
         if wrong is not None or not (program.allow_subprocess or program.network):
             return wrong
         self._launcher.start()
-        return powers.refusal(program, self._launcher.level, self._policy)
+        return powers.refusal(program, self._launcher.level, self._policy, no_places=self._launcher.no_places)
 
     def _served(self, program: Program) -> tuple[str, ...]:
         if program.python in {"", RUNNING}:  # nobody need look for others
@@ -249,7 +249,7 @@ class ForkServerSandbox(Sandbox):
         return SandboxReport(
             level=self._launcher.level or "none",
             layers=self._layers,
-            missing=missing_layers(self._layers, self._launcher.refused),
+            missing=missing_layers(self._layers, self._launcher.refused, no_places=self._launcher.no_places),
             pythons=self.pythons(),
             groups=powers.groups_found(),
         )

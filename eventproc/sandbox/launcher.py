@@ -93,6 +93,7 @@ class Launcher:
         self._own_scratch = scratch is None
         self._scratch = scratch
         self.missing: tuple[str, ...] = ()
+        self.no_places = ""  # why handlers can not be given places on the network
 
     def start(self) -> int:
         """Start the zygote unless it lives; return its process id."""
@@ -305,6 +306,7 @@ class Launcher:
             hello = {"refused": str(error)}
         if "ready" in hello:
             self.missing = tuple(hello["missing"])
+            self.no_places = hello["no_places"]
             return None
         self._stop()
         return str(hello.get("refused", "the fork server ended at once; its words are on the worker's stderr"))

@@ -21,13 +21,18 @@ ABSENCE = {
     "landlock": "handlers read and write every file that their user can",
     "seccomp": "handlers may make every system call: start programs, use the network, trace other processes",
 }
+WITHIN_A_ROOT = {"landlock": "the private root alone decides what handlers read and write"}
+PLACES = "network=[…]"
 SAME = {"own user": "user", "user namespace": "user"}
 
 
-def missing_layers(layers: Sequence[str], refused: Mapping[str, str]) -> dict[str, str]:
+def missing_layers(layers: Sequence[str], refused: Mapping[str, str], *, no_places: str = "") -> dict[str, str]:
     """Return the layers that do not stand, with what that means and why the level above could not be had."""
     standing = {SAME.get(layer, layer) for layer in layers}
-    missing = {layer: meaning for layer, meaning in ABSENCE.items() if layer not in standing}
+    meanings = {**ABSENCE, **WITHIN_A_ROOT} if "private root" in standing else ABSENCE
+    missing = {layer: meaning for layer, meaning in meanings.items() if layer not in standing}
     for level, reason in refused.items():
         missing[f"level {level}"] = f"not to be had here: {reason}"
+    if no_places:
+        missing[PLACES] = f"handlers that ask for it are refused: {no_places}"
     return missing

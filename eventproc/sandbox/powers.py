@@ -11,6 +11,7 @@ from eventproc.abc import Program
 from eventproc.model import FULL_NETWORK, Failure, NetworkGrant, Place, Policy
 from eventproc.sandbox.cgroups import Groups, Unavailable, look_whether_divisible, own_group
 from eventproc.sandbox.dialer import Dialer
+from eventproc.sandbox.layers import PLACES
 from eventproc.sandbox.link import ProcessLink
 from eventproc.sandbox.orders import Order
 
@@ -22,13 +23,13 @@ NEEDS_A = (
 )
 
 
-def refusal(program: Program, level: str | None, policy: Policy) -> Failure | None:
+def refusal(program: Program, level: str | None, policy: Policy, *, no_places: str = "") -> Failure | None:
     """Say why a program may not run here as it was registered; the operator's word may have changed since then."""
-    reason = _reason(program, level, policy)
+    reason = _reason(program, level, policy, no_places)
     return Failure(kind="load", message=f"{program.name} can not run here: {reason}") if reason else None
 
 
-def _reason(program: Program, level: str | None, policy: Policy) -> str | None:
+def _reason(program: Program, level: str | None, policy: Policy, no_places: str) -> str | None:
     if program.allow_subprocess:
         if not policy.allow_subprocess:
             return "the operator does not grant allow_subprocess (setting policy.allow_subprocess)"
@@ -37,6 +38,8 @@ def _reason(program: Program, level: str | None, policy: Policy) -> str | None:
     if program.network == FULL_NETWORK:
         full = policy.network.grant is NetworkGrant.FULL
         return None if full else 'the operator does not grant network="full" (setting policy.network)'
+    if program.network and no_places:
+        return f"{PLACES}: {no_places}"
     reasons = (policy.network.refusal(Place.parse(text)) for text in program.network)
     return next((reason for reason in reasons if reason), None)
 

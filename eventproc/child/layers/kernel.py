@@ -57,6 +57,7 @@ _CALLS: Dict[str, Dict[str, int]] = {  # those that libc has no function for
     "aarch64": {"pivot_root": 41, "capset": 91, "seccomp": 277},
 }
 _SAME_EVERYWHERE = {
+    "pidfd_getfd": 438,
     "mount_setattr": 442,
     "landlock_create_ruleset": 444,
     "landlock_add_rule": 445,

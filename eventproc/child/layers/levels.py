@@ -33,6 +33,7 @@ class Level:
         self._mountpoint: str = config["mountpoint"]
         self._extra: List[str] = list(config.get("paths", ()))
         self.host_network: bool = config.get("network") == "full"  # for handlers that are trusted with it
+        self.asks_no_one = ""  # why handlers can not be given listed places on the network
         self._is_root = os.geteuid() == 0
         self._own_users = False  # whether we live in a user namespace of our own
         self._landlock = landlock.abi()
@@ -73,6 +74,7 @@ class Level:
         if self.name == "A" and self._has_landlock():
             for programs in (False, True):
                 self._rulesets[programs] = self._prepare(["/"], root.OWN, programs=programs)
+        self.asks_no_one = seccomp.reason_not_to_ask()
         self._filter(FIRST_PID, self._powers({}))
         kernel.drop_bounding_set()
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # nothing of the same user may look into us

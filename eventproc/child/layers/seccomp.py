@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import struct
 from typing import List, NamedTuple, Set, Tuple
@@ -13,6 +14,8 @@ from .tables import LAST_KNOWN, TABLES, X32_BIT, Table
 
 SECCOMP_SET_MODE_FILTER = 1
 NEW_LISTENER = 1 << 3  # flag: return a file descriptor on which calls can be answered
+ADD_DESCRIPTOR = 0x40182103  # SECCOMP_IOCTL_NOTIF_ADDFD
+PUT_IN_PLACE = 1  # SECCOMP_ADDFD_FLAG_SETFD
 ALLOW = 0x7FFF0000
 ASK = 0x7FC00000  # SECCOMP_RET_USER_NOTIF: whoever holds the listener answers in the kernel's place
 KILL_PROCESS = 0x80000000
@@ -359,3 +362,38 @@ def install(program: bytes, *, listen: bool = False) -> int:
     flags = NEW_LISTENER if listen else 0
     result = kernel.syscall("seccomp", SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(described))
     return result if listen else -1
+
+
+def reason_not_to_ask() -> str:
+    """Say why a worker could not be asked for connections here; "" where it can. Found by trying, in a process."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _try_to_ask()
+            os.write(writing, b"")
+        except OSError as error:
+            os.write(writing, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as stream:  # noqa: PTH123  a descriptor
+        reason = stream.read().decode()
+    os.waitpid(pid, 0)
+    return f"this kernel can not hand connections to the worker (Linux 5.9 can): {reason}" if reason else ""
+
+
+def _try_to_ask() -> None:
+    """Do what takes a filter that asks and a worker that answers. Raises OSError."""
+    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+    asking = install(_PERMIT, listen=True)
+    nobody = struct.pack("=QIIII", 0, PUT_IN_PLACE, asking, 0, 0)
+    for what, absent, call in (
+        ("putting in descriptors", errno.EINVAL, lambda: fcntl.ioctl(asking, ADD_DESCRIPTOR, nobody)),
+        ("pidfd_getfd", errno.ENOSYS, lambda: kernel.syscall("pidfd_getfd", -1, 0, 0)),
+    ):
+        try:
+            call()
+        except OSError as error:
+            if error.errno == absent:  # else it knows the call, and objects to what it was given
+                raise OSError(absent, f"{what}: {os.strerror(absent)}") from None
