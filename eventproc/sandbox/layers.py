@@ -14,7 +14,7 @@ ABSENCE = {
     "private root": "handlers see the host's directories; Landlock alone decides what they read",
     "network namespace": "no network of their own; the system call filter alone keeps handlers off the network",
     "ipc namespace": "the system call filter alone keeps handlers off System V memory and queues",
-    "capped scratch": "a handler's private directory is on the host's disk; its monitor looks at its size four times a second",
+    "capped scratch": "a handler's private directory is on the host's disk; its size is looked at four times a second",
     "user": "handlers run as the worker's own user",
     "no capabilities": "handlers keep the worker's capabilities",
     "no_new_privs": "programs that grant privileges grant them to handlers",
