@@ -63,23 +63,16 @@ class Shares:
     """How many slots an owner may still have."""
 
     def __init__(self, *, run: Occupied | None, batch: Occupied | None) -> None:
+        self.contended: frozenset[bool] = frozenset()
         self._slots = {False: run, True: batch}
         self._held = {kind: Counter(slots.by_owner) if slots else Counter() for kind, slots in self._slots.items()}
-        self._several: dict[bool, bool] = {}
         self._batches: set[int] = set()  # handlers that have got a slot for a batch
-
-    def look_at(self, known: Roster) -> None:
-        """Find out for which kinds there are several owners."""
-        owners: dict[bool, set[int]] = {False: set(), True: set()}
-        for entry in known.entries.values():
-            owners[entry.options.isolation is Isolation.BATCH].add(entry.owner_id)
-        self._several = {kind: len(found) > 1 for kind, found in owners.items()}
 
     def of(self, lane: Lane, entry: Entry, wanted: int) -> int:
         """Return how many of `wanted` runs the handler's owner may have."""
         kind = lane.isolation == Isolation.BATCH
         slots = self._slots[kind]
-        if slots is None or not self._several[kind]:
+        if slots is None or kind not in self.contended:
             return wanted
         room = max(0, slots.most - self._held[kind][entry.owner_id])
         if kind:
@@ -111,7 +104,7 @@ class _Claiming:
         if not waiting:
             return []
         known = roster(self.work, revision)
-        self.shares.look_at(known)
+        self.shares.contended = known.contended
         lanes = self._lanes(known, waiting)
         self._take_turns(lanes)
         while lanes:  # again with those that may have more, as long as there is room

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
 from sqlalchemy import select
 
-from eventproc.model import HandlerVersion, Options
+from eventproc.model import HandlerVersion, Isolation, Options
 from eventproc.store.base import Work
 from eventproc.store.handlers import version_of
 from eventproc.store.options import options_from_json
@@ -62,6 +63,7 @@ class Roster:
     entries: dict[int, Entry]
     paused_names: frozenset[str]
     paused_globs: tuple[str, ...]
+    contended: frozenset[bool]  # kinds (isolation batch: True) of which several owners have handlers that may run
 
     def hook_paused(self, hook: str) -> bool:
         return hook in self.paused_names or any(fnmatchcase(hook, glob) for glob in self.paused_globs)
@@ -103,7 +105,20 @@ def _load(work: Work, now: int) -> Roster:
     }
     paused = [row.name for row in work.conn.execute(_PAUSED_HOOKS)]
     globs = tuple(name for name in paused if any(char in name for char in "*?["))
-    return Roster(revision=now, entries=entries, paused_names=frozenset(paused), paused_globs=globs)
+    return Roster(
+        revision=now,
+        entries=entries,
+        paused_names=frozenset(paused),
+        paused_globs=globs,
+        contended=frozenset(kind for kind in (False, True) if len(_owners(entries.values(), batch=kind)) > 1),
+    )
+
+
+def _owners(entries: Iterable[Entry], *, batch: bool) -> set[int]:
+    """Return who has handlers that may run, of isolation batch or of the others."""
+    return {
+        entry.owner_id for entry in entries if entry.runnable and (entry.options.isolation is Isolation.BATCH) is batch
+    }
 
 
 def versions_by_name(work: Work, names: set[tuple[int, int]]) -> dict[tuple[int, int], HandlerVersion]:
