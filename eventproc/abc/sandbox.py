@@ -147,6 +147,10 @@ class Child(ABC):
     def rest(self) -> None:  # noqa: B027 - most have nothing to end
         """End what calls left running, as far as its kind of isolation lets nothing outlive a call."""
 
+    def idle_cpu_us(self) -> int:
+        """Return the processor time that it has used since it rested: by threads that a call left behind."""
+        return 0
+
     @abstractmethod
     def kill(self) -> None:
         """End the whole tree of processes at once; may be called from any thread, any number of times."""

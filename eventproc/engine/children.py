@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import OrderedDict
@@ -14,6 +15,9 @@ from eventproc.errors import SandboxError
 from eventproc.model import Claim, Environment, HandlerVersion
 
 MAX_ENVIRONMENTS = 200  # locks in memory
+MAX_IDLE_CPU_US = 500_000  # of processor time that a child may use while nothing of it runs
+
+log = logging.getLogger(__name__)
 
 Key = tuple[int, int, str]  # handler, version, digest of the blob: limits and owner are the version's
 
@@ -145,12 +149,21 @@ class Children:
             old.child.close()
 
     def reap(self) -> None:
-        """End the children that nobody needed for a while."""
+        """End the children that nobody needed for a while, and those that work although nothing of theirs runs."""
         before = self._monotonic() - self._idle_s
+        old, restless, kept = [], [], []
         with self._lock:
-            old = [warm for warm in self._idle if warm.idle_since < before]
-            self._idle = [warm for warm in self._idle if warm.idle_since >= before]
-        for warm in old:
+            for warm in self._idle:
+                if warm.idle_since < before:
+                    old.append(warm)
+                elif warm.child.idle_cpu_us() > MAX_IDLE_CPU_US:
+                    restless.append(warm)
+                else:
+                    kept.append(warm)
+            self._idle = kept
+        for warm in restless:
+            log.warning("a process of handler %s is ended: it works although none of its runs does", warm.key[0])
+        for warm in (*old, *restless):
             warm.child.close()
 
     def close(self) -> None:

@@ -103,6 +103,7 @@ class ConnectedChild(Child):
         self._kept: dict[int, Kept] = {}
         self._state = State()
         self._window = 1 if cell else 2
+        self._rested_cpu_us = 0
         self._send_load(program)
 
     # ------------------------------------------------------------------ the port
@@ -141,6 +142,10 @@ class ConnectedChild(Child):
     def rest(self) -> None:
         if self._cell and self._kept and self._state.ending is None:
             self._make_room()
+        self._rested_cpu_us = self._link.cpu_us()
+
+    def idle_cpu_us(self) -> int:
+        return self._link.cpu_us() - self._rested_cpu_us
 
     def kill(self) -> None:
         self._state.reason = self._state.reason or "cancelled"

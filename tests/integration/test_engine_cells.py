@@ -98,7 +98,7 @@ def test_one_warm_process_serves_all_runs_of_a_version_and_ends_when_nobody_need
 
 
 def test_a_crash_or_an_overrun_costs_its_run_only(lab):
-    lab.register(misbehaves, isolation="cell", timeout="4s", cpu="1s", memory="300MB")
+    lab.register(misbehaves, isolation="cell", timeout="4s", cpu="0.5s", memory="300MB")
     lab.start(slots=1)
     bad = ["segfault", "exit", "memory", "cpu", "time", "commit"]
     order = [what for each in bad for what in (each, "")]
@@ -125,6 +125,37 @@ def test_nothing_of_a_run_goes_on_once_it_is_over(lab):
         wait_until(lambda: [*parents_of_all().values()].count(cell) == 1, what="the run's process to be gone")
     else:
         assert warm.child._child is None
+
+
+@pytest.mark.parametrize("isolation", ["cell", "batch"])
+def test_a_thread_that_works_on_when_no_run_does_ends_its_process(lab, isolation):
+    """In a cell that is one of the loaded process, in a batch any run's."""
+
+    class Spins:
+        def __call__(self, db, **payload):
+            return "fine"
+
+        def __setstate__(self, state):
+            import threading
+
+            def spin():
+                while True:
+                    pass
+
+            threading.Thread(target=spin, daemon=True).start()
+
+        def __getstate__(self):
+            return {"some": "state"}
+
+    lab.register(Spins(), isolation=isolation, name="spins")
+    worker = lab.start(slots=1, child_idle_s=3600.0)
+    assert lab.result_of().state is S.SUCCEEDED
+    if isolation == "cell" and lab.level == "B":  # each call has a process of its own, and none is left
+        (warm,) = wait_until(lambda: idle(worker), what="the place of a process to be idle")
+        assert warm.child._child is None
+        return
+    wait_until(lambda: not idle(worker), what="the process to be ended")
+    assert lab.result_of().state is S.SUCCEEDED
 
 
 def test_users_and_versions_have_cells_of_their_own(lab):
