@@ -12,7 +12,6 @@ from eventproc.client import Connection
 from eventproc.client.endpoint import ENDPOINT_VARIABLES, KEY_VARIABLES, local_endpoint, parse_endpoint
 from eventproc.errors import ConfigError, Conflict, Unauthorized, UnknownHandler
 
-PAGE = 500  # items
 TIMEOUT_S = 60.0
 
 
@@ -49,17 +48,7 @@ class Remote:
 
     def pages(self, path: str, params: Mapping[str, Any] | None = None, *, limit: int | None = None) -> Iterator[Any]:
         """Return the items of a list, page by page, at most `limit`."""
-        after: Any = None
-        left = limit
-        while left is None or left > 0:
-            size = PAGE if left is None else min(PAGE, left)
-            page = self.get(path, {**(params or {}), "after": after, "limit": size})
-            items = page["items"]
-            yield from items
-            after = page.get("next")
-            left = None if left is None else left - len(items)
-            if after is None or not items:
-                return
+        return self.connection.pages(path, _given(params), limit)
 
 
 def _given(params: Mapping[str, Any] | None) -> dict[str, Any] | None:

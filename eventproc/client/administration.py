@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from eventproc.client.calls import Calls, given
 from eventproc.client.paths import segment
 from eventproc.errors import InvalidInput
 
 
-class Administration(ABC):
+class Administration(Calls):
     """The part of a Connection that people who write handlers seldom need."""
-
-    @abstractmethod
-    def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, Any] | None = None,
-        json: Any = None,
-        timeout: float | None = None,
-    ) -> Any:
-        """Call a route and return its JSON."""
-
-    @abstractmethod
-    def _pages(self, path: str, params: Mapping[str, Any], limit: int | None) -> Iterator[dict[str, Any]]: ...
-
-    def _object(self, method: str, path: str, json: Any = None) -> dict[str, Any]:
-        answer: dict[str, Any] = self.request(method, path, json=json)
-        return answer
 
     def health(self) -> dict[str, Any]:
         """Return the server's status and version."""
@@ -44,7 +25,7 @@ class Administration(ABC):
 
     def hook_specs(self) -> list[dict[str, Any]]:
         """List the hooks with summary, schema and sample."""
-        return list(self._pages("/hooks", {}, None))
+        return list(self.pages("/hooks"))
 
     def put_hook(self, name: str | Mapping[str, Any], **spec: Any) -> dict[str, Any]:
         """
@@ -77,7 +58,7 @@ class Administration(ABC):
 
     def triggers(self) -> list[dict[str, Any]]:
         """List the triggers."""
-        return list(self._pages("/triggers", {}, None))
+        return list(self.pages("/triggers"))
 
     def trigger(self, name: str) -> dict[str, Any]:
         """Return one trigger, and what its checks came to."""
@@ -90,12 +71,11 @@ class Administration(ABC):
     def explain_trigger(self, name: str, event_id: str) -> dict[str, Any]:
         """Say why a trigger does or does not collect an event, and what its stream lacks to fire."""
         path = f"/triggers/{segment(name)}/explain"
-        answer: dict[str, Any] = self.request("GET", path, params={"event": event_id})
-        return answer
+        return self._object("GET", path, params={"event": event_id})
 
     def pipelines(self) -> list[dict[str, Any]]:
         """List the pipelines."""
-        return list(self._pages("/pipelines", {}, None))
+        return list(self.pages("/pipelines"))
 
     def pipeline(self, name: str) -> dict[str, Any]:
         """Return one pipeline with its handlers."""
@@ -118,13 +98,12 @@ class Administration(ABC):
 
     def streams(self, *, limit: int | None = 100, **which: Any) -> list[dict[str, Any]]:
         """List streams, newest first: `trigger`, `state`, `trait` (`name:value`), `older_than`, `younger_than`."""
-        return list(self._pages("/streams", which, limit))
+        return list(self.pages("/streams", which, limit))
 
     def stream(self, stream_id: int, *, events: bool = False) -> dict[str, Any]:
         """Return one stream; with `events`, what it holds."""
         params = {"events": "true"} if events else None
-        answer: dict[str, Any] = self.request("GET", f"/streams/{int(stream_id)}", params=params)
-        return answer
+        return self._object("GET", f"/streams/{int(stream_id)}", params=params)
 
     def reset_streams(self, *ids: int, **which: Any) -> dict[str, Any]:
         """Send streams in error through their pipeline again: `count`, up to 1,000 `ids`, `refused` with reasons."""
@@ -138,7 +117,7 @@ class Administration(ABC):
 
     def users(self) -> list[dict[str, Any]]:
         """List the users."""
-        return list(self._pages("/users", {}, None))
+        return list(self.pages("/users"))
 
     def add_user(self, name: str, role: str) -> dict[str, Any]:
         """Add a user: viewer, emitter, developer or admin."""
@@ -147,13 +126,11 @@ class Administration(ABC):
     def update_user(self, name: str, *, role: str | None = None, disabled: bool | None = None) -> dict[str, Any]:
         """Change a user's role, disable or enable them."""
         changes = {"role": role, "disabled": disabled}
-        return self._object(
-            "PATCH", f"/users/{segment(name)}", {name: value for name, value in changes.items() if value is not None}
-        )
+        return self._object("PATCH", f"/users/{segment(name)}", given(changes))
 
     def keys(self, user: str) -> list[dict[str, Any]]:
         """List a user's API keys: prefix, label, last use. The keys themselves are not kept anywhere."""
-        return list(self._pages(f"/users/{segment(user)}/keys", {}, None))
+        return list(self.pages(f"/users/{segment(user)}/keys"))
 
     def add_key(self, user: str, label: str = "") -> dict[str, Any]:
         """Issue an API key; `key` of the answer is shown this once."""
@@ -165,13 +142,13 @@ class Administration(ABC):
 
     def audit(self, *, limit: int | None = 100) -> list[dict[str, Any]]:
         """List who changed what, newest first."""
-        return list(self._pages("/audit", {}, limit))
+        return list(self.pages("/audit", {}, limit))
 
     # secrets
 
     def secrets(self, user: str | None = None) -> list[dict[str, Any]]:
         """List the names of one's own secrets, or as an admin of another user's; values never come back."""
-        return list(self._pages("/secrets", {"user": user}, None))
+        return list(self.pages("/secrets", {"user": user}, None))
 
     def set_secret(self, name: str, value: str) -> dict[str, Any]:
         """Keep a secret for handlers that are registered with `secrets=[name]`, which find it in `ep.secrets`."""
@@ -185,7 +162,7 @@ class Administration(ABC):
 
     def schedules(self) -> list[dict[str, Any]]:
         """List the schedules."""
-        return list(self._pages("/schedules", {}, None))
+        return list(self.pages("/schedules"))
 
     def put_schedule(
         self,
@@ -199,9 +176,7 @@ class Administration(ABC):
     ) -> dict[str, Any]:
         """Add or replace a schedule: it emits an event whenever the cron expression is due."""
         body = {"cron": cron, "timezone": timezone, "hook": hook, "tags": list(tags), "payload": payload}
-        return self._object(
-            "PUT", f"/schedules/{segment(name)}", {name: value for name, value in body.items() if value is not None}
-        )
+        return self._object("PUT", f"/schedules/{segment(name)}", given(body))
 
     def schedule(self, name: str) -> dict[str, Any]:
         """Return one schedule."""
@@ -215,7 +190,7 @@ class Administration(ABC):
 
     def notices(self, *, run: int | None = None, limit: int | None = 100) -> list[dict[str, Any]]:
         """List the notices (mails), newest first."""
-        return list(self._pages("/notices", {"run": run}, limit))
+        return list(self.pages("/notices", {"run": run}, limit))
 
     def notice(self, notice_id: int) -> dict[str, Any]:
         """Return one notice; `mail` is its text."""
@@ -225,11 +200,8 @@ class Administration(ABC):
         self, *, collection: str | None = None, name: str | None = None, limit: int | None = None
     ) -> list[dict[str, Any]]:
         """List series."""
-        return list(self._pages("/series", {"collection": collection, "name": name}, limit))
+        return list(self.pages("/series", {"collection": collection, "name": name}, limit))
 
     def values(self, uuid: str, start: int | None = None, end: int | None = None) -> dict[str, Any]:
         """Return a series' values in [start, end): `times` in nanoseconds and `values`, as lists."""
-        answer: dict[str, Any] = self.request(
-            "GET", f"/series/{segment(uuid)}/values", params={"start": start, "end": end}
-        )
-        return answer
+        return self._object("GET", f"/series/{segment(uuid)}/values", params={"start": start, "end": end})

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Self, Unpack
 
 from eventproc.client.administration import Administration
+from eventproc.client.calls import given
 from eventproc.client.detectors import detector_request
 from eventproc.client.endpoint import CA_VARIABLE, resolve
 from eventproc.client.handlers import Handler, HandlerOptions, check_options, make_mark
@@ -129,15 +130,17 @@ class Connection(Administration, Metrics, Monitoring):
         Raises the error that the server named, Unauthorized, ServerUnreachable or DeadlineExceeded.
         """
         content = None if json is None else _body(json)
-        given = {name: value for name, value in (params or {}).items() if value is not None}
-        return self._http().request(method, path, params=given or None, content=content, timeout=timeout)
+        return self._http().request(method, path, params=given(params or {}) or None, content=content, timeout=timeout)
 
-    def _pages(self, path: str, params: Mapping[str, Any], limit: int | None) -> Iterator[dict[str, Any]]:
-        """Return a list's items, page by page, at most `limit`."""
-        after, left = params.get("after"), limit
+    def pages(
+        self, path: str, params: Mapping[str, Any] | None = None, limit: int | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Call any route that lists, page by page as they are needed, and yield its items, at most `limit`."""
+        said = dict(params or {})
+        after, left = said.get("after"), limit
         while left is None or left > 0:
             size = PAGE if left is None else min(PAGE, left)
-            page = self.request("GET", path, params={**params, "after": after, "limit": size})
+            page = self.request("GET", path, params={**said, "after": after, "limit": size})
             yield from page["items"]
             after = page.get("next")
             left = None if left is None else left - len(page["items"])
@@ -148,12 +151,11 @@ class Connection(Administration, Metrics, Monitoring):
 
     def hooks(self) -> list[str]:
         """List the hooks' names."""
-        return [spec["name"] for spec in self._pages("/hooks", {}, None)]
+        return [spec["name"] for spec in self.pages("/hooks")]
 
     def hook(self, name: str) -> dict[str, Any]:
         """Return one hook: summary, schema and sample payload."""
-        found: dict[str, Any] = self.request("GET", f"/hooks/{segment(name)}")
-        return found
+        return self._object("GET", f"/hooks/{segment(name)}")
 
     def register(
         self,
@@ -208,24 +210,25 @@ class Connection(Administration, Metrics, Monitoring):
             "options": dict(registration.options),
             "bundle": bundle_to_json(bundle),
         }
-        patience = max(self._timeout, INSTALLING_S) if registration.options.get("requirements") else None
-        answer: dict[str, Any] = self.request("POST", "/handlers", json=body, timeout=patience)
+        answer = self._register("/handlers", body)
         for text in answer.get("warnings") or ():
             warnings.warn(f"{registration.name}: {text}", HandlerWarning, stacklevel=4)
         return answer
+
+    def _register(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        patience = max(self._timeout, INSTALLING_S) if body["options"].get("requirements") else None
+        return self._object("POST", path, body, timeout=patience)
 
     def register_detector(
         self, detector: type, name: str | None = None, **options: Unpack[HandlerOptions]
     ) -> dict[str, Any]:
         """Register a class as a detector, or its next version, see `eventproc.register_detector`."""
         body = detector_request(detector, name, options)
-        timeout = max(self._timeout, INSTALLING_S) if body["options"].get("requirements") else None
-        answer: dict[str, Any] = self.request("POST", "/detectors", json=body, timeout=timeout)
-        return answer
+        return self._register("/detectors", body)
 
     def list_detectors(self) -> list[dict[str, Any]]:
         """Return the detectors that users registered."""
-        return list(self._pages("/detectors", {}, None))
+        return list(self.pages("/detectors"))
 
     def deregister_detector(self, name: str) -> None:
         """Let no new model have that detector; those that have it go on."""
@@ -254,17 +257,15 @@ class Connection(Administration, Metrics, Monitoring):
             setup=setup,
             options=check_options(options),
         )
-        answer: dict[str, Any] = self.request("POST", "/pipelines", json=body)
-        return answer
+        return self._register("/pipelines", body)
 
     def list_handlers(self, hook: str = "") -> list[Handler]:
         """List the registered handlers, of one hook or of all."""
-        return [Handler.from_json(item) for item in self._pages("/handlers", {"hook": hook or None}, None)]
+        return [Handler.from_json(item) for item in self.pages("/handlers", {"hook": hook or None}, None)]
 
     def handler(self, handler_id: int) -> dict[str, Any]:
         """Return a handler with its options and whether it is paused."""
-        found: dict[str, Any] = self.request("GET", f"/handlers/{int(handler_id)}")
-        return found
+        return self._object("GET", f"/handlers/{int(handler_id)}")
 
     def deregister(self, handler_id: int) -> bool:
         """Remove a handler; its waiting runs are cancelled. Raises UnknownHandler."""
@@ -273,12 +274,11 @@ class Connection(Administration, Metrics, Monitoring):
 
     def versions(self, handler_id: int) -> list[dict[str, Any]]:
         """List a handler's versions, without source."""
-        return list(self._pages(f"/handlers/{int(handler_id)}/versions", {}, None))
+        return list(self.pages(f"/handlers/{int(handler_id)}/versions"))
 
     def version(self, handler_id: int, version: int) -> dict[str, Any]:
         """Return one version with its source text."""
-        found: dict[str, Any] = self.request("GET", f"/handlers/{int(handler_id)}/versions/{int(version)}")
-        return found
+        return self._object("GET", f"/handlers/{int(handler_id)}/versions/{int(version)}")
 
     def diff(self, handler_id: int, old: int, new: int) -> str:
         """Return the unified diff of two versions' sources."""
@@ -301,8 +301,7 @@ class Connection(Administration, Metrics, Monitoring):
 
     def _switch(self, what: int | str, action: str) -> dict[str, Any]:
         path = f"/handlers/{what}" if isinstance(what, int) else f"/hooks/{segment(what)}"
-        answer: dict[str, Any] = self.request("POST", f"{path}/{action}")
-        return answer
+        return self._object("POST", f"{path}/{action}")
 
     def dry_run(
         self,
@@ -314,8 +313,7 @@ class Connection(Administration, Metrics, Monitoring):
     ) -> dict[str, Any]:
         """Run a handler on a stored event or a payload with nothing committed: result, failure, logs, effects."""
         body = {"event_id": event_id, "payload": payload, "tags": None if tags is None else list(tags)}
-        answer: dict[str, Any] = self.request("POST", f"/handlers/{int(handler_id)}/dry-run", json=_given(body))
-        return answer
+        return self._object("POST", f"/handlers/{int(handler_id)}/dry-run", json=given(body))
 
     # ------------------------------------------------------------------------------------------- events
 
@@ -389,19 +387,15 @@ class Connection(Administration, Metrics, Monitoring):
     ) -> list[dict[str, Any]]:
         """List events, newest first; `limit` None lists all."""
         params = {"hook": hook, "tag": tag, "key": key, "since": timestamp(since), "until": timestamp(until)}
-        return list(self._pages("/events", params, limit))
+        return list(self.pages("/events", params, limit))
 
     def event(self, event_id: str) -> dict[str, Any]:
         """Return one event with its payload."""
-        found: dict[str, Any] = self.request("GET", f"/events/{segment(event_id)}")
-        return found
+        return self._object("GET", f"/events/{segment(event_id)}")
 
     def why(self, event_id: str, handler_id: int) -> dict[str, Any]:
         """Say why a handler did or did not run on an event."""
-        answer: dict[str, Any] = self.request(
-            "GET", f"/events/{segment(event_id)}/why", params={"handler": int(handler_id)}
-        )
-        return answer
+        return self._object("GET", f"/events/{segment(event_id)}/why", params={"handler": int(handler_id)})
 
     def replay(
         self,
@@ -421,8 +415,7 @@ class Connection(Administration, Metrics, Monitoring):
             "filter": filter,
             "handler": handler,
         }
-        answer: dict[str, Any] = self.request("POST", "/events/replay", json={**_given(body), "current": current})
-        return answer
+        return self._object("POST", "/events/replay", json={**given(body), "current": current})
 
     # ------------------------------------------------------------------------------------------- runs
 
@@ -439,12 +432,11 @@ class Connection(Administration, Metrics, Monitoring):
     ) -> list[dict[str, Any]]:
         """List runs, newest first; `state` may be several, and "dead" for those that failed. `limit` None lists all."""
         which = _run_filter(state=state, hook=hook, handler=handler, event=event, since=since, until=until)
-        return list(self._pages("/runs", which, limit))
+        return list(self.pages("/runs", which, limit))
 
     def run(self, run_id: int) -> dict[str, Any]:
         """Return one run: state, attempts, result or failure."""
-        found: dict[str, Any] = self.request("GET", f"/runs/{int(run_id)}")
-        return found
+        return self._object("GET", f"/runs/{int(run_id)}")
 
     def wait(self, run_id: int, *, timeout: float = 60.0) -> dict[str, Any]:
         """Wait for a run's final state and return the run. Raises DeadlineExceeded."""
@@ -460,7 +452,7 @@ class Connection(Administration, Metrics, Monitoring):
 
     def logs(self, run_id: int, *, after: int | str | None = None, limit: int | None = None) -> list[dict[str, Any]]:
         """Return what a run printed and logged, oldest first; `after` is the id of the last piece already seen."""
-        return list(self._pages(f"/runs/{int(run_id)}/logs", {"after": after}, limit))
+        return list(self.pages(f"/runs/{int(run_id)}/logs", {"after": after}, limit))
 
     def follow_logs(self, run_id: int) -> Iterator[dict[str, Any]]:
         """Yield what a run prints and logs as it comes, until the run is over."""
@@ -476,28 +468,24 @@ class Connection(Administration, Metrics, Monitoring):
 
     def run_files(self, run_id: int) -> list[dict[str, Any]]:
         """List the files that a run uploaded."""
-        return list(self._pages(f"/runs/{int(run_id)}/files", {}, None))
+        return list(self.pages(f"/runs/{int(run_id)}/files"))
 
     def cancel(self, run_id: int) -> dict[str, Any]:
         """Cancel a run; one that is executing is asked to end."""
-        answer: dict[str, Any] = self.request("POST", f"/runs/{int(run_id)}/cancel")
-        return answer
+        return self._object("POST", f"/runs/{int(run_id)}/cancel")
 
     def requeue(self, run_id: int, *, current: bool = False) -> dict[str, Any]:
         """Run a failed or cancelled run again, with its own version or the handler's current one."""
-        answer: dict[str, Any] = self.request("POST", f"/runs/{int(run_id)}/requeue", json={"current": current})
-        return answer
+        return self._object("POST", f"/runs/{int(run_id)}/requeue", json={"current": current})
 
     def cancel_runs(self, ids: Sequence[int] | None = None, **which: Any) -> dict[str, Any]:
         """Cancel many runs, by ids or by the arguments of `runs`."""
-        answer: dict[str, Any] = self.request("POST", "/runs/cancel", json=_run_choice(ids, which))
-        return answer
+        return self._object("POST", "/runs/cancel", json=_run_choice(ids, which))
 
     def requeue_runs(self, ids: Sequence[int] | None = None, *, current: bool = False, **which: Any) -> dict[str, Any]:
         """Requeue many runs, by ids or by the arguments of `runs`."""
         body = {**_run_choice(ids, which), "current": current}
-        answer: dict[str, Any] = self.request("POST", "/runs/requeue", json=body)
-        return answer
+        return self._object("POST", "/runs/requeue", json=body)
 
     # ------------------------------------------------------------------------------------------- files, archives
 
@@ -547,7 +535,7 @@ class Connection(Administration, Metrics, Monitoring):
         with (
             Path(path).open("rb") as archive,
             self._http().stream(
-                "POST", "/ingest/comtrade", params=_given(params), content=_pieces(archive, self._timeout)
+                "POST", "/ingest/comtrade", params=given(params), content=_pieces(archive, self._timeout)
             ) as response,
         ):
             for line in response.iter_lines():
@@ -582,10 +570,6 @@ def _body(value: Any) -> bytes:
         raise InvalidInput(f"the request can not be written as JSON: {error}") from error
 
 
-def _given(members: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in members.items() if value is not None}
-
-
 def _run_filter(
     *,
     state: str | Sequence[str] | None,
@@ -616,7 +600,7 @@ def _run_choice(ids: Sequence[int] | None, which: Mapping[str, Any]) -> dict[str
             raise TypeError(f"unexpected filter {name!r}; there are {', '.join(near or _RUN_FILTERS)}")
     if ids is None and not which:
         raise InvalidInput("say which runs: their ids, or a filter such as state='failed'")
-    chosen = _given(_run_filter(**{name: which.get(name) for name in _RUN_FILTERS}))
+    chosen = given(_run_filter(**{name: which.get(name) for name in _RUN_FILTERS}))
     return {**chosen, **({} if ids is None else {"ids": [int(number) for number in ids]})}
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from eventproc.client.calls import Calls, given
 from eventproc.client.paths import segment
 from eventproc.errors import InvalidInput
 
@@ -36,34 +36,13 @@ def _line(sample: Sequence[Any]) -> str:
     return f"{name} {float(value)!r} {float(time)!r}\n"
 
 
-class Metrics(ABC):
+class Metrics(Calls):
     """
     The part of a Connection that knows metrics.
 
     A metric is named by its name or its uid. Times that are given may be datetimes (naive ones are UTC), seconds since
     1970, or ISO-8601 texts.
     """
-
-    @abstractmethod
-    def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, Any] | None = None,
-        json: Any = None,
-        timeout: float | None = None,
-    ) -> Any:
-        """Call a route and return its JSON."""
-
-    @abstractmethod
-    def _pages(self, path: str, params: Mapping[str, Any], limit: int | None) -> Iterator[dict[str, Any]]: ...
-
-    @abstractmethod
-    def _text(
-        self, method: str, path: str, *, params: Mapping[str, Any] | None = None, content: bytes | None = None
-    ) -> Iterator[str]:
-        """Call a route and return its answer's text in pieces."""
 
     def metrics(
         self,
@@ -77,12 +56,11 @@ class Metrics(ABC):
         """List metrics; `name` and the tags' values may be globs."""
         tag = [f"{key}={value}" for key, value in (tags or {}).items()]
         params = {"name": name, "prefix": prefix, "tag": tag or None, "status": status}
-        return list(self._pages("/metrics", params, limit))
+        return list(self.pages("/metrics", params, limit))
 
     def metric(self, which: str) -> dict[str, Any]:
         """Return one metric, with `first_time` and `statistics` (count, min, max) of what is stored."""
-        answer: dict[str, Any] = self.request("GET", f"/metrics/{segment(which)}")
-        return answer
+        return self._object("GET", f"/metrics/{segment(which)}")
 
     def samples(
         self,
@@ -103,7 +81,7 @@ class Metrics(ABC):
             "scored": scored or None,
             "newest_first": newest_first or None,
         }
-        return list(self._pages(f"/metrics/{segment(which)}/samples", params, limit))
+        return list(self.pages(f"/metrics/{segment(which)}/samples", params, limit))
 
     def metric_windows(self, which: str, width: float, start: Time = None, end: Time = None) -> list[dict[str, Any]]:
         """Return count, min, mean, max and highest anomaly of each stretch of `width` seconds with samples."""
@@ -115,7 +93,7 @@ class Metrics(ABC):
     def dump_samples(self, *names: str, start: Time = None, end: Time = None) -> Iterator[str]:
         """Return `name value timestamp` lines in pieces, of the named metrics (globs too), or of all."""
         params = {"name": list(names) or None, "start": _moment(start), "end": _moment(end)}
-        return self._text("GET", "/samples", params={key: value for key, value in params.items() if value is not None})
+        return self._text("GET", "/samples", params=given(params))
 
     def rejected_samples(
         self,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from eventproc.client.calls import Calls, given
 from eventproc.client.paths import segment
 
 
-class Monitoring(ABC):
+class Monitoring(Calls):
     """
     The part of a Connection that gives metrics their models.
 
@@ -17,25 +17,9 @@ class Monitoring(ABC):
     CREATE_PENDING, ACTIVE, ERROR), `message`, `parameters`, `last_rowid`, `scored_rowid`, `waiting`, …
     """
 
-    @abstractmethod
-    def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, Any] | None = None,
-        json: Any = None,
-        timeout: float | None = None,
-    ) -> Any:
-        """Call a route and return its JSON."""
-
-    @abstractmethod
-    def _pages(self, path: str, params: Mapping[str, Any], limit: int | None) -> Iterator[dict[str, Any]]: ...
-
     def create_metric(self, name: str, *, resource: str | None = None) -> dict[str, Any]:
         """Create a metric before its first sample. Raises Conflict for one that is there; its uid is in `details`."""
-        answer: dict[str, Any] = self.request("POST", "/metrics", json={"name": name, "resource": resource})
-        return answer
+        return self._object("POST", "/metrics", json={"name": name, "resource": resource})
 
     def delete_metric(self, which: str) -> None:
         """Delete a metric with its model and its samples."""
@@ -68,54 +52,44 @@ class Monitoring(ABC):
         Raises InvalidInput, and Conflict for a metric that is monitored; its uid is in `details`.
         """
         if spec is None:
-            given = {"min": min, "max": max, "minResolution": min_resolution, "enableClassifier": predictions or None}
-            params = {name: value for name, value in given.items() if value is not None}
-            metric_spec = {"metric": metric, "resource": resource}
-            wanted: dict[str, Any] = {
-                "datasource": "custom",
-                "metricSpec": {name: value for name, value in metric_spec.items() if value is not None},
-            }
+            params = given(
+                {"min": min, "max": max, "minResolution": min_resolution, "enableClassifier": predictions or None}
+            )
+            metric_spec = given({"metric": metric, "resource": resource})
+            wanted: dict[str, Any] = {"datasource": "custom", "metricSpec": metric_spec}
             spec = wanted | ({"modelParams": params} if params else {}) | ({"options": options} if options else {})
-        answer: dict[str, Any] = self.request("POST", "/models", json=spec)
-        return answer
+        return self._object("POST", "/models", json=spec)
 
     def unmonitor(self, which: str) -> dict[str, Any]:
         """Take a metric's model and its scores away; the samples stay."""
-        answer: dict[str, Any] = self.request("DELETE", f"/models/{segment(which)}")
-        return answer
+        return self._object("DELETE", f"/models/{segment(which)}")
 
     def activate(self, which: str) -> dict[str, Any]:
         """Estimate the range of values now, from the samples that there are."""
-        answer: dict[str, Any] = self.request("POST", f"/models/{segment(which)}/activate")
-        return answer
+        return self._object("POST", f"/models/{segment(which)}/activate")
 
     def retry_model(self, which: str, *, fresh: bool = False) -> dict[str, Any]:
         """Take a metric out of ERROR; what arrived meanwhile is scored. `fresh` starts with a new model."""
-        answer: dict[str, Any] = self.request("POST", f"/models/{segment(which)}/retry", json={"fresh": fresh})
-        return answer
+        return self._object("POST", f"/models/{segment(which)}/retry", json={"fresh": fresh})
 
     def models(
         self, *, status: str | None = None, name: str | None = None, limit: int | None = None
     ) -> list[dict[str, Any]]:
         """List the monitored metrics; `name` may be a glob."""
-        return list(self._pages("/models", {"status": status, "name": name}, limit))
+        return list(self.pages("/models", {"status": status, "name": name}, limit))
 
     def model(self, which: str) -> dict[str, Any]:
         """Return one metric with its model."""
-        answer: dict[str, Any] = self.request("GET", f"/models/{segment(which)}")
-        return answer
+        return self._object("GET", f"/models/{segment(which)}")
 
     def models_status(self) -> dict[str, Any]:
         """Return all models at a glance: metrics by status, samples that wait, workers."""
-        answer: dict[str, Any] = self.request("GET", "/models/status")
-        return answer
+        return self._object("GET", "/models/status")
 
     def export_model(self, which: str, *, days: float = 14) -> dict[str, Any]:
         """Return a model's specification and `data`, [value, time] of the last days; 0 days: of all."""
-        answer: dict[str, Any] = self.request("GET", f"/models/{segment(which)}/export", params={"days": days})
-        return answer
+        return self._object("GET", f"/models/{segment(which)}/export", params={"days": days})
 
     def import_model(self, exported: Mapping[str, Any]) -> dict[str, Any]:
         """Make a model of what `export_model` gave; its data are stored if the metric has none."""
-        answer: dict[str, Any] = self.request("POST", "/models/import", json=dict(exported))
-        return answer
+        return self._object("POST", "/models/import", json=dict(exported))

@@ -183,7 +183,7 @@ class PlatformInterface(DBInterface):
             raise NoSuchStreamError(f"No stream found with id {stream_id}") from error
 
     def _list(self, path: str, params: Mapping[str, Any], *, limit: int | None) -> list[dict[str, Any]]:
-        return list(self._connection._pages(path, params, limit))  # noqa: SLF001 - the public ones take no place to begin at
+        return list(self._connection.pages(path, params, limit))
 
     def _as_dict(self, shape: Mapping[str, Any], *, upwards: bool, events: bool) -> dict[str, Any]:
         stream = _stream(shape)
