@@ -143,6 +143,24 @@ def test_while_the_other_side_is_away_nothing_is_given_up_nor_counted(office):
     assert office.side.got == [b"1", b"2"]
 
 
+def test_the_other_side_is_looked_for_less_and_less_often_until_it_is_back(office):
+    office.put(b"x")
+    office.side.answer = lambda _: Delivery("connection refused", unreachable=True)
+    pauses = []
+    for _ in range(7):
+        office.turn_after(60)
+        [message] = office.left()
+        pauses.append((message.due_us - office.clock.now_us()) / SECOND_US)
+    assert pauses == [1, 2, 4, 8, 16, 30, 30]
+    office.side.answer = lambda _: Delivery()
+    office.turn_after(30)
+    office.side.answer = lambda _: Delivery("connection refused", unreachable=True)
+    office.put(b"y")
+    office.turn_after(0)
+    [message] = office.left()
+    assert message.due_us - office.clock.now_us() == SECOND_US
+
+
 def test_a_postman_that_was_killed_between_delivery_and_note_leaves_the_message_to_the_next(office):
     office.put(b"x")
     with office.store.begin() as tx:
