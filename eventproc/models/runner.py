@@ -331,7 +331,9 @@ class ModelRunner:
         except Unavailable:
             self._forget([job.metric.id for job in jobs])
             raise
-        except EventprocError as error:
+        except Exception as error:
+            if not isinstance(error, EventprocError):  # a fault of ours, which must not stop the other metrics
+                log.exception("results of %d metrics could not be written", len(jobs))
             if len(jobs) > 1:
                 log.warning("a cycle's results are written one by one: %s", error)
                 for job in jobs:

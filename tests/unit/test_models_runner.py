@@ -454,6 +454,29 @@ def test_a_model_that_keeps_failing_rests_ever_longer_and_ends_in_error_that_ret
         world.do(lifecycle.retry, metric)
 
 
+def test_results_that_can_not_be_written_for_a_fault_of_ours_cost_their_own_metric_only(world, monkeypatch):
+    make = messages.batch_event
+
+    def faulty(metric, *args, **kwargs):
+        if metric.name == "broken":
+            raise TypeError("a fault of the platform")
+        return make(metric, *args, **kwargs)
+
+    monkeypatch.setattr(messages, "batch_event", faulty)
+    broken, neighbour = world.metric("broken"), world.metric("neighbour")
+    for metric in (broken, neighbour):
+        world.monitor(metric, **RANGE)
+        world.send(metric, wave(20))
+    world.settle()
+    assert world.now(neighbour).scored_rowid == 20
+    assert (world.now(broken).scored_rowid, world.model(broken).failures) == (0, 1)
+    assert "a fault of the platform" in world.model(broken).message
+    monkeypatch.undo()
+    world.clock.us = world.model(broken).retry_us
+    world.settle()
+    assert (world.now(broken).scored_rowid, world.model(broken).failures) == (20, 0)
+
+
 def test_a_row_without_a_number_is_refused_by_itself(world, moody):
     moody.failing, moody.nan_at = False, 3
     metric = world.metric()
