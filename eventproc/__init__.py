@@ -24,9 +24,12 @@ if TYPE_CHECKING:
     from eventproc import errors
     from eventproc.client import (
         Connection,
+        Db,
+        Ep,
         Handler,
         HandlerSizeWarning,
         HandlerWarning,
+        Series,
         deregister,
         ep,
         hooks,
@@ -41,10 +44,13 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Connection": "eventproc.client",
+    "Db": "eventproc.client",
+    "Ep": "eventproc.client",
     "EventprocError": "eventproc.errors",
     "Handler": "eventproc.client",
     "HandlerSizeWarning": "eventproc.client",
     "HandlerWarning": "eventproc.client",
+    "Series": "eventproc.client",
     "deregister": "eventproc.client",
     "ep": "eventproc.client",
     "hooks": "eventproc.client",
@@ -56,10 +62,13 @@ _HOMES = {
 
 __all__ = [
     "Connection",
+    "Db",
+    "Ep",
     "EventprocError",
     "Handler",
     "HandlerSizeWarning",
     "HandlerWarning",
+    "Series",
     "__version__",
     "deregister",
     "emit",

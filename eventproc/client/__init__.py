@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eventproc.client.ambient import Ep, ep
+from eventproc.client.ambient import Db, Ep, Series, ep
 from eventproc.client.connection import Connection
 from eventproc.client.detectors import register_detector
 from eventproc.client.handlers import Handler, HandlerOptions, register
@@ -49,11 +49,13 @@ def emit(
 
 __all__ = [
     "Connection",
+    "Db",
     "Ep",
     "Handler",
     "HandlerOptions",
     "HandlerSizeWarning",
     "HandlerWarning",
+    "Series",
     "deregister",
     "emit",
     "ep",

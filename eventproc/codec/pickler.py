@@ -126,6 +126,8 @@ class HandlerPickler(dill.Pickler):  # type: ignore[misc]  # dill has no types
         try:
             if id(obj) in _SENTINELS:
                 self._write_global(*_SENTINELS[id(obj)])
+            elif isinstance(obj, type) and "__eventproc_ambient__" in vars(obj):
+                self._write_global("builtins", "object")  # a type of `db` or `ep`, which is of use to readers only
             elif isinstance(obj, io.IOBase):
                 self._save_stream(obj, save_persistent_id)
             elif isinstance(obj, types.ModuleType):

@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Callable
 from typing import Any, assert_type
 
-from eventproc import Connection, Handler, deregister, emit, ep, hooks, list_handlers, register
+from eventproc import Connection, Db, Handler, Series, deregister, emit, ep, hooks, list_handlers, register
 
 conn = Connection("localhost:8080", "key", timeout=5, ca="/etc/ca.pem")
 
@@ -35,6 +35,17 @@ class Two:
     def handle_events(self, events: list[dict[str, Any]], env: dict[str, Any]) -> list[dict[str, Any]]:
         """Hand the events on."""
         return events
+
+
+@register(hook="a.b")
+def three(db: Db, uuid: str) -> int:
+    """Count what is there, with a typed `db`."""
+    series = db.stream_from_uuid(uuid)
+    assert_type(series, Series)
+    assert_type(series.count(), int)
+    assert_type(db.events("a.b", limit=1), list[dict[str, Any]])
+    db.vaules(series)  # type: ignore[attr-defined]
+    return series.count(dt.datetime(2026, 1, 1, tzinfo=dt.UTC))
 
 
 # A decorated function keeps its type.

@@ -100,3 +100,51 @@ def test_every_error_is_drawn_in_the_tree_of_errors_and_pickles():
     for cls in classes.values():
         error = pickle.loads(pickle.dumps(cls("what", where="here")))
         assert (type(error), error.message, error.details) == (cls, "what", {"where": "here"})
+
+
+@pytest.mark.parametrize("name", ["Db", "Series"])
+def test_the_types_for_handlers_say_what_handlers_are_given(name):
+    from eventproc.child import db as child
+
+    def calls(cls):
+        found = {key: getattr(cls, key) for key in dir(cls) if not key.startswith("_")}
+        return {
+            key: None if isinstance(value, property) else [(p.name, p.kind, p.default) for p in _parameters(value)]
+            for key, value in found.items()
+        }
+
+    real = calls({"Db": child.Db, "Series": child.Stream}[name])
+    real.pop("btrdb", None)  # btrdb's name for the connection: nobody needs it who has `db`
+    assert calls(getattr(eventproc, name)) == real
+
+
+def _parameters(function):
+    return inspect.signature(function).parameters.values()
+
+
+def test_types_of_handlers_do_not_travel_with_them(tmp_path):
+    """Where handlers run there is no eventproc: a type that is named in one must not be looked for there."""
+    from eventproc.codec.blob import pack
+
+    source = """
+from eventproc import Db, Ep, Series, ep
+
+def function(db: Db, value: int = 0) -> str:
+    def inner(db: Db, series: "Series") -> Series:
+        return series
+    return f"{inner(db, value)} {ep.event.message_id}"
+
+class Handler:
+    db: Db
+    last: Series
+
+    def handle_events(self, events: list, env: dict) -> list:
+        return events
+"""
+    module = tmp_path / "typed_handlers.py"
+    module.write_text(source)
+    namespace = {"__name__": "__main__", "__file__": str(module)}
+    exec(compile(source, str(module), "exec"), namespace)
+    for name in ("function", "Handler"):
+        blob = pack(namespace[name], check=True).blob
+        assert b"eventproc" not in blob
