@@ -165,6 +165,19 @@ def test_a_replay_runs_own_handlers_from_their_directories(config: Path, tmp_pat
             "trigers.yaml",
             "winchester.yaml:6: trigger_definitions: there is no file",
         ),
+        (
+            "winchester.yaml",
+            'url: "sqlite',
+            'uri: "sqlite',
+            "winchester.yaml:4: database: Required Configuration setting",
+        ),
+        ("winchester.yaml", ":LoggingHandler", ":LogginHandler", "no 'LogginHandler'; did you mean 'LoggingHandler'?"),
+        (
+            "winchester.yaml",
+            "winchester.pipeline_handler:Log",
+            "winchester.worker:Log",
+            "no module 'winchester.worker'",
+        ),
         ("winchester.yaml", "pipelines.yaml", "pipelines.json", "Unknown config file type"),
         ("winchester.yaml", "own_handlers:OwnUsage", "own_handlers.OwnUsage", "names no code: write module:Class"),
         (
@@ -183,3 +196,33 @@ def test_mistakes_name_file_and_line(config: Path, name: str, old: str, new: str
     with pytest.raises(InvalidInput) as caught:
         read_configuration(config)
     assert says in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "says"),
+    [
+        ("winchester.yaml", "trigger_definitions", "trigger_definition", "did you mean 'trigger_definitions'?"),
+        ("winchester.yaml", "trigger_definitions", "trigger_definition", "nothing collects events"),
+        ("winchester.yaml", "own_handlers:OwnUsage", "own_handlrs:OwnUsage", "no module 'own_handlrs'"),
+        ("winchester.yaml", "logfile:", "trim_events: true\ntrim_events_age: 14x\nx:", "EVENTPROC_RETENTION__EVENTS"),
+        (
+            "winchester.yaml",
+            "logfile:",
+            "trim_events: true\ntrim_events_age: 14x\nx:",
+            "yaml:4: trim_events_age: winchester",
+        ),
+        ("winchester.yaml", "logfile:", "purge_completed_streams: false\nx:", "EVENTPROC_RETENTION__STREAMS"),
+        ("winchester.yaml", "logfile:", "time_sync_endpoint: http://t\nx:", "EVENTPROC_TIME_SYNC"),
+        (
+            "triggers.yaml",
+            "[instance_id]",
+            "[instnce_id]",
+            "the trait 'instnce_id' that distinguishes its streams; did you",
+        ),
+    ],
+)
+def test_what_would_do_nothing_is_told(config: Path, name: str, old: str, new: str, says: str) -> None:
+    path = config.parent / name
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    assert says in "\n".join(read_configuration(config).warnings)

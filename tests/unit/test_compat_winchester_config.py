@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from eventproc.client import Connection
 from eventproc.compat.winchester.modules.config import ConfigItem, ConfigManager, ConfigSection, ConfigurationError
+from eventproc.compat.winchester.modules.trigger_manager import TriggerManager
+from eventproc.errors import ConfigError
 
 DESCRIPTION = {
     "config_path": ConfigItem(default=".", multiple=True),
@@ -51,3 +54,13 @@ def test_files_are_found_beside_the_first_one(tmp_path: Path) -> None:
         config.load_file("none.yaml")
     with pytest.raises(ConfigurationError, match="a mapping of keys"):
         ConfigManager.load_config_file(tmp_path / "triggers.yaml")
+
+
+def test_a_trigger_manager_takes_what_was_read_as_winchester_reads_it(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("{}\n")
+    (tmp_path / "w.yaml").write_text("database: {url: 'sqlite://'}\npipeline_handlers: {}\npipeline_config: p.yaml\n")
+    connection = Connection("localhost:1", "key")
+    manager = TriggerManager(ConfigManager.load_config_file(tmp_path / "w.yaml"), connection=connection)
+    assert manager.config.path == tmp_path / "w.yaml"
+    with pytest.raises(ConfigError, match="give the path"):
+        TriggerManager(ConfigManager({}), connection=connection)

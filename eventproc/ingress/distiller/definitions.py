@@ -145,6 +145,11 @@ class Distiller:
         """The patterns of event types that the definitions name, without exclusions."""
         return list(dict.fromkeys(name for each in reversed(self._definitions) for name in each.types.included))
 
+    @property
+    def trait_names(self) -> set[str]:
+        """The traits that any of the definitions gives to its events."""
+        return {trait.name for each in self._definitions for trait in each.traits}
+
     def distill(self, notification: Any) -> NewEvent | None:
         """
         Return the notification's event; None if no definition matches it.

@@ -72,6 +72,7 @@ class ConfigManager(Mapping[str, Any]):
             if item.default is not None and name not in self._said
         }
         self.config_paths: list[Path] = []
+        self.config_file: Path | None = None  # that it was read from
 
     @classmethod
     def wrap(cls, conf: Mapping[str, Any], config_description: Mapping[str, ConfigItem] | None = None) -> ConfigManager:
@@ -143,6 +144,7 @@ class ConfigManager(Mapping[str, Any]):
         if not isinstance(said, Mapping):
             raise ConfigurationError(f"{path}: a mapping of keys to values is expected")
         manager = cls(said, config_description)
+        manager.config_file = path
         manager.add_config_path(path.parent, manager.get("config_path") or ())
         return manager
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from eventproc.client import Connection
 from eventproc.compat.winchester.configuration import Configuration, read_configuration
+from eventproc.compat.winchester.modules.config import ConfigManager
 from eventproc.compat.winchester.modules.time_sync import TimeSync
 from eventproc.errors import ConfigError, Conflict
 from eventproc.model import DATETIMES, NewEvent
@@ -39,22 +40,31 @@ def new_event(event: Mapping[str, Any]) -> NewEvent:
     )
 
 
+def _path_of(config: ConfigManager | str | Path) -> Path:
+    if isinstance(config, str | Path):
+        return Path(config)
+    found = getattr(config, "config_file", None)
+    if found is None:
+        raise ConfigError("a configuration names other files: give the path of winchester.yaml, or what was read there")
+    return Path(found)
+
+
 class TriggerManager:
     """
     Sends what winchester's takes to a platform, where triggers match it.
 
-    `config` is the path of winchester.yaml, or what `read_configuration` made of it; `connection` the platform's, by
-    default the one that the environment names.
+    `config` is the path of winchester.yaml, what `ConfigManager.load_config_file` or what `read_configuration` made of
+    it; `connection` the platform's, by default the one that the environment names. Raises ConfigError.
     """
 
     def __init__(
         self,
-        config: Configuration | str | Path,
+        config: Configuration | ConfigManager | str | Path,
         *,
         connection: Connection | None = None,
         time_sync: TimeSync | None = None,
     ) -> None:
-        self.config = config if isinstance(config, Configuration) else read_configuration(Path(config))
+        self.config = config if isinstance(config, Configuration) else read_configuration(_path_of(config))
         self._connection = connection or Connection()
         self.time_sync = time_sync or TimeSync()
         self.received = 0
