@@ -79,7 +79,7 @@ class Lab:
         for worker in self.workers:
             worker.stop(2.0)
         self.world.close()
-        self.group.stop()
+        self.group.close()
         self.sandbox.close()
         self.bus.close()
         self.store.close()

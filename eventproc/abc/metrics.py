@@ -162,9 +162,6 @@ class SampleRows(Protocol):
     def statistics(self, metric_id: int) -> SampleStatistics | None:
         """Return the extremes over all stored samples of the metric; None where there are none."""
 
-    def unusual(self, *, since_us: int, until_us: int, min_score: float, limit: int = 1000) -> list[Sample]:
-        """Return samples of all metrics with at least that anomaly score (0.9 or more), oldest first."""
-
     def set_scores(self, rows: Sequence[SampleScores]) -> None:
         """Write scores to stored samples; a row that is gone is passed over."""
 

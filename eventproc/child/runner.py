@@ -152,7 +152,6 @@ class Runner:
         self._limits: Dict[str, Any] = {}
         self._handler: Any = None
         self._parameters: Optional[Parameters] = None
-        self._hook = ""
         self._cell: Optional[Cell] = None
         self._ep = Ep()
         self._waiting: Dict[int, Execution] = {}

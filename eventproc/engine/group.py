@@ -41,11 +41,9 @@ class GroupCommit:
         """Write and wait for the commit."""
         return self.submit(function).result(timeout_s)
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """Write what waits, then end."""
         self._batches.stop()
-
-    close = stop
 
     def _commit(self, ops: list[_Op]) -> None:
         waiting = [op for op in ops if op[1].set_running_or_notify_cancel()]

@@ -91,14 +91,6 @@ def parse_size(value: Any, what: str) -> int:
     return int(number)
 
 
-def format_size(size: int) -> str:
-    """Write bytes as `parse_size` reads them."""
-    for unit in ("GiB", "MiB", "KiB"):
-        if size % _BYTES[unit.lower()] == 0:
-            return f"{size // _BYTES[unit.lower()]}{unit}"
-    return str(size)
-
-
 def parse_rate(value: str, what: str) -> tuple[int, float]:
     """Return (count, seconds) of a text such as "10/m", "5/10s" or "100 / 1h"."""
     if found := _RATE.fullmatch(value.strip()):

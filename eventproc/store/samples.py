@@ -13,7 +13,7 @@ from eventproc.abc.metrics import BatchResult
 from eventproc.model import Sample, SampleScores, SampleStatistics, SampleWindow, StoredRange
 from eventproc.store.base import BulkUpdate, Rows, any_of
 from eventproc.store.metrics import DELETED
-from eventproc.store.schema import UNUSUAL, metric_samples, metric_states
+from eventproc.store.schema import metric_samples, metric_states
 from eventproc.store.scrub import OLDEST, Scrubbed, Tails, scrub
 
 if TYPE_CHECKING:
@@ -84,16 +84,6 @@ _WINDOWS = text(
 ).bindparams(*(bindparam(name, type_=BigInteger()) for name in ("start_us", "width_us", "id", "first", "behind")))
 _STATISTICS = text(
     "SELECT count(*) AS found, min(value) AS low, max(value) AS high FROM metric_samples WHERE metric_id = :id"
-)
-_UNUSUAL = (
-    _SAMPLES.where(
-        text(UNUSUAL),
-        metric_samples.c.anomaly_score >= bindparam("min_score"),
-        metric_samples.c.time_us >= bindparam("since_us"),
-        metric_samples.c.time_us < bindparam("until_us"),
-    )
-    .order_by(metric_samples.c.time_us, metric_samples.c.metric_id)
-    .limit(bindparam("wanted"))
 )
 _SCORES: Final = ("raw_score", "anomaly_score", "display_value", "predictions_json")
 _SET_SCORES = {
@@ -302,11 +292,6 @@ class SqlSamples(Rows):
         """Return the extremes over all stored samples of the metric; None where there are none."""
         row = self._first(_STATISTICS, {"id": metric_id})
         return SampleStatistics(min=row.low, max=row.high, count=row.found) if row.found else None
-
-    def unusual(self, *, since_us: int, until_us: int, min_score: float, limit: int = 1000) -> list[Sample]:
-        """Return samples of all metrics with at least that anomaly score (0.9 or more), oldest first."""
-        params = {"since_us": since_us, "until_us": until_us, "min_score": min_score, "wanted": limit}
-        return [_sample(row) for row in self._all(_UNUSUAL, params)]
 
     # ------------------------------------------------------------------------------------------- deleting
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from sqlalchemy import BigInteger, Boolean, Integer, Text, bindparam, case, func, literal_column, select, text
+from sqlalchemy.types import TypeEngine
 
 from eventproc.abc import Handover, Joinable
 from eventproc.model import Event, Stream, StreamFilter, StreamState
@@ -33,36 +34,19 @@ _JOINABLE = (
     .order_by(streams.c.join_key)  # two transactions never wait for each other in a circle
     .with_for_update()
 )
-_CHANGE = BulkUpdate(
-    table=streams,
-    params={
-        "join_key": Text(),
-        "trigger_version": Integer(),
-        "first_us": BigInteger(),
-        "last_us": BigInteger(),
-        "events": BigInteger(),
-        "matched": Text(),
-        "hops": Integer(),
-        "fire_us": BigInteger(),
-        "expire_us": BigInteger(),
-        "updated_us": BigInteger(),
-    },
-    values=lambda param: {
-        name: param(name)
-        for name in (
-            "join_key",
-            "trigger_version",
-            "first_us",
-            "last_us",
-            "events",
-            "matched",
-            "hops",
-            "fire_us",
-            "expire_us",
-            "updated_us",
-        )
-    },
-)
+_CHANGED: Final[dict[str, TypeEngine[Any]]] = {
+    "join_key": Text(),
+    "trigger_version": Integer(),
+    "first_us": BigInteger(),
+    "last_us": BigInteger(),
+    "events": BigInteger(),
+    "matched": Text(),
+    "hops": Integer(),
+    "fire_us": BigInteger(),
+    "expire_us": BigInteger(),
+    "updated_us": BigInteger(),
+}
+_CHANGE = BulkUpdate(table=streams, params=_CHANGED, values=lambda param: {name: param(name) for name in _CHANGED})
 _HAND_OVER = BulkUpdate(
     table=streams,
     params={

@@ -218,9 +218,6 @@ def test_scores_are_written_found_and_taken_away(store: Store):
         assert tx.samples.query(a)[1] == Sample(a, 2, 20, 2.0, 0.25, 0.5, 1000.5, '{"1": 2}')
         assert rowids(tx.samples.query(a, scored=True)) == [2, 4]
         assert rowids(tx.samples.query(a, min_score=0.6)) == [4]
-        unusual = tx.samples.unusual(since_us=0, until_us=1000, min_score=0.9)
-        assert [(sample.metric_id, sample.rowid) for sample in unusual] == [(b, 1), (a, 4)]
-        assert [s.rowid for s in tx.samples.unusual(since_us=10, until_us=40, min_score=0.9)] == [1]
         tx.samples.clear_scores(a)
         assert tx.samples.query(a, scored=True) == []
         assert tx.samples.query(a)[1] == Sample(a, 2, 20, 2.0)

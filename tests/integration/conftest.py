@@ -109,7 +109,7 @@ def service_context(service_store: Store, service_settings: ServiceSettings) -> 
     with store.begin() as tx:
         sync_bundled_hooks(tx, HOOKS, now_us=context.clock.now_us())
     yield context
-    group.stop()
+    group.close()
     sandbox.close()
     store.close()
 

@@ -299,16 +299,6 @@ Environments(Path(sys.argv[1]) / "environments", max_bytes=1 << 30, build_s=30).
 """
 
 
-HOLDS = """
-import sys, time
-from pathlib import Path
-from eventproc.sandbox.environments import Environments
-held = Environments(Path(sys.argv[1]) / "environments", max_bytes=1 << 30, build_s=30).find("one")
-print("held", flush=True)
-time.sleep(60)
-"""
-
-
 def test_a_builder_that_is_killed_leaves_nothing_that_is_used(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     with process:

@@ -64,7 +64,7 @@ def test_writes_that_come_together_share_a_transaction(store):
     store.gate.set()
     assert [future.result(10) for future in [first, *others]] == ["first", *(f"n{number}" for number in range(50))]
     assert store.transactions <= 2
-    group.stop()
+    group.close()
 
 
 def test_a_write_that_fails_does_not_fail_its_neighbours(store):
@@ -80,7 +80,7 @@ def test_a_write_that_fails_does_not_fail_its_neighbours(store):
     assert [future.exception() is None for future in futures] == [True, False, True, False]
     assert str(futures[1].exception()) == "no"
     assert known(store, "a", "b", "bad") == ["a", "b"]
-    group.stop()
+    group.close()
 
 
 def test_many_failing_writes_end_too(store):
@@ -93,7 +93,7 @@ def test_many_failing_writes_end_too(store):
     futures = [group.submit(bad if number % 2 else put(f"n{number}")) for number in range(40)]
     wait(futures, 10)
     assert [future.exception() is None for future in futures] == [number % 2 == 0 for number in range(40)]
-    group.stop()
+    group.close()
 
 
 def test_a_store_that_is_away_fails_all_that_wait_and_the_next_ones_work(store):
@@ -103,19 +103,19 @@ def test_a_store_that_is_away_fails_all_that_wait_and_the_next_ones_work(store):
         group.run(put("a"), timeout_s=10)
     store.away = False
     assert group.run(put("b"), timeout_s=10) == "b"
-    group.stop()
+    group.close()
 
 
 def test_stop_writes_what_waits_and_refuses_more(store):
     group = GroupCommit(store, max_delay_s=0.2)
     group.run(put("first"))
     futures = [group.submit(put(f"n{number}")) for number in range(5)]
-    group.stop()
+    group.close()
     assert all(future.done() for future in futures)
     assert len(known(store, *(f"n{number}" for number in range(5)))) == 5
     with pytest.raises(Unavailable):
         group.submit(put("late"))
-    group.stop()
+    group.close()
 
 
 def test_a_cancelled_write_is_left_out(store):
@@ -128,7 +128,7 @@ def test_a_cancelled_write_is_left_out(store):
     group.run(put("third"))
     assert cancelled
     assert known(store, "first", "second", "third") == ["first", "third"]
-    group.stop()
+    group.close()
 
 
 def test_items_are_handled_in_order_and_a_fault_does_not_end_the_thread(caplog):

@@ -130,7 +130,7 @@ class Setting:
         for session in self.sessions:
             session.discard()
         self.world.close()
-        self.context.group.stop()
+        self.context.group.close()
         self.store.close()
 
 
