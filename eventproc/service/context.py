@@ -11,9 +11,12 @@ from eventproc.engine.group import GroupCommit
 from eventproc.model import MAX_PAYLOAD_BYTES, Policy, User
 from eventproc.registry.catalogue import Catalogue, CatalogueCache
 from eventproc.registry.options import MaxLimits
+from eventproc.service.turns import Turns
 from eventproc.service.vault import Vault
 
 MIB = 1 << 20
+MAX_TRIALS = 24  # handlers that are being loaded to see whether they can be, each in a thread of the forty of an API
+MAX_TRIALS_OF_ONE = 8  # user
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +55,7 @@ class ServiceContext:
     settings: ServiceSettings = field(default_factory=ServiceSettings)
     vault: Vault | None = None  # without it there are no secrets
     delegates: bool = False  # whether workers of their own may try handlers in our place
+    trials: Turns = field(default_factory=lambda: Turns("registrations", most=MAX_TRIALS, of_one=MAX_TRIALS_OF_ONE))
     draining: threading.Event = field(default_factory=threading.Event)  # set when the process is about to stop
 
     def catalogue(self, tx: Tx) -> Catalogue:

@@ -52,7 +52,8 @@ class Detectors:
             known = self._place(tx, principal, registration.name)
         if known is not None and _same(known, registration):
             return known
-        prepared = self._handlers.prepare(registration)
+        with self._context.trials.turn(principal):
+            prepared = self._handlers.prepare(registration)
         registration = replace(
             registration,
             bundle=replace(bundle, python=prepared.python),

@@ -76,7 +76,7 @@ class Handlers:
         Check everything, load the blob in a sandbox child, then store it as the next version of (hook, name).
 
         A bundle that does not state its Python (`""`) is taken if its code is found to be for one that is served.
-        Raises InvalidInput, UnknownHook, InvalidHandler or Forbidden.
+        Raises InvalidInput, UnknownHook, InvalidHandler, Forbidden, or Unavailable while too many are being loaded.
         """
         require(principal, Role.DEVELOPER, "registering handlers")
         bundle = _storable(bundle)
@@ -97,7 +97,8 @@ class Handlers:
             )
         with self._context.store.read() as tx:
             self._check_place(tx, principal, registration)
-        prepared = self.prepare(registration)
+        with self._context.trials.turn(principal):
+            prepared = self.prepare(registration)
         registration = replace(
             registration,
             bundle=replace(bundle, python=prepared.python),  # whose code it was found to be, if nobody had said

@@ -97,7 +97,8 @@ class Pipelines:
             known = self._place(tx, principal, registration)
         if known is not None and _same(known.current, registration):
             return known
-        prepared = self._prepare(registration)
+        with self._context.trials.turn(principal):
+            prepared = self._prepare(registration)
         registration = replace(
             registration, environment=prepared.environment.digest if prepared.environment is not None else None
         )

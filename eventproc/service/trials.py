@@ -23,10 +23,12 @@ from eventproc.service.handlers import existing_handler, require_handler_owner
 from eventproc.service.pipelines import existing_pipeline
 from eventproc.service.rights import require
 from eventproc.service.streams import existing_stream
+from eventproc.service.turns import Turns
 from eventproc.service.world import World
 
 MAX_DRY_RUNS = 4  # at a time: they take the server's own threads and processes
 DRY_RUN_WAIT_S = 10.0
+MAX_WAITING = 16  # of all users, those under way included
 
 
 class Trials:
@@ -36,6 +38,7 @@ class Trials:
         self._context = context
         self._world = World(context)
         self._slots = threading.BoundedSemaphore(MAX_DRY_RUNS)
+        self._turns = Turns("dry runs", most=MAX_WAITING, of_one=MAX_DRY_RUNS)
 
     def why(self, principal: User, event_id: str, handler_id: int) -> Explanation:
         """Say why the event did or did not run the handler."""
@@ -70,7 +73,7 @@ class Trials:
             environment = environment_of(tx, handler.current)
         if blob is None:
             raise Unavailable(f"the blob of handler {handler_id} can not be read")
-        return self._try(handler, blob, event, environment)
+        return self._try(principal, handler, blob, event, environment)
 
     def dry_run_pipeline(
         self,
@@ -110,10 +113,11 @@ class Trials:
             environment = environment_of(tx, pipeline.current)
         if blob is None:
             raise Unavailable(f"the code of pipeline {name!r} can not be read")
-        return self._try(pipeline, blob, event, environment, held=held)
+        return self._try(principal, pipeline, blob, event, environment, held=held)
 
     def _try(
         self,
+        principal: User,
         handler: HandlerRecord,
         blob: bytes,
         event: Event,
@@ -121,21 +125,22 @@ class Trials:
         *,
         held: Sequence[Event] | None = None,
     ) -> DryRun:
-        if not self._slots.acquire(timeout=DRY_RUN_WAIT_S):
-            raise Unavailable(f"{MAX_DRY_RUNS} dry runs are under way already; try again in a moment")
-        try:
-            return dry_run(
-                self._context.sandbox,
-                self._world,
-                handler=handler,
-                version=handler.current,
-                blob=blob,
-                event=event,
-                environment=environment,
-                held=held,
-            )
-        finally:
-            self._slots.release()
+        with self._turns.turn(principal):
+            if not self._slots.acquire(timeout=DRY_RUN_WAIT_S):
+                raise Unavailable(f"{MAX_DRY_RUNS} dry runs are under way already; try again in a moment")
+            try:
+                return dry_run(
+                    self._context.sandbox,
+                    self._world,
+                    handler=handler,
+                    version=handler.current,
+                    blob=blob,
+                    event=event,
+                    environment=environment,
+                    held=held,
+                )
+            finally:
+                self._slots.release()
 
     def _held(self, tx: Tx, principal: User, events: Sequence[NewEvent]) -> list[Event]:
         """Check events as they would be checked when they are reported, in the order of a stream."""

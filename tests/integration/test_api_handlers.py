@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import json
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
@@ -257,6 +258,34 @@ def test_an_event_queues_runs_of_the_handlers_whose_tags_match(api, registration
     assert sorted(run["id"] for run in runs) == sorted(accepted["runs"])
     assert {run["handler_id"] for run in runs} == {ids["all"], ids["red"]}
     assert {run["state"] for run in runs} == {"queued"}
+
+
+def test_loading_that_takes_long_can_not_take_all_threads_of_the_api(api, registration, monkeypatch):
+    """What is loaded at a registration is somebody's code."""
+    loading, go_on = threading.Semaphore(0), threading.Event()
+
+    def check(program, limits):
+        loading.release()
+        go_on.wait()
+
+    def register(user, name):
+        return api.client(user).post("/handlers", json=registration(greet, name=name))
+
+    monkeypatch.setattr(api.context.sandbox, "check", check)
+    with ThreadPoolExecutor(9) as pool:
+        try:
+            waiting = [pool.submit(register, "developer", f"n{number}") for number in range(8)]
+            assert all(loading.acquire(timeout=60) for _ in waiting)
+            refused = register("developer", "ninth")
+            waiting.append(pool.submit(register, "admin", "another user's"))
+            assert loading.acquire(timeout=60)
+            assert api.client("viewer").get("/handlers").status_code == 200
+        finally:
+            go_on.set()
+    assert refused.status_code == 503
+    assert "8 registrations of user 'developer' are under way" in error_of(refused)["message"]
+    assert {each.result().status_code for each in waiting} == {200}
+    assert register("developer", "ninth").status_code == 200
 
 
 # ---------------------------------------------------------------------------------------------------- large bodies

@@ -201,9 +201,9 @@ def test_cpu_time_of_all_processes_counts_together(sandbox):
                     pass
         time.sleep(60)
 
-    found = failure(sandbox, handler, limits=replace(SMALL, cpu_s=1.0))
+    found = failure(sandbox, handler, limits=replace(SMALL, cpu_s=0.2))
     assert found.kind == "limit"
-    assert "CPU time limit of 1 s" in found.message
+    assert "CPU time limit of 0.2 s" in found.message
 
 
 def test_processes_are_counted_and_the_failure_says_how_many(sandbox):
