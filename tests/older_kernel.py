@@ -15,6 +15,8 @@ NEWEST_CALL = {  # kernel → number of the newest call that it has
     "5.4": {"x86_64": 435, "aarch64": 435},  # no close_range (5.9), openat2 and pidfd_getfd (5.6)
     "4.18": {"x86_64": 334, "aarch64": 293},  # no clone3, no pidfds; no user notification by a filter (5.0)
 }
+FILTERED = "filtered"  # this kernel, but whoever asks for a namespace is killed, as by systemd's SystemCallFilter=
+UNSHARE = {"x86_64": 272, "aarch64": 97}
 NEW_LISTENER, ADD_FD = seccomp.NEW_LISTENER, 0x40182103
 
 
@@ -22,12 +24,12 @@ def pretend(release: str) -> None:
     """Behave as that kernel from now on; it stays what it is for what `uname` says and for the kernel's files."""
     machine = platform.machine()
     table = TABLES[machine]
-    code = [
-        seccomp._op(seccomp.LOAD, seccomp.NUMBER),
-        seccomp._op(seccomp.JGT, NEWEST_CALL[release][machine], 0, 1),
-        seccomp._deny(errno.ENOSYS),
-    ]
-    if release != "5.10":  # a notified worker can not put descriptors into a handler's place before 5.9
+    code = [seccomp._op(seccomp.LOAD, seccomp.NUMBER)]
+    if release == FILTERED:
+        code += [seccomp._op(seccomp.JEQ, UNSHARE[machine], 0, 1), seccomp._op(seccomp.RET, seccomp.KILL_PROCESS)]
+    else:
+        code += [seccomp._op(seccomp.JGT, NEWEST_CALL[release][machine], 0, 1), seccomp._deny(errno.ENOSYS)]
+    if release in {"5.4", "4.18"}:  # a notified worker can not put descriptors into a handler's place before 5.9
         code += _unless_argument(table.ioctl, seccomp._op(seccomp.JEQ, ADD_FD, 0, 1))
     if release == "4.18":
         number = kernel._CALLS[machine]["seccomp"]

@@ -6,6 +6,7 @@ import array
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -58,6 +59,17 @@ class Modules:
     packages: Sequence[str] = field(default_factory=package_paths)  # the platform's: the zygote imports from there
     environment: str | None = None  # the handler's, of which the zygote imports nothing
     left_out: tuple[str, ...] = ()  # that the environment has, so that the zygote must not import another one
+
+
+def _last_words(code: int) -> str:
+    """Say how a fork server ended that did not say why itself."""
+    if code == -signal.SIGSYS:
+        return (
+            "the fork server was ended for a system call: a filter around the worker forbids what the sandbox needs "
+            "(systemd: SystemCallFilter=)"
+        )
+    how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+    return f"the fork server ended at once, {how}; its words are on the worker's stderr"
 
 
 class Launcher:
@@ -308,8 +320,9 @@ class Launcher:
             self.missing = tuple(hello["missing"])
             self.no_places = hello["no_places"]
             return None
+        process = self._process
         self._stop()
-        return str(hello.get("refused", "the fork server ended at once; its words are on the worker's stderr"))
+        return str(hello.get("refused") or _last_words(process.returncode))
 
     def _directory(self, name: str) -> Path:
         """Return a directory in our scratch, which handlers of another user must be able to walk through."""

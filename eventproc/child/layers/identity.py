@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from pathlib import Path
-from typing import Callable, Iterable
+from typing import Callable, Iterable, Optional
 
 from . import kernel
 
@@ -47,9 +48,12 @@ def become_nobody(uid: int, *, reads_past_permissions: bool) -> None:
     kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
 
 
-def usable_uid() -> int:
-    """Return a user id that can be taken: container hosts hand out short ranges."""
-    return FIRST_UID if _works(lambda: os.setresuid(FIRST_UID, FIRST_UID, FIRST_UID)) else NOBODY
+def usable_uid() -> Optional[int]:
+    """Return a user id that can be taken, if any: container hosts hand out short ranges, or one user only."""
+    for uid in (FIRST_UID, NOBODY):
+        if _works(functools.partial(os.setresuid, uid, uid, uid)):
+            return uid
+    return None
 
 
 def reaches(uid: int, paths: Iterable[str]) -> bool:

@@ -62,15 +62,14 @@ class Level:
             raise LevelError("system calls of 32-bit programs can not be filtered")
         if self.name == "B" and not self._landlock:
             raise LevelError("this kernel has no Landlock")
+        self._find_user()
         if self.name == "A":
             self._enter_namespaces()
             root.build(self._mountpoint, self._extra, host_network=self.host_network)
             self._pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._interpreter = [*root.interpreter_paths(), *self._extra]
-        if self._is_root:
-            self._first_uid = identity.usable_uid()
-            if self._has_landlock():
-                self._reads_past_permissions = not identity.reaches(self._first_uid, self._interpreter)
+        if self._is_root and self._has_landlock():
+            self._reads_past_permissions = not identity.reaches(self._first_uid, self._interpreter)
         if self.name == "A" and self._has_landlock():
             for programs in (False, True):
                 self._rulesets[programs] = self._prepare(["/"], root.OWN, programs=programs)
@@ -78,6 +77,13 @@ class Level:
         self._filter(FIRST_PID, self._powers({}))
         kernel.drop_bounding_set()
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # nothing of the same user may look into us
+
+    def _find_user(self) -> None:
+        """Find a user for handlers; root of a user namespace that has no other user than root is as good as none."""
+        if self._is_root:
+            uid = identity.usable_uid()
+            self._is_root = uid is not None
+            self._first_uid = identity.NOBODY if uid is None else uid
 
     def _enter_namespaces(self) -> None:
         uid, gid = os.geteuid(), os.getegid()
