@@ -169,7 +169,8 @@ def _post(url: str, data: Any = None, headers: Optional[Dict[str, str]] = None, 
         with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310 - the same
             return _answer(answer.status, answer.read())
     except urllib.error.HTTPError as error:
-        return _answer(error.code, error.read())
+        with error:
+            return _answer(error.code, error.read())
 
 
 def _answer(status: int, body: bytes) -> Any:
