@@ -47,9 +47,15 @@ HTMENGINE = 20.0  # records/s and core
 
 
 class Timed(ModelRunner):
-    """Notes when the scores of samples were committed."""
+    """Notes when the scores of samples were committed, and what telling of them took."""
 
     waits: list[float]
+    telling_s = 0.0  # processor time
+
+    def _tell(self, tx: Any, jobs: Any, *, now_us: int) -> None:
+        started = time.thread_time()
+        super()._tell(tx, jobs, now_us=now_us)
+        self.telling_s += time.thread_time() - started
 
     def _keep(self, jobs: Any, written: set[int]) -> None:
         now_us = time.time_ns() // 1000
@@ -218,7 +224,9 @@ def report(world: ModelsWorld, chosen: argparse.Namespace, url: str, ids: list[i
         runner.tick()
         if kind == "warm":
             backlog(world, ids, runner, 1)  # loads them all
+        runner.telling_s, spent = 0.0, time.process_time()
         rate = backlog(world, ids, runner, chosen.rounds)
+        spent, samples = time.process_time() - spent, len(ids) * chosen.rounds
         waits = steady(url, ids, runner, rate=rate * chosen.load, seconds=chosen.seconds)
         runner.close()
         print(
@@ -228,6 +236,11 @@ def report(world: ModelsWorld, chosen: argparse.Namespace, url: str, ids: list[i
         print(
             f"      at {rate * chosen.load:,.0f}/s: p50 {percentile(waits, 0.5) * 1e3:.0f} ms, "
             f"p99 {percentile(waits, 0.99) * 1e3:.0f} ms over {len(waits)} samples",
+            flush=True,
+        )
+        print(
+            f"      processor time per sample {spent / samples * 1e6:,.0f} us, of which the batch's event "
+            f"{runner.telling_s / samples * 1e6:.0f} us",
             flush=True,
         )
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000:.0f} MB")

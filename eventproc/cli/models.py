@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Any, BinaryIO
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -13,7 +13,10 @@ from eventproc.cli.base import Group
 from eventproc.cli.emit import read_json
 from eventproc.cli.priming import params, prime
 from eventproc.cli.remote import connect
-from eventproc.errors import InvalidInput
+from eventproc.errors import EventprocError, InvalidInput, NotFound
+
+if TYPE_CHECKING:
+    from eventproc.client import Connection
 
 COLUMNS = ["name", "status", "last_rowid", "scored_rowid", "waiting", "last_timestamp", "message"]
 
@@ -62,7 +65,7 @@ def create(name: str, resource: str | None) -> None:
 
 
 @models.command("monitor")
-@click.argument("metric", required=False)
+@click.argument("metrics", nargs=-1, metavar="[METRIC]...")
 @click.option("--min", "minimum", type=float, help="Smallest value to expect; with --max.")
 @click.option("--max", "maximum", type=float, help="Largest value to expect.")
 @click.option("--min-resolution", type=float, help="Values nearer to each other than this are the same.")
@@ -76,34 +79,68 @@ def create(name: str, resource: str | None) -> None:
 @click.option("--time-of-day/--no-time-of-day", default=None, help="Whether the memory knows the hour.")
 @click.option("--day-of-week/--no-day-of-week", default=None, help="Whether the memory knows the weekday.")
 @click.option("--spec", metavar="JSON|@FILE|-", help="A whole model specification instead.")
-def monitor(metric: str | None, spec: str | None, **given: Any) -> None:
+def monitor(metrics: tuple[str, ...], spec: str | None, **given: Any) -> int | None:
     """
-    Give METRIC a model, for example `models monitor web.requests --min 0 --max 1000`.
+    Give METRICs a model, for example `models monitor web.requests --min 0 --max 1000`.
 
-    Without --min and --max the range is estimated once there are 288 samples; `models activate` does not wait.
+    A pattern such as 'collectd.*' takes all metrics of such names that have none. Without --min and --max the range is
+    estimated once there are 288 samples; `models activate` does not wait.
     """
-    if (metric is None) == (spec is None):
-        raise click.UsageError("name a METRIC, or give --spec")
+    if bool(metrics) == (spec is not None):
+        raise click.UsageError("name METRICs, or give --spec")
     connection = connect().connection
     if spec is not None:
-        done = connection.monitor(spec=read_json(spec))
-    else:
-        names = {"time_of_day": "timeOfDay", "day_of_week": "dayOfWeek"}
-        options = {
-            names.get(key, key): given[key]
-            for key in ("detector", "likelihood", "range", "timezone", "time_of_day", "day_of_week")
-            if given[key] is not None
-        }
-        done = connection.monitor(
-            metric,
-            min=given["minimum"],
-            max=given["maximum"],
-            min_resolution=given["min_resolution"],
-            predictions=given["predictions"],
-            resource=given["resource"],
-            **options,
-        )
-    _said(done)
+        _said(connection.monitor(spec=read_json(spec)))
+        return None
+    options = _monitoring(given)
+    if len(metrics) == 1 and not _is_pattern(metrics[0]):
+        _said(connection.monitor(metrics[0], **options))
+        return None
+    done: list[dict[str, Any]] = []
+    failed: EventprocError | None = None
+    for name in _unmonitored(connection, metrics):
+        try:
+            done.append(connection.monitor(name, **options))
+        except EventprocError as error:  # one that can not have it is no other's fault
+            failed = failed or error
+            done.append({"name": name, "status": "", "message": error.message})
+    output.show(done, lambda: output.table(done, ["name", "status", "message"], empty="all of them have a model"))
+    return None if failed is None else failed.exit_code
+
+
+def _monitoring(given: dict[str, Any]) -> dict[str, Any]:
+    names = {"time_of_day": "timeOfDay", "day_of_week": "dayOfWeek"}
+    options = {
+        names.get(key, key): given[key]
+        for key in ("detector", "likelihood", "range", "timezone", "time_of_day", "day_of_week")
+        if given[key] is not None
+    }
+    return {
+        "min": given["minimum"],
+        "max": given["maximum"],
+        "min_resolution": given["min_resolution"],
+        "predictions": given["predictions"],
+        "resource": given["resource"],
+        **options,
+    }
+
+
+def _is_pattern(name: str) -> bool:
+    return any(letter in name for letter in "*?[")
+
+
+def _unmonitored(connection: Connection, given: Sequence[str]) -> list[str]:
+    """Return the names that are none but names, and of patterns those of metrics without a model."""
+    found: dict[str, None] = {}
+    for name in given:
+        if not _is_pattern(name):
+            found[name] = None
+            continue
+        matching = connection.metrics(name)
+        if not matching:
+            raise NotFound(f"no metric has a name like {name!r}: `eventproc metrics list` shows those there are")
+        found.update((one["name"], None) for one in matching if one["status"] == "UNMONITORED")
+    return list(found)
 
 
 def _said(done: dict[str, Any]) -> None:

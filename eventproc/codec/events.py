@@ -19,6 +19,8 @@ from eventproc.model import MAX_PAYLOAD_BYTES
 MAX_DEPTH = 64  # dicts and lists inside one another
 
 _dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")).encode
+_dumps_head = json.JSONEncoder(separators=(",", ":")).encode
+_NODES = (dict, list, tuple)
 
 
 def payload_json(payload: Any, *, max_bytes: int = MAX_PAYLOAD_BYTES) -> str:
@@ -59,7 +61,7 @@ def content_digest(
     if not tags and key is None and source is None and time_us is None:
         head = f'["{hook}"]'
     else:
-        head = json.dumps([hook, sorted(tags), key, source, time_us], separators=(",", ":"))
+        head = _dumps_head([hook, sorted(tags), key, source, time_us])
     return hashlib.sha256(f"{head}\n{payload_json}".encode()).hexdigest()
 
 
@@ -73,10 +75,10 @@ def _check_shape(payload: Any) -> None:
                 for name, value in node.items():
                     if not isinstance(name, str):
                         raise _bad_name(payload, node, name)
-                    if isinstance(value, dict | list | tuple):
+                    if isinstance(value, _NODES):
                         below.append(value)
             else:
-                below.extend(value for value in node if isinstance(value, dict | list | tuple))
+                below.extend([value for value in node if isinstance(value, _NODES)])
         if not below:
             return
         level = below
