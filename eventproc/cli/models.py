@@ -71,7 +71,7 @@ def create(name: str, resource: str | None) -> None:
 @click.option("--min-resolution", type=float, help="Values nearer to each other than this are the same.")
 @click.option("--predictions", is_flag=True, help="Store the predicted next value with each score.")
 @click.option("--resource", help="What the metric belongs to.")
-@click.option("--detector", help="default, statistics, htm, numenta_cpp, …")
+@click.option("--detector", help="default, statistics, htm, numenta_cpp, …; or user:NAME, one that was pushed.")
 @click.option("--likelihood", help="default, table, one_sided or two_sided.")
 @click.option("--range", type=click.Choice(["estimated", "learnt"]), help="Without --min and --max: estimated from 288 "
               "samples before there is a model (as htmengine does), or learnt by the model.")  # fmt: skip

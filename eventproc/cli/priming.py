@@ -30,7 +30,7 @@ def params(metric: str) -> None:
 @click.command("prime", cls=Command)
 @click.argument("name")
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
-@click.option("--detector", help="default, statistics, htm, …")
+@click.option("--detector", help="default, statistics, htm, …; or user:NAME.")
 @click.option("--min", "minimum", type=float, help="Smallest value to expect (else from the file).")
 @click.option("--max", "maximum", type=float)
 @click.option("--timezone", default="UTC", show_default=True, help="Of times without one, and of hours and days.")

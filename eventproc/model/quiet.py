@@ -13,6 +13,10 @@ LIKELIHOOD_REFRESHED: Final = "likelihood.refreshed"
 PURGED: Final = "gc.purged"
 QUEUE_DEPTH: Final = "queue.depth"
 
+# Where the platform itself reports from, in the transaction of what it reports: with no user and no run behind them,
+# events of these are never sent again, so that nothing need be remembered of them once they are gone.
+OWN_SOURCES: Final = frozenset({"engine", "metrics", "models"})
+
 # No event of these exists unless a handler or a trigger names it, and `*` does not.
 QUIET_HOOKS: Final = frozenset(
     {

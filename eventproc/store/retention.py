@@ -15,6 +15,7 @@ from sqlalchemy import bindparam, delete, select, text
 
 from eventproc.abc import RetentionPolicy
 from eventproc.model import SECOND_US
+from eventproc.model.quiet import OWN_SOURCES
 from eventproc.store.base import IntList, Rows, any_of
 from eventproc.store.keeping import Keep, keeps
 from eventproc.store.schema import (
@@ -93,7 +94,15 @@ _HOOK_NAMES = text(
     " WHERE names.hook IS NOT NULL) SELECT hook FROM names WHERE hook IS NOT NULL"
 )
 _OLDEST = (
-    select(events.c.seq, events.c.id, events.c.digest, events.c.accepted_us)
+    select(
+        events.c.seq,
+        events.c.id,
+        events.c.digest,
+        events.c.accepted_us,
+        events.c.source,
+        events.c.user_id,
+        events.c.caused_by_run,
+    )
     .where(events.c.hook == bindparam("hook"), events.c.seq > bindparam("after"))
     .order_by(events.c.seq)
     .limit(bindparam("wanted"))
@@ -124,6 +133,11 @@ _DELETE_STREAM_EVENTS = delete(stream_events).where(any_of(stream_events.c.strea
 _DELETE_STREAMS = delete(streams).where(any_of(streams.c.id, "ids"), text("state = 6"))
 _DELETE_TAGS = delete(event_tags).where(any_of(event_tags.c.event_seq, "seqs"))
 _DELETE_EVENTS = delete(events).where(any_of(events.c.seq, "seqs"))
+
+
+def _own(row: Any) -> bool:
+    """Tell whether the platform reported the event: some 300 a second with 100,000 models, 60 GB of ids in a week."""
+    return row.user_id is None and row.caused_by_run is None and row.source in OWN_SOURCES
 
 
 class SqlRetention(Rows):
@@ -226,7 +240,7 @@ class SqlRetention(Rows):
         ids = [
             {"id": row.id, "digest": row.digest, "accepted_us": row.accepted_us}
             for row in rows
-            if row.accepted_us >= since_us
+            if row.accepted_us >= since_us and not _own(row)
         ]
         if ids:
             self.work.bulk.insert_new(self.work.conn, pruned_events, sorted(ids, key=lambda row: row["id"]), "id")

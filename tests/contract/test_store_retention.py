@@ -114,6 +114,21 @@ def test_a_hooks_own_times_come_first(world: World):
     assert event_ids(world) == ["long"]
 
 
+def test_ids_of_what_the_platform_itself_reported_are_not_remembered(world: World):
+    user = world.user().id
+    own = make_event("own", source="models", accepted_us=world.now_us)
+    others = [
+        make_event("users", source="models", user_id=user, accepted_us=world.now_us),
+        make_event("callers", source="shop", accepted_us=world.now_us),
+    ]
+    with world.store.begin() as tx:
+        tx.events.add([own, *others])
+    world.later(101)
+    assert prune(world)["events"] == 3
+    with world.store.begin() as tx:
+        assert [is_new for _, is_new in tx.events.add([own, *others])] == [True, False, False]
+
+
 def test_a_failed_run_keeps_an_event_past_its_hooks_own_time(world: World):
     with world.store.begin() as tx:
         tx.hooks.put(HookSpec(name="test.happened", summary="s", keep_s=10), now_us=1, by="ada")
