@@ -14,8 +14,12 @@ BLOCK = re.compile(r"^\.\. code-block:: shell\n\n((?:(?: {4}.*)?\n)+)", re.MULTI
 
 
 def test_the_page_ends_with_the_mail_it_promises(serve, tmp_path):
-    served = serve()
-    script = "".join(textwrap.dedent(body).strip() + "\n" for body in BLOCK.findall(PAGE.read_text(encoding="utf-8")))
+    page = PAGE.read_text(encoding="utf-8")
+    [template] = re.findall(r"^\.\. code-block:: jinja\n\n((?:(?: {4}.*)?\n)+)", page, re.MULTILINE)
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "templates" / "success.subject.txt").write_text(textwrap.dedent(template).strip())
+    served = serve(EVENTPROC_TEMPLATES=str(tmp_path / "templates"))
+    script = "".join(textwrap.dedent(body).strip() + "\n" for body in BLOCK.findall(page))
     waits = "until eventproc mail list | grep -q sent; do sleep 0.2; done\n"  # instead of a sleep that may be too short
     assert script.count("sleep 5\n") == 1
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -32,7 +36,7 @@ def test_the_page_ends_with_the_mail_it_promises(serve, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "registered  anomaly-mail on anomaly.found" in done.stdout
     [mail] = (served.data / "mail").glob("*.eml")
-    assert "Unusual behavior seen on: demo.requests" in mail.read_text()
+    assert "\nSubject: Unusual behavior seen on: demo.requests\n" in f"\n{mail.read_text()}"
     assert "oncall@example.com" in done.stdout
     assert re.search(r"^demo\.requests +demo\.requests +0\.99999", done.stdout, re.MULTILINE)
 
