@@ -70,8 +70,8 @@ class Listening:
             metric = tx.metrics.by_name(name)
         return metric.last_rowid if metric else 0
 
-    def wait_for(self, name: str, count: int) -> list[tuple[float, float]]:
-        wait_until(lambda: self.count(name) >= count, what=f"{count} samples of {name}")
+    def wait_for(self, name: str, count: int, *, timeout_s: float = 30.0) -> list[tuple[float, float]]:
+        wait_until(lambda: self.count(name) >= count, timeout_s=timeout_s, what=f"{count} samples of {name}")
         return self.values(name)
 
     def rejects(self) -> list[tuple[str, str, str, int]]:
