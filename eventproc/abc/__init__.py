@@ -15,6 +15,7 @@ from eventproc.abc.mail import Mailer, Renderer
 from eventproc.abc.metrics import BatchResult, MetricRows, RejectRows, SampleRows
 from eventproc.abc.models import ModelRows
 from eventproc.abc.outbox import Carrier, Delivery, OutboxRows
+from eventproc.abc.playing import PlaybackRows
 from eventproc.abc.preparing import EnvironmentRows, Preparation, PreparationRows, WorkerRows
 from eventproc.abc.rows import (
     AuditRows,
@@ -75,6 +76,7 @@ __all__ = [
     "NoticeRows",
     "OutboxRows",
     "Outcome",
+    "PlaybackRows",
     "Preparation",
     "PreparationRows",
     "Program",

@@ -54,12 +54,14 @@ class Delivery:
     """
     What became of one message: `error` None is delivered.
 
-    `final`: refused for good. `unreachable`: it was not tried, for the other side is not there.
+    `final`: refused for good. `unreachable`: it was not tried, for the other side is not there. `tries`: after so many
+    in all it is given up, for only a person can put right what is wrong.
     """
 
     error: str | None = None
     final: bool = False
     unreachable: bool = False
+    tries: int | None = None
 
 
 class Carrier(ABC):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from eventproc.abc.traits import Horizon, TraitBlock
 from eventproc.model import (
     ApiKey,
     AuditEntry,
@@ -19,6 +20,7 @@ from eventproc.model import (
     HandlerVersion,
     HookSpec,
     LogChunk,
+    Mailed,
     NewNotice,
     NewRun,
     Notice,
@@ -113,7 +115,23 @@ class EventRows(Protocol):
         newest_first: bool = True,
         traits: Mapping[str, Any] | None = None,
     ) -> list[Event]:
-        """Return events by seq, starting behind seq `after` (keyset paging); since/until compare `time_us`."""
+        """
+        Return events by seq, starting behind seq `after` (keyset paging); since/until compare `time_us`.
+
+        `traits` are top-level members of the payload, with values of the same type.
+        """
+
+    def horizon(self) -> Horizon | None:
+        """Return the present one, None while there are no events."""
+
+    def passed(self, past: Horizon) -> bool:
+        """Tell whether all transactions have ended that were under way then: no further event comes before its seq."""
+
+    def next_block(self, up_to: int) -> TraitBlock | None:
+        """Sum up the oldest events that are not yet, if there are enough before that seq; nothing is written."""
+
+    def keep_block(self, block: TraitBlock) -> None:
+        """Keep a summary for searches, and forget those whose events are gone."""
 
 
 class RunRows(Protocol):
@@ -227,6 +245,9 @@ class NoticeRows(Protocol):
     def get(self, notice_id: int) -> Notice | None: ...
     def page(self, *, run_id: int | None = None, after: int | None = None, limit: int = 100) -> list[Notice]: ...
     def next_due_us(self) -> int | None: ...
+
+    def mails_since(self, handler_id: int, outcome: str, since_us: int, *, limit: int) -> list[Mailed]:
+        """Return at most so many times at which mails of that handler and outcome were sent, newest first."""
 
     def last_sent_us(self, handler_id: int, outcome: str) -> int | None:
         """Return when the last notice of that handler and outcome was sent (for throttling)."""

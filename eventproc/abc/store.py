@@ -11,6 +11,7 @@ from eventproc.abc.annotations import AggregateRows, AnnotationRows, RankingRows
 from eventproc.abc.metrics import MetricRows, RejectRows, SampleRows
 from eventproc.abc.models import ModelRows
 from eventproc.abc.outbox import OutboxRows
+from eventproc.abc.playing import PlaybackRows
 from eventproc.abc.preparing import EnvironmentRows, PreparationRows, WorkerRows
 from eventproc.abc.rows import (
     AuditRows,
@@ -54,6 +55,7 @@ class Tx(ABC):
     models: ModelRows
     triggers: TriggerRows
     streams: StreamRows
+    playback: PlaybackRows
     workers: WorkerRows
     environments: EnvironmentRows
     preparations: PreparationRows

@@ -133,24 +133,34 @@ class Ep:
         method: str = "POST",
         login: Optional[Dict[str, str]] = None,
         accept: Sequence[int] = (),
+        timeout: Optional[float] = None,
+        wait_interval: Optional[float] = None,
+        max_wait: Optional[float] = None,
     ) -> None:
         """
         Send a request to a web server once this run's result is stored.
 
         Any answer of 2xx ends it, and those of `accept`, such as 409 of a server that has the entry already. What
         fails in passing is tried again with growing pauses, for three days at most. `login` = server, user and key of
-        an OpenStack identity service: its token is sent as X-Auth-Token, and asked for again when it is refused.
+        an OpenStack identity service: its token is sent as X-Auth-Token, and asked for again when it is refused; where
+        the login itself is, it is given up after five tries. `timeout` (10) is for an answer, `wait_interval` the pause
+        before the second try (before the third it is twice that; else it doubles, from 2), `max_wait` (600) the longest
+        pause; all in seconds.
         """
         data, kind = _bytes(body)
         given = {str(name).lower(): str(value) for name, value in (headers or {}).items()}
         given.setdefault("content-type", kind)
-        args = {
+        args: Dict[str, Any] = {
             "url": url,
             "headers": given,
             "method": method,
             "login": login,
             "accept": [int(each) for each in accept],
         }
+        patience = {"timeout": timeout, "interval": wait_interval, "max": max_wait}
+        given_times = {name: value for name, value in patience.items() if value is not None}
+        if given_times:
+            args["patience"] = {name: float(value) for name, value in given_times.items()}
         self._current().ask("post", args, [data])
 
     def upload_file(self, file: Any, file_name: Optional[str] = None) -> str:

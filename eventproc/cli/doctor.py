@@ -370,7 +370,15 @@ def _broker(settings: Settings, _platform: Platform) -> Iterator[Finding]:
     yield Finding("broker", "ok", f"{broker} answers: wake-ups between hosts, and messages of the outbox")
 
 
-def _time(settings: Settings, _platform: Platform) -> Iterator[Finding]:
+def _time(settings: Settings, platform: Platform) -> Iterator[Finding]:
+    from eventproc.playback.place import END, alive, describe
+
+    with platform.store.read() as tx:
+        played = tx.playback.get()
+    if played is not None and alive(played, platform.clock.now_us()):
+        yield Finding("time", "info", f"{played.file} is being played by {played.holder}: {isoformat(played.at_us)}")
+    elif played is not None:
+        yield Finding("time", "warning", f"{describe(played)}; {END}")
     if settings.time_sync is None:
         return
     from eventproc.timesync import TimeSyncClock

@@ -38,7 +38,7 @@ COMMANDS = {
     "metrics": ("metrics", "Metrics: list, query, dump, rejected, import, agent."),
     "models": ("models", "Anomaly models: list, monitor, activate, retry, export, import."),
     "detectors": ("detectors", "Detectors of one's own: push, list, show, delete."),
-    "playback": ("playback", "Play a recorded day at its own times, without a server."),
+    "playback": ("playback", "Play a recorded day at its own times, into the platform or here."),
     "winchester": ("winchester", "Move in from winchester: check, replay, import, run."),
     "timesync": ("timesync", "Serve one time to several processes, for playback."),
     "schedules": ("schedules", "Schedules: list, set, delete."),

@@ -130,7 +130,8 @@ def test(file: Path, events: Path, *, name: str | None, handler_path: tuple[Path
     For example `pipelines test pipelines.yaml events.json --handler-path handlers`. Nothing is kept or sent: the events
     that it would make, and the messages, are shown. Handlers are names to import, `module:Class`.
     """
-    from eventproc.playback import Player, read_recording
+    from eventproc.playback import Player
+    from eventproc.playback.recording import read_recording
 
     output.quiet()
     held = list(read_recording(events))

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -26,6 +26,7 @@ T = TypeVar("T")
 _GZIP = b"\x1f\x8b"
 _BLANK = b" \t\r\n\xef\xbb\xbf"  # a byte order mark is no content either
 _BLANKS_READ = 1 << 16  # before the first record
+_WATCHED = 100  # records between two looks at how far a file was read
 _AHEAD = 4  # batches read while one is being sent
 
 Records = Iterator[tuple[int, bytes]]  # (line, or place in the array, from 1; JSON text)
@@ -42,20 +43,21 @@ class _Line(msgspec.Struct):
 
 
 @contextmanager
-def open_records(path: Path) -> Iterator[Records]:
+def open_records(path: Path, *, watch: Callable[[int], None] | None = None) -> Iterator[Records]:
     """
     Open a file of JSON records; `-` is the standard input, whose lines come as they are written.
 
     What is read tells the form: gzip by its first bytes, an array by its bracket. Whether a line is JSON is for the
-    caller to find out, so that a bad one is refused by itself. Raises InvalidInput for a file that can not be read,
-    or an array that is no JSON.
+    caller to find out, so that a bad one is refused by itself. `watch` is told now and then how many bytes of a file
+    have been read. Raises InvalidInput for a file that can not be read, or an array that is no JSON.
     """
     try:
         if str(path) == "-":
             yield _records(sys.stdin.buffer, path)
         else:
             with path.open("rb") as file:
-                yield _records(file, path)
+                found = _records(file, path)
+                yield found if watch is None else _watched(found, file, watch)
     except (OSError, EOFError, zlib.error) as error:
         raise InvalidInput(f"{path}: can not be read: {error}", file=str(path)) from error
 
@@ -66,6 +68,14 @@ def _records(file: BinaryIO, path: Path) -> Records:
         buffered = io.BufferedReader(gzip.GzipFile(fileobj=buffered))
     head = buffered.peek(1)[:_BLANKS_READ].lstrip(_BLANK)
     return _elements(buffered.read(), path) if head[:1] == b"[" else _lines(buffered)
+
+
+def _watched(records: Records, file: BinaryIO, watch: Callable[[int], None]) -> Records:
+    for count, record in enumerate(records):
+        if count % _WATCHED == 0:
+            watch(file.tell())
+        yield record
+    watch(file.tell())
 
 
 def _lines(file: Iterable[bytes]) -> Records:

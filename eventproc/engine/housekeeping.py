@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from eventproc.abc import Blobs, Bus, Clock, RetentionPolicy, Store, Tx
+from eventproc.abc.traits import Horizon
 from eventproc.engine.accept import accept_events
 from eventproc.engine.firing import fire_due_streams
 from eventproc.engine.outcomes import failure_event, notice_of
@@ -45,6 +46,7 @@ class HousekeeperSettings:
     poll_s: float = 1.0
     leases_every_s: float = 2.0
     retention_every_s: float = 60.0
+    traits_every_s: float = 60.0
     depth_every_s: float = 60.0
     orphans_every_s: float = 3600.0
     orphans_older_s: float = DAY_S  # longer than any run may take: a running one has no rows yet
@@ -89,6 +91,7 @@ class Housekeeper:
         self._woken_us = clock.now_us()
         self._told_us: int | None = None
         self._seen_us: int | None = None
+        self._horizon: Horizon | None = None
         self._stop = threading.Event()
         self._ended = threading.Event()
         self._thread_id: int | None = None
@@ -99,6 +102,7 @@ class Housekeeper:
             _Duty("streams in step", settings.leases_every_s, self.keep_in_step),
             _Duty("leases", settings.leases_every_s, self.expire_leases),
             _Duty("retention", settings.retention_every_s, self.prune),
+            _Duty("traits", settings.traits_every_s, self.sum_up_traits),
             _Duty("queue depth", settings.depth_every_s, self.tell_depth),
             _Duty("orphans", settings.orphans_every_s, self.delete_orphans),
             *(_Duty(*each) for each in others),
@@ -184,19 +188,19 @@ class Housekeeper:
     def _any_due(self) -> bool:
         with self._store.read() as tx:
             due_us = tx.streams.next_due_us()
-        return due_us is not None and due_us <= self._present_us()
+            return due_us is not None and due_us <= self._present_us(tx)
 
-    def _present_us(self) -> int:
-        return (self._cache.event_clock or self._clock).now_us()
+    def _present_us(self, tx: Tx) -> int:
+        return self._cache.current(tx).present_us(self._clock.now_us())
 
     def _until_due_s(self) -> float:
         """Return how long to wait for the next stream that is due, at most the polling interval."""
         try:
             with self._store.read() as tx:
                 due_us = tx.streams.next_due_us()
-            if due_us is None:
-                return self.settings.poll_s
-            return max(0.0, min(self.settings.poll_s, (due_us - self._present_us()) / SECOND_US))
+                if due_us is None:
+                    return self.settings.poll_s
+                return max(0.0, min(self.settings.poll_s, (due_us - self._present_us(tx)) / SECOND_US))
         except EventprocError:
             return self.settings.poll_s
 
@@ -220,6 +224,24 @@ class Housekeeper:
         if due:
             self._bus.wake("runs")
         return due
+
+    def sum_up_traits(self) -> int:
+        """Sum up events for searches by traits, once none can come between them; return how many blocks."""
+        with self._store.read() as tx:
+            past, present = self._horizon, tx.events.horizon()
+            if past is not None and not tx.events.passed(past):
+                return 0
+        done = 0
+        while past is not None and not self._stop.is_set():
+            with self._store.read() as tx:
+                block = tx.events.next_block(past.seq)
+            if block is None:
+                break
+            with self._store.begin() as tx:
+                tx.events.keep_block(block)
+            done += 1
+        self._horizon = present
+        return done
 
     # ---------------------------------------------------------------------------------------- leases
 

@@ -31,6 +31,7 @@ STORE_PAUSE_S = 1.0  # after the store failed
 MARK_PAUSE_S = 0.2  # between tries to record that a mail went out
 LOG_CHARS = 64_000  # of the log that a mail may quote
 PAGE = 1000  # rows
+WAITS = "waits for a digest"  # what begins the reason of a notice that was held back
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +50,9 @@ class NotifierSettings:
     jitter: float = 0.25  # fraction of the delay, added or taken away at random
     max_age_s: float = 3 * 86400.0  # a notice that was not sent by then is given up
     log_lines: int = 50  # of the run's output, in failure mails
-    digest_max: int = 500  # notices in one digest
+    digest_max: int = 2000  # notices in one digest
+    burst: int = 5  # failure mails of a handler in `burst_s` that go by themselves; the rest is digested; 0: all do
+    burst_s: float = 900.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,6 +70,23 @@ class _Held:
 
     until_us: int
     reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Gate:
+    """When a handler may be mailed of again, for mails that do not each go by themselves."""
+
+    opens_us: int
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Group:
+    """What goes into one mail with a notice."""
+
+    throttle_s: float | None
+    why: str = ""
+    others: Sequence[Notice] = ()
 
 
 @dataclass(kw_only=True)
@@ -94,7 +114,9 @@ class Notifier:
     the newest lease sends, no send begins without time left in the lease, and what is marked as sent stays so.
 
     A handler registered with `throttle` gets at most one mail per outcome in that time; what comes meanwhile waits
-    and goes out as one digest. The oldest waiting notice carries the digest, so that several notifiers agree.
+    and goes out as one digest. Of failures of a handler without one, the first `burst` in `burst_s` are mailed at once;
+    what comes then goes out as one digest each `burst_s`, until there is nothing to tell for so long. The oldest
+    waiting notice carries the digest, so that several notifiers agree.
     """
 
     def __init__(
@@ -203,8 +225,8 @@ class Notifier:
             group = self._group(tx, now, run)
             if isinstance(group, _Held):
                 return group
-            throttle_s, others = group
-            facts = self._facts(tx, now, run, throttle_s, others)
+            facts = self._facts(tx, now, run, group)
+            others = group.others
         rendered = self._renderer.render(replace(facts, store_id=self._own_id()))
         with self._store.begin() as tx:
             kept = tx.notices.keep_mail(
@@ -218,33 +240,51 @@ class Notifier:
             return None
         return _Letter(notice=now, mail=rendered.mail, covers=tuple(other.id for other in others))
 
-    def _group(self, tx: Tx, notice: Notice, run: Run) -> tuple[float | None, Sequence[Notice]] | _Held:
-        """Apply the handler's throttle: return it with the other notices for the same mail, or until when to wait."""
+    def _group(self, tx: Tx, notice: Notice, run: Run) -> _Group | _Held:
+        """Return what is told in one mail with a notice, or until when it has to wait."""
         handler = tx.handlers.get(run.handler_id)
         throttle_s = handler.current.options.throttle_s if handler is not None else None
-        if throttle_s is None:
-            return None, ()
+        gate = self._gate(tx, notice, run, throttle_s)
+        if gate is None:
+            return _Group(throttle_s=throttle_s)
         now_us = self._clock.now_us()
-        last_us = tx.notices.last_sent_us(run.handler_id, notice.outcome)
-        opens_us = 0 if last_us is None else last_us + int(throttle_s * SECOND_US)
-        if opens_us > now_us:
-            reason = f"waits for a digest at {isoformat(opens_us)}: at most one mail in {throttle_s:g} s"
-            return _Held(until_us=opens_us, reason=reason)
+        if gate.opens_us > now_us:
+            return _Held(until_us=gate.opens_us, reason=f"{WAITS} at {isoformat(gate.opens_us)}: {gate.why}")
         pending = tx.notices.pending_of(run.handler_id, notice.outcome)
         oldest = min(pending, key=lambda other: other.id, default=notice)
         if oldest.id != notice.id:
             until_us = max(oldest.due_us, now_us + SECOND_US)
-            return _Held(until_us=until_us, reason=f"waits for notice {oldest.id}, which carries the digest")
+            return _Held(until_us=until_us, reason=f"{WAITS}, which notice {oldest.id} carries")
         same = [
             other
             for other in pending
             if other.id != notice.id and other.mail is None and set(other.recipients) == set(notice.recipients)
         ]
-        return throttle_s, same[: self._settings.digest_max]
+        return _Group(throttle_s=throttle_s, why=gate.why, others=same[: self._settings.digest_max])
 
-    def _facts(
-        self, tx: Tx, notice: Notice, run: Run, throttle_s: float | None, others: Sequence[Notice]
-    ) -> NoticeFacts:
+    def _gate(self, tx: Tx, notice: Notice, run: Run, throttle_s: float | None) -> _Gate | None:
+        """Return when the handler's next mail of that outcome may go; None for a notice that goes by itself."""
+        settings = self._settings
+        if throttle_s is not None:
+            last_us = tx.notices.last_sent_us(run.handler_id, notice.outcome)
+            opens_us = 0 if last_us is None else last_us + int(throttle_s * SECOND_US)
+            return _Gate(opens_us=opens_us, why=f"at most one mail in {throttle_s:g} s was asked for")
+        if notice.outcome == "success" or not settings.burst:
+            return None
+        every_us = int(settings.burst_s * SECOND_US)
+        why = f"after {settings.burst} mails in {settings.burst_s:g} s the others come together"
+        since_us = self._clock.now_us() - every_us
+        mails = tx.notices.mails_since(run.handler_id, notice.outcome, since_us, limit=settings.burst)
+        if mails and mails[0].notices > mails[0].mails:  # the last one was a digest already
+            return _Gate(opens_us=mails[0].sent_us + every_us, why=why)
+        if sum(each.mails for each in mails) >= settings.burst:
+            return _Gate(opens_us=mails[-1].sent_us + every_us, why=why)
+        pending = tx.notices.pending_of(run.handler_id, notice.outcome)
+        held = any((other.error or "").startswith(WAITS) for other in pending)
+        return _Gate(opens_us=0, why=why) if held else None
+
+    def _facts(self, tx: Tx, notice: Notice, run: Run, group: _Group) -> NoticeFacts:
+        others = group.others
         runs = [tx.runs.get(other.run_id) for other in others[:100]]  # more than any template shows
         return NoticeFacts(
             notice=notice,
@@ -259,7 +299,9 @@ class Notifier:
             digest=tuple(other for other in runs if other is not None),
             digest_ids=tuple(other.id for other in others),
             digest_count=len(others),
-            throttle_s=throttle_s,
+            digest_last=tx.runs.get(others[-1].run_id) if others else None,
+            digest_why=group.why,
+            throttle_s=group.throttle_s,
         )
 
     def _send(self, letter: _Letter, turn: _Turn) -> None:
@@ -342,7 +384,10 @@ class Notifier:
         """Return when the notice is too old; the time it was held back for a digest does not count."""
         run = tx.runs.get(notice.run_id)
         handler = tx.handlers.get(run.handler_id) if run is not None else None
-        held_s = (handler.current.options.throttle_s or 0.0) if handler is not None else 0.0
+        held_s = (handler.current.options.throttle_s if handler is not None else None) or 0.0
+        kept = tx.notices.get(notice.id)
+        if kept is not None and kept.mail is not None and _covers(kept.mail):
+            held_s = max(held_s, self._settings.burst_s)
         return notice.created_us + int((self._settings.max_age_s + held_s) * SECOND_US)
 
     def _hold(self, waiting: Sequence[tuple[Notice, _Held]]) -> None:

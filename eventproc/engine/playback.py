@@ -10,8 +10,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import Protocol
 
-from eventproc.abc import Bus, Clock, Store
+from eventproc.abc import Bus, Clock, Store, Tx
 from eventproc.engine.accept import Result, accept_events
 from eventproc.engine.clock import ManualClock
 from eventproc.engine.firing import fire_due_streams
@@ -21,6 +23,7 @@ from eventproc.registry.catalogue import CatalogueCache
 
 MAX_BATCH = 1000
 FIRE_LIMIT = 500  # streams in one transaction
+NAP_S = 1.0  # longest sleep between two signs of life
 
 
 @dataclass(slots=True)
@@ -33,6 +36,24 @@ class Played:
     fired: int = 0
     expired: int = 0
     failed: int = 0  # streams whose pipeline is not there
+
+
+class Place(Protocol):
+    """Keeps in the store where a playback is, see `eventproc.playback.place`."""
+
+    @property
+    def at_us(self) -> int:
+        """The present time of events and streams."""
+
+    @property
+    def position(self) -> int:
+        """How many events of the recording were played."""
+
+    def keep(self, tx: Tx, *, at_us: int, position: int | None = None) -> None:
+        """Write the present time, and how many events were played. Raises Conflict for a playback that was ended."""
+
+    def beat(self) -> None:
+        """Give a sign of life, if the last was long ago."""
 
 
 class _Overrun(Exception):
@@ -52,7 +73,8 @@ class Playback:
     `settle` has to see all runs to their end that are due at the clock's time. With `every_s` streams fire and expire
     at steps of so many seconds only, as with a worker that looks now and then; with `every_s` None they do so when
     `drain` is called; by default exactly when they are due. `speed` is how many times faster than real time events
-    come, None for as fast as it goes.
+    come, None for as fast as it goes. With a `place` others work on the store too: it tells them the time, and a
+    playback goes on behind the events that were played.
     """
 
     def __init__(
@@ -69,6 +91,8 @@ class Playback:
         speed: float | None = None,
         on_progress: Callable[[int], None] | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
+        place: Place | None = None,
     ) -> None:
         self._store = store
         self._cache = cache
@@ -81,9 +105,11 @@ class Playback:
         self._speed = speed
         self._progress = on_progress or (lambda _count: None)
         self._sleep = sleep
+        self._monotonic = monotonic
+        self._place = place
         self._number = 0  # events read so far
-        self._now_us: int | None = None  # the latest time of an event
-        self._began = (0.0, 0)  # on the monotonic clock, and the time of the first event
+        self._now_us: int | None = None if place is None else place.at_us  # the latest time of an event
+        self._began: tuple[float, int] | None = None  # on the monotonic clock, and the time of the first event
         self._drained_us: int | None = None
         self._size = 64  # of the next batch
         self.played = Played()
@@ -91,7 +117,11 @@ class Playback:
     def play(self, events: Iterable[NewEvent]) -> Played:
         """Play all events, in the order given; what is due later than the last of them stays."""
         waiting: list[tuple[NewEvent, int]] = []
-        for event in events:
+        skipped = 0
+        if self._place is not None:
+            self._number = skipped = self._place.position
+            self._clock.set(self._place.at_us)
+        for event in islice(events, skipped, None):
             self._number += 1
             waiting.append((event, self._time_of(event)))
             if len(waiting) >= (1 if self._speed else MAX_BATCH):
@@ -122,9 +152,10 @@ class Playback:
         """Return the present time at which an event comes: it never goes backwards."""
         at_us = event.time_us if event.time_us is not None else self._clock.now_us()
         if self._now_us is None:
-            self._began = (time.monotonic(), at_us)
             self._clock.set(at_us)
         self._now_us = at_us if self._now_us is None else max(self._now_us, at_us)
+        if self._began is None:
+            self._began = (self._monotonic(), self._now_us)
         return self._now_us
 
     def _advance(self, waiting: list[tuple[NewEvent, int]], *, everything: bool) -> list[tuple[NewEvent, int]]:
@@ -137,15 +168,29 @@ class Playback:
         return waiting[at:]
 
     def _wait_until(self, at_us: int) -> None:
-        if self._speed:
-            began, first_us = self._began
-            wait_s = began + (at_us - first_us) / SECOND_US / self._speed - time.monotonic()
-            if wait_s > 0:
-                self._sleep(wait_s)
+        """Sleep until an event comes; what is due before happens when its time comes."""
+        if not self._speed:
+            return
+        while self._every_us == 0 and (due_us := self._next_due()) is not None and due_us < at_us:
+            self._sleep_until(due_us)
+            self.drain(due_us)
+        self._sleep_until(at_us)
+
+    def _sleep_until(self, at_us: int) -> None:
+        if not self._speed or self._began is None:
+            return
+        began, first_us = self._began
+        until = began + (at_us - first_us) / SECOND_US / self._speed
+        while (wait_s := until - self._monotonic()) > 0:
+            self._sleep(min(wait_s, NAP_S))
+            if self._place is not None:
+                self._place.beat()
 
     def _let_due_happen(self, now_us: int) -> None:
         if self._every_us is None:
             return
+        if self._place is not None:
+            self._settle()  # others may have begun something
         if self._every_us == 0:
             self.drain(now_us)
             return
@@ -160,7 +205,7 @@ class Playback:
         batch = batch[: self._until(batch)]
         while True:
             try:
-                results = self._try(batch)
+                results = self._try(batch, self._number - len(waiting) + at + len(batch))
             except _Overrun as overrun:
                 batch = batch[: _cut(batch, overrun.due_us)]
                 self._size = max(8, len(batch))
@@ -182,8 +227,10 @@ class Playback:
             return _cut(batch, self._drained_us + self._every_us)
         return len(batch)
 
-    def _try(self, batch: Sequence[tuple[NewEvent, int]]) -> list[Result]:
+    def _try(self, batch: Sequence[tuple[NewEvent, int]], position: int) -> list[Result]:
         with self._store.begin() as tx:
+            if self._place is not None:
+                self._place.keep(tx, at_us=max(batch[-1][1], self._clock.now_us()), position=position)
             results = accept_events(
                 tx,
                 self._cache.current(tx),
@@ -228,6 +275,8 @@ class Playback:
         now_us = self._clock.now_us()
         while True:
             with self._store.begin() as tx:
+                if self._place is not None:
+                    self._place.keep(tx, at_us=now_us)
                 catalogue = self._cache.current(tx)
                 written_us = self._written_us(now_us)
                 done = fire_due_streams(tx, catalogue, now_us=written_us, limit=FIRE_LIMIT, bus=self._bus)

@@ -38,9 +38,10 @@ class Postman:
     """
     Delivers messages; `run` blocks until `stop` is called from another thread. Any number may work on one store.
 
-    A message that the other side refuses for good, or does not take in `max_age_s`, is given up: it stays, can be
-    read and requeued. While the other side is not there at all nothing is given up. Delivery is at least once: whoever
-    is killed between a delivery and the transaction that notes it delivers again.
+    A message that the other side refuses for good, or does not take in `max_age_s`, is given up, and after a few tries
+    one that lacks the right to be there: it stays, can be read and requeued. While the other side is not there at all
+    nothing is given up. Delivery is at least once: whoever is killed between a delivery and the transaction that notes
+    it delivers again.
     """
 
     def __init__(
@@ -127,14 +128,18 @@ class Postman:
 
     def _failed(self, tx: Tx, message: Outgoing, verdict: Delivery, now_us: int) -> None:
         old = now_us - message.created_us > self._settings.max_age_s * SECOND_US
-        retry_us = None if verdict.final or old else now_us + round(self._delay_s(message.attempts) * SECOND_US)
+        enough = verdict.tries is not None and message.attempts >= verdict.tries
+        delay_s = self._delay_s(message)
+        retry_us = None if verdict.final or old or enough else now_us + round(delay_s * SECOND_US)
         if retry_us is None:
             log.warning("a message is given up", message=message.id, target=message.target, error=verdict.error)
         tx.outbox.failed(message.id, message.token, error=verdict.error or "", retry_us=retry_us)
 
-    def _delay_s(self, attempts: int) -> float:
+    def _delay_s(self, message: Outgoing) -> float:
         settings = self._settings
-        delay_s = min(settings.backoff_s * 2.0 ** (min(attempts, 60) - 1), settings.backoff_max_s)
+        doubled_s = min(settings.backoff_s * 2.0 ** (min(message.attempts, 60) - 1), settings.backoff_max_s)
+        own_s = message.patience("interval", 0.0) * message.attempts
+        delay_s = min(own_s or doubled_s, message.patience("max", settings.backoff_max_s))
         return delay_s * random.uniform(1 - settings.jitter, 1 + settings.jitter)  # noqa: S311 - spreads load
 
     def _idle_s(self) -> float:

@@ -40,7 +40,7 @@ from eventproc.model.metrics import (
     StoredRange,
 )
 from eventproc.model.network import FULL_NETWORK, NetworkGrant, NetworkPolicy, Place, Policy
-from eventproc.model.notices import DIGEST_HEADER, NewNotice, Notice, NoticeFacts, NoticeState, Rendered
+from eventproc.model.notices import DIGEST_HEADER, Mailed, NewNotice, Notice, NoticeFacts, NoticeState, Rendered
 from eventproc.model.outbox import NewOutgoing, Outgoing, OutgoingState
 from eventproc.model.runs import (
     CLAIMABLE_STATES,
@@ -134,6 +134,7 @@ __all__ = [
     "Isolation",
     "Limits",
     "LogChunk",
+    "Mailed",
     "Metric",
     "MetricBacklog",
     "MetricStatus",

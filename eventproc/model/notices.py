@@ -51,6 +51,15 @@ class Notice:
     token: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Mailed:
+    """Mails that were sent at one time, and the notices that they were for: a digest is for several."""
+
+    sent_us: int
+    mails: int
+    notices: int
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NoticeFacts:
     """
@@ -72,6 +81,8 @@ class NoticeFacts:
     digest: tuple[Run, ...] = ()
     digest_ids: tuple[int, ...] = ()
     digest_count: int = 0
+    digest_last: Run | None = None  # that of the newest further notice
+    digest_why: str = ""  # these were held back
     throttle_s: float | None = None
 
 

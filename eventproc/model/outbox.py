@@ -15,6 +15,7 @@ class OutgoingState(StrEnum):
 
 LOGIN: Final = "login."  # what the names of headers begin with that are for logging in
 ACCEPT: Final = "accept-status"
+PATIENCE: Final = "patience."  # what the names of headers begin with that say how long to wait for what
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +29,8 @@ class NewOutgoing:
     `topic` declares the exchange (durable) before the first message; without it the exchange must exist.
     kind "http": `target` is a URL, `headers` are its headers, POST unless `method` says otherwise. `login.server`,
     `login.user` and `login.key` are of an identity service that gives the token to send; `accept-status` lists answers
-    that are as good as 2xx.
+    that are as good as 2xx. `patience.timeout` is how long an answer may take, `patience.interval` the pause before the
+    second try (before the third it is twice that, and so on), `patience.max` the longest pause, all in seconds.
     """
 
     kind: str
@@ -53,3 +55,8 @@ class Outgoing:
     created_us: int
     error: str | None
     token: int
+
+    def patience(self, name: str, default: float) -> float:
+        """Return a time in seconds that the message brings along, else the default."""
+        said = self.headers.get(PATIENCE + name)
+        return default if said is None else float(said)

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from typing import Final
 
 import httpx
 
 from eventproc.model import Outgoing
 from eventproc.model.outbox import LOGIN
 
+PASSING: Final = frozenset({408, 425, 429})  # of the answers 4xx, those that may be others the next time
+
 
 class LoginFailed(Exception):
-    """There is no token to be had for now."""
+    """There is no token to be had; `refused`: whoever logs in is not let in."""
+
+    def __init__(self, message: str, *, refused: bool = False) -> None:
+        super().__init__(message)
+        self.refused = refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +68,15 @@ class Tokens:
             answer.raise_for_status()
             return str(answer.json()["access"]["token"]["id"])
         except httpx.HTTPStatusError as error:
-            raise LoginFailed(f"no login at {login.server}: {error.response.status_code}") from error
+            status = error.response.status_code
+            raise LoginFailed(
+                f"no login at {login.server} for {login.user!r}: it answered {status} {error.response.reason_phrase}",
+                refused=400 <= status < 500 and status not in PASSING,
+            ) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise LoginFailed(f"no login at {login.server}: {type(error).__name__}: {error}") from error
         except (KeyError, TypeError, ValueError) as error:
             raise LoginFailed(f"no login at {login.server}: its answer holds no access.token.id") from error
 
 
-__all__ = ["Login", "LoginFailed", "Tokens"]
+__all__ = ["PASSING", "Login", "LoginFailed", "Tokens"]

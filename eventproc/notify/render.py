@@ -223,6 +223,9 @@ def _view(facts: NoticeFacts, base_url: str) -> dict[str, Any]:
         "digest_count": facts.digest_count,
         "digest_cut": max(0, facts.digest_count - min(len(facts.digest), DIGEST_ROWS)),
         "total": facts.digest_count + 1,
+        "digest_last": None if facts.digest_last is None else _run_view(facts.digest_last, base_url),
+        "digest_why": clean_line(facts.digest_why, SUBJECT),
+        "list": f"eventproc runs list --handler {run.handler_id} --state dead",
         "throttle_s": facts.throttle_s,
     }
 

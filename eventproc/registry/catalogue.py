@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -50,9 +51,12 @@ class Catalogue:
         triggers: TriggerSet | None = None,
         tally: Tally | None = None,
         event_clock: Clock | None = None,
+        playing: bool = False,
     ) -> None:
         self.revision = revision
+        self.playing = playing  # a playback, whose time each transaction has to look up
         self.event_clock = event_clock
+        self.played_us: int | None = None  # see `at`
         self.triggers = triggers or TriggerSet(())
         self.tally = tally
         self.hooks: Mapping[str, HookSpec] = {spec.name: spec for spec in hooks}
@@ -62,8 +66,16 @@ class Catalogue:
         self._schemas: dict[str, PayloadSchema] = {}
         self._candidates: dict[str, tuple[_Candidate, ...]] = {}
 
+    def at(self, played_us: int) -> Catalogue:
+        """Return the same with a present time of events and streams that stands still."""
+        found = copy.copy(self)
+        found.played_us = played_us
+        return found
+
     def present_us(self, now_us: int) -> int:
         """Return the present time of events and streams, `now_us` being the world's."""
+        if self.played_us is not None:
+            return self.played_us
         return now_us if self.event_clock is None else self.event_clock.now_us()
 
     def spec_for(self, hook: str) -> HookSpec:
@@ -232,8 +244,8 @@ class CatalogueCache:
     Hands out the present catalogue; it is read again when the store's revision has moved.
 
     Ask for it before changing hooks or handlers in the same transaction: what is read is shared with others.
-    `event_clock` tells the present time of events and streams while a recorded day is played; leases, retries and
-    retention go by the world's all the same.
+    `event_clock` tells the present time of events and streams while a recorded day is played, and a playback into the
+    store comes before it; leases, retries and retention go by the world's all the same.
     """
 
     def __init__(
@@ -258,10 +270,12 @@ class CatalogueCache:
                 triggers=TriggerSet(tx.triggers.live(), self._compile),
                 tally=self.tally,
                 event_clock=self.event_clock,
+                playing=tx.playback.get() is not None,
             )
             with self._lock:
                 self._catalogue = catalogue
-        return catalogue
+        state = tx.playback.get() if catalogue.playing else None
+        return catalogue if state is None else catalogue.at(state.at_us)
 
     def latest(self) -> Catalogue:
         """Return the catalogue as it is now, in a transaction of its own."""

@@ -108,7 +108,8 @@ def make_notifier(platform: Platform) -> Service:
 def _make_mail_notifier(platform: Platform) -> Service:
     from eventproc.engine.notifier import Notifier, NotifierSettings
 
-    settings = NotifierSettings(sender=platform.settings.mail_sender)
+    given = platform.settings
+    settings = NotifierSettings(sender=given.mail_sender, burst=given.mail_burst, burst_s=given.mail_digest)
     if platform.settings.smtp_url is None:
         # Files do not hang as mail servers do: what a killed notifier held need not wait for minutes.
         settings = replace(settings, lease_s=20.0, send_s=5.0)

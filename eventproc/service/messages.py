@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from eventproc.errors import Forbidden, InvalidInput
 from eventproc.model import NewOutgoing
 from eventproc.model.network import NetworkPolicy, Place
-from eventproc.model.outbox import ACCEPT, LOGIN
+from eventproc.model.outbox import ACCEPT, LOGIN, PATIENCE
 from eventproc.service import args as take
 
 METHODS = ("POST", "PUT", "PATCH", "DELETE")
@@ -22,6 +22,7 @@ MAX_NAME = 200  # characters; AMQP allows 255 bytes
 MAX_URL = 2000
 MAX_BODY_BYTES = 1 << 20
 MAX_HEADERS = 50
+MAX_PATIENCE = {"timeout": 120.0, "interval": 86400.0, "max": 86400.0}  # seconds
 _PORTS = {"http": 80, "https": 443}
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 
@@ -54,10 +55,10 @@ def to_web(args: Mapping[str, Any], body: bytes, policy: NetworkPolicy) -> NewOu
         raise InvalidInput(f"method {method!r} is none of {', '.join(METHODS)}", argument="method")
     _check_place(_place(url), policy)
     headers = {**_headers(args), "method": method}
-    owned = next((name for name in headers if name.lower().startswith(LOGIN) or name.lower() == ACCEPT), None)
+    owned = next((name for name in headers if name.lower().startswith((LOGIN, PATIENCE, ACCEPT))), None)
     if owned is not None:
         raise InvalidInput(f"the header {owned!r} is not yours to send", argument="headers")
-    headers |= _login(args, policy) | _accepted(args)
+    headers |= _login(args, policy) | _accepted(args) | _patience(args)
     return NewOutgoing(kind="http", target=url, body=_body(body), headers=headers)
 
 
@@ -75,6 +76,18 @@ def _accepted(args: Mapping[str, Any]) -> dict[str, str]:
     if not isinstance(given, list) or not all(type(code) is int and 300 <= code < 600 for code in given):
         raise InvalidInput("accept: a list of HTTP statuses from 300 to 599", argument="accept")
     return {ACCEPT: ",".join(map(str, given))} if given else {}
+
+
+def _patience(args: Mapping[str, Any]) -> dict[str, str]:
+    found = {}
+    for name, value in (args.get("patience") or {}).items():
+        most = MAX_PATIENCE.get(name)
+        if most is None or type(value) not in (int, float) or not 0 < value <= most:
+            raise InvalidInput(
+                f"{name}: {value!r} is no number of seconds above 0 and at most {most or 0:g}", argument=name
+            )
+        found[PATIENCE + name] = repr(value)
+    return found
 
 
 def _place(url: str) -> Place:

@@ -4,7 +4,7 @@ Pages of events.
 Hook, tag and key have indexes in the order of acceptance. A range of times has one of its own: times are what senders
 say, so they may come in any order. A page in a range is looked for among the nearest events first, which finds it for
 recent times; otherwise through the index of times, at a cost that depends on the range and not on all of history.
-Traits have no index: they are compared in the payloads of what hook, tag, key and times leave over.
+Traits are compared in the payloads, in those blocks of history that may hold them (`trait_blocks`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from sqlalchemy import Boolean, ColumnElement, Connection, Select, Text, and_, e
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
+from eventproc.store import trait_blocks
 from eventproc.store.base import to_json
 from eventproc.store.schema import event_tags, events
 
@@ -45,6 +46,8 @@ class Which:
 
 def page_of_seqs(conn: Connection, which: Which, *, after: int | None, limit: int, newest_first: bool) -> list[int]:
     """Return the seqs of a page, in order."""
+    if which.traits:
+        return _by_blocks(conn, which, after, limit, newest_first=newest_first)
     wanted = max(limit, NEAREST) if which.timed else limit
     nearest = conn.execute(_by_seq(which, after, newest_first=newest_first).limit(wanted)).all()
     if not which.timed:
@@ -53,6 +56,32 @@ def page_of_seqs(conn: Connection, which: Which, *, after: int | None, limit: in
     if len(fit) >= limit or len(nearest) < wanted:
         return fit[:limit]
     return list(conn.execute(_by_time(which, after, newest_first=newest_first).limit(limit)).scalars())
+
+
+def _by_blocks(conn: Connection, which: Which, after: int | None, limit: int, *, newest_first: bool) -> list[int]:
+    """Look at those parts of history only that may hold events with the traits."""
+    parts = trait_blocks.ranges(
+        conn,
+        dict(which.traits),
+        hook=which.hook,
+        since_us=which.since_us,
+        until_us=which.until_us,
+        after=after,
+        newest_first=newest_first,
+    )
+    found: list[int] = []
+    query = _by_seq(which, after, newest_first=newest_first)
+    if which.since_us is not None:
+        query = query.where(events.c.time_us >= which.since_us)
+    if which.until_us is not None:
+        query = query.where(events.c.time_us < which.until_us)
+    for first, end in parts:
+        part = query.where(events.c.seq >= first)
+        part = part if end is None else part.where(events.c.seq < end)
+        found += conn.execute(part.limit(limit - len(found))).scalars()
+        if len(found) >= limit:
+            break
+    return found
 
 
 def _by_seq(which: Which, after: int | None, *, newest_first: bool) -> Select[Any]:
@@ -86,7 +115,6 @@ def _by_time(which: Which, after: int | None, *, newest_first: bool) -> Select[A
     if which.tag is not None:
         tagged = and_(event_tags.c.tag == which.tag, event_tags.c.event_seq == events.c.seq)
         query = query.where(exists().where(tagged))
-    query = query.where(*_traits(which))
     if after is not None:
         query = query.where(seq < after if newest_first else seq > after)
     return query.order_by(seq.desc() if newest_first else seq)

@@ -8,7 +8,9 @@ from typing import Any
 
 from sqlalchemy import bindparam, literal, null, select
 
+from eventproc.abc.traits import Horizon, TraitBlock
 from eventproc.model import Event
+from eventproc.store import trait_blocks
 from eventproc.store.base import Rows, any_of, tuple_from_json, tuple_to_json
 from eventproc.store.event_pages import Which, page_of_seqs
 from eventproc.store.schema import event_tags, events, pruned_events
@@ -151,6 +153,22 @@ class SqlEvents(Rows):
         if not seqs:
             return {}
         return {row[0]: event_of(row) for row in self._all(_BY_SEQ, {"seqs": list(seqs)})}
+
+    def horizon(self) -> Horizon | None:
+        """Return the newest event, and which transactions are under way; None while there are no events."""
+        return trait_blocks.horizon(self.work.conn)
+
+    def passed(self, past: Horizon) -> bool:
+        """Tell whether all transactions have ended that were under way then."""
+        return trait_blocks.passed(self.work.conn, past)
+
+    def next_block(self, up_to: int) -> TraitBlock | None:
+        """Sum up the oldest events that are not yet, if there are enough before that seq; nothing is written."""
+        return trait_blocks.next_block(self.work.conn, up_to)
+
+    def keep_block(self, block: TraitBlock) -> None:
+        """Keep a summary for searches, and forget those whose events are gone."""
+        trait_blocks.keep(self.work.conn, block)
 
     def page(
         self,

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, func, select, update
 
-from eventproc.model import NewNotice, Notice, NoticeState
+from eventproc.model import Mailed, NewNotice, Notice, NoticeState
 from eventproc.store.base import Rows, any_of, tuple_from_json, tuple_to_json
 from eventproc.store.schema import notices, runs
 
@@ -43,6 +43,18 @@ _LAST_SENT = select(func.max(notices.c.sent_us)).where(
     notices.c.handler_id == bindparam("handler_id"),
     notices.c.outcome == bindparam("outcome"),
     notices.c.sent_us.is_not(None),
+)
+_MAILS_SINCE = (
+    select(notices.c.sent_us, func.count(notices.c.mail), func.count())
+    .where(
+        notices.c.handler_id == bindparam("handler_id"),
+        notices.c.outcome == bindparam("outcome"),
+        notices.c.sent_us.is_not(None),
+        notices.c.sent_us > bindparam("since_us"),
+    )
+    .group_by(notices.c.sent_us)
+    .order_by(notices.c.sent_us.desc())
+    .limit(bindparam("wanted"))
 )
 _PENDING_OF = (
     select(notices)
@@ -180,6 +192,11 @@ class SqlNotices(Rows):
         """Return when the last notice of that handler and outcome was sent (for throttling)."""
         sent: int | None = self._scalar(_LAST_SENT, {"handler_id": handler_id, "outcome": outcome})
         return sent
+
+    def mails_since(self, handler_id: int, outcome: str, since_us: int, *, limit: int) -> list[Mailed]:
+        """Return at most so many times at which mails of that handler and outcome were sent, newest first."""
+        params = {"handler_id": handler_id, "outcome": outcome, "since_us": since_us, "wanted": limit}
+        return [Mailed(*row) for row in self._all(_MAILS_SINCE, params)]
 
     def pending_of(self, handler_id: int, outcome: str) -> list[Notice]:
         """Return the pending notices of that handler and outcome, oldest first (for digests)."""

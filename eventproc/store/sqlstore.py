@@ -24,6 +24,7 @@ from eventproc.store.metrics import SqlMetrics
 from eventproc.store.models import SqlModels
 from eventproc.store.notices import SqlNotices
 from eventproc.store.outbox import SqlOutbox
+from eventproc.store.playing import SqlPlayback
 from eventproc.store.preparing import SqlEnvironments, SqlPreparations, SqlWorkers
 from eventproc.store.rejects import SqlRejects
 from eventproc.store.retention import SqlRetention
@@ -71,6 +72,7 @@ class SqlTx(Tx):
         self.models = SqlModels(work)
         self.triggers = SqlTriggers(work)
         self.streams = SqlStreams(work)
+        self.playback = SqlPlayback(work)
         self.workers = SqlWorkers(work)
         self.environments = SqlEnvironments(work)
         self.preparations = SqlPreparations(work)

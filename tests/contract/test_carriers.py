@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -278,17 +279,37 @@ def test_a_request_with_a_login_sends_its_token_and_asks_again_when_it_is_refuse
     assert not any(name.startswith("login") or name == "accept-status" for name in sent)
 
 
-def test_a_login_that_fails_is_tried_again_later(identity, webhooks):
+def test_a_login_that_is_refused_is_tried_a_few_times(identity, webhooks):
     [wrong] = webhooks.deliver([with_login(1, identity, key="wrong-key")])
     assert "no login at" in wrong.error
     assert "401" in wrong.error
     assert "wrong-key" not in wrong.error
-    assert not wrong.final
+    assert "'u'" in wrong.error
+    assert "requeue" in wrong.error
+    assert (wrong.final, wrong.tries) == (False, 5)
     identity.valid = False
     [refused] = webhooks.deliver([with_login(2, identity)])
     assert "401" in refused.error
-    assert not refused.final
+    assert (refused.final, refused.tries) == (False, 5)
     assert len(identity.given) == 2  # asked once more, not for ever
+
+
+def test_an_identity_service_that_is_away_or_broken_is_waited_for(identity, webhooks, server):
+    url = f"http://127.0.0.1:{server.server_port}/503"
+    broken, away = ({"login.server": at, "login.user": "u", "login.key": "k"} for at in (url, "http://127.0.0.1:9/"))
+    for headers in (broken, away):
+        [verdict] = webhooks.deliver([outgoing(1, identity.url + "/200", b"entry", **headers)])
+        assert "no login" in verdict.error
+        assert (verdict.final, verdict.tries) == (False, None)
+
+
+def test_a_message_brings_its_own_time_limit_and_it_is_not_sent_along(identity, webhooks):
+    with socket.create_server(("127.0.0.1", 0)) as hung:  # it takes connections and says nothing
+        url = "http://{}:{}/".format(*hung.getsockname())
+        [verdict] = webhooks.deliver([outgoing(1, url, **{"patience.timeout": "0.05"})])
+    assert "Timeout" in verdict.error
+    assert webhooks.deliver([with_login(2, identity, **{"patience.max": "7"})])[0].error is None
+    assert not any(name.startswith("patience") for name in identity.posted[-1][2])
 
 
 def test_other_answers_may_be_as_good(identity, webhooks, server):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from eventproc.store import open_store
 from eventproc.store.memory import MemoryStore
 
 SETTINGS = NotifierSettings(
-    sender="The Platform <eventproc@example.org>", jitter=0.0, backoff_s=30, backoff_max_s=3600, poll_s=60
+    sender="The Platform <eventproc@example.org>", jitter=0.0, backoff_s=30, backoff_max_s=3600, poll_s=60, burst=0
 )
 DAY = 86400.0
 
@@ -461,6 +462,81 @@ def test_a_digest_that_waited_long_because_of_its_throttle_is_not_too_old(world:
     mailer.down = "no network"
     drain(notifier)
     assert world.now(held).state is NoticeState.PENDING
+
+
+# ------------------------------------------------------------------------------------------------- bursts
+
+
+def test_of_many_failures_the_first_are_mailed_at_once_and_the_rest_as_digests(
+    world: NoticeWorld, clock: HandClock, smtp: SmtpServer
+) -> None:
+    notifier = notifier_for(
+        world,
+        SmtpMailer(f"smtp://127.0.0.1:{smtp.port}"),
+        settings=NotifierSettings(burst=3, burst_s=600.0, digest_max=500),
+    )
+    failed = [world.ended(failure=Failure(kind="exit", message=f"status {number}")) for number in range(1000)]
+    drain(notifier)
+    subjects = [subject_of(mail) for _, _, mail in smtp.box.mails]
+    assert len(subjects) == 3
+    assert not any("times" in subject for subject in subjects)
+    assert "waits for a digest at" in str(world.now(failed[500]).error)
+    for count in (4, 5, 5):
+        clock.forward(600)
+        drain(notifier)
+        assert len(smtp.box.mails) == count
+    assert ["501 times" in subject_of(mail) for _, _, mail in smtp.box.mails[3:]] == [True, False]
+    assert "496 times" in subject_of(smtp.box.mails[4][2])
+    text = text_of(smtp.box.mails[4][2])
+    first, last = failed[504].run_id, failed[999].run_id
+    assert f"The first was run {first} at " in text
+    assert f"the last was run {last} at " in text
+    assert "eventproc runs list --handler" in text
+    assert states(world, failed) == {NoticeState.SENT}
+    for _ in range(2):  # it has been quiet: failures are single again
+        world.ended()
+        drain(notifier)
+    assert len(smtp.box.mails) == 7
+
+
+def test_while_failures_go_on_there_is_one_digest_in_each_period(world: NoticeWorld, clock: HandClock) -> None:
+    mailer = MemoryMailer()
+    notifier = notifier_for(world, mailer, settings=NotifierSettings(burst=2, burst_s=600.0))
+    for _ in range(120):
+        world.ended()
+        world.ended(handler="other", failure=None)
+        drain(notifier)
+        clock.forward(60)
+    failures = [mail for mail in mailer.sent if "report" in mail.subject]
+    assert len(failures) == 2 + 11
+    assert len(mailer.sent) == len(failures) + 120  # successes are all mailed
+    clock.forward(600)
+    drain(notifier)
+    assert sum(told_by(mail.subject) for mail in mailer.sent) == 120 + 120
+
+
+def told_by(subject: str) -> int:
+    """Return how many notices a mail is for."""
+    found = re.search(r"failed (\d+) times", subject)
+    return 1 if found is None else int(found[1])
+
+
+def subject_of(mail: bytes) -> str:
+    return str(message_from_bytes(mail, policy=policy.default)["subject"])
+
+
+def text_of(mail: bytes) -> str:
+    body = message_from_bytes(mail, policy=policy.default).get_body(("plain",))  # type: ignore[attr-defined]
+    return str(body.get_content())
+
+
+def test_every_failure_can_be_mailed_by_itself(world: NoticeWorld) -> None:
+    mailer = MemoryMailer()
+    notifier = notifier_for(world, mailer, settings=NotifierSettings(burst=0))
+    for _ in range(30):
+        world.ended()
+    drain(notifier)
+    assert len(mailer.sent) == 30
 
 
 # ------------------------------------------------------------------------------------------------- the loop

@@ -181,3 +181,35 @@ def test_it_delivers_when_woken_and_ends_when_told(office):
     thread.join(30)
     assert not thread.is_alive()
     assert office.side.closed
+
+
+def test_what_only_a_person_can_put_right_is_tried_a_few_times_and_can_be_requeued(office):
+    office.side.answer = lambda _: Delivery("no login for 'u'", tries=3)
+    office.put(b"1")
+    for _ in range(2):
+        office.turn_after(DAY_S / 100)
+        assert [message.state for message in office.left()] == [OutgoingState.PENDING]
+    office.turn_after(DAY_S / 100)
+    [given_up] = office.left()
+    assert (given_up.state, given_up.error, given_up.attempts) == (OutgoingState.FAILED, "no login for 'u'", 3)
+    office.side.answer = lambda _: Delivery()
+    with office.store.begin() as tx:
+        tx.outbox.requeue([given_up.id], now_us=office.clock.now_us())
+    office.postman.turn()
+    assert office.side.got == [b"1"]
+    assert office.left() == []
+
+
+def test_a_message_says_how_long_to_wait_between_tries(office):
+    office.side.answer = lambda _: Delivery("503")
+    with office.store.begin() as tx:
+        headers = {"patience.interval": "30", "patience.max": "70"}
+        tx.outbox.add([NewOutgoing(kind="amqp", target="e/k", body=b"1", headers=headers)], now_us=START)
+    pauses = []
+    for _ in range(4):
+        office.postman.turn()
+        [message] = office.left()
+        pauses.append((message.due_us - office.clock.now_us()) / SECOND_US)
+        office.turn_after(0.0)
+        office.clock.advance(pauses[-1])
+    assert pauses == [30.0, 60.0, 70.0, 70.0]

@@ -107,6 +107,23 @@ def test_what_is_no_address_is_refused(url: str, says: str) -> None:
         to_web({"url": url, "method": "POST"}, b"", OPEN)
 
 
+@pytest.mark.parametrize(
+    "patience",
+    [{"timeout": 0}, {"timeout": 121}, {"interval": -1.0}, {"max": "7"}, {"max": float("nan")}, {"other": 1}],
+)
+def test_what_is_no_patience_is_refused_by_its_name(patience: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput, match=next(iter(patience))):
+        to_web({"url": "https://example.com/", "method": "POST", "patience": patience}, b"", OPEN)
+
+
+def test_a_handler_says_how_long_to_wait() -> None:
+    def handler(db: Any, **_: Any) -> None:
+        ep.post("https://example.com/", "x", timeout=60, wait_interval=30, max_wait=600)  # noqa: F821
+
+    _, [message] = run(handler)
+    assert [message.patience(name, 0.0) for name in ("timeout", "interval", "max")] == [60.0, 30.0, 600.0]
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1/", "http://[::1]/", "http://169.254.169.254/", "http://localhost/"])
 def test_handlers_reach_no_inner_address_by_the_platform(url: str) -> None:
     with pytest.raises(Forbidden, match="can not be reached"):

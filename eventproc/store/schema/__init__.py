@@ -25,6 +25,7 @@ from eventproc.store.schema.event_tables import (
     rate_windows,
     run_logs,
     runs,
+    trait_blocks,
 )
 from eventproc.store.schema.handler_tables import (
     environments,
@@ -112,6 +113,7 @@ __all__ = [
     "series_chunks",
     "stream_events",
     "streams",
+    "trait_blocks",
     "trigger_counts",
     "trigger_versions",
     "triggers",

@@ -59,6 +59,16 @@ event_tags = Table(
     PrimaryKeyConstraint("tag", "event_seq"),
 )
 
+# Summaries of the events of consecutive seqs; see `store.trait_blocks`.
+trait_blocks = Table(
+    "trait_blocks",
+    metadata,
+    Column("first_seq", Big, primary_key=True, autoincrement=False),
+    Column("first_us", Big, nullable=False),
+    Column("last_us", Big, nullable=False),
+    Column("bits", LargeBinary, nullable=False),
+)
+
 # What is left of a pruned event for the deduplication window.
 pruned_events = Table(
     "pruned_events",

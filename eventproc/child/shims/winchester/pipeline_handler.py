@@ -185,6 +185,7 @@ requests = SimpleNamespace(post=_post)  # what tests of winchester's users repla
 
 MEDIA_TYPE = "application/atom+xml"
 UNAUTHORIZED = 401
+LONGEST_ANSWER_S = 120
 
 
 class AtomPubHandler(NothingToDo):
@@ -211,6 +212,8 @@ class AtomPubHandler(NothingToDo):
         self.max_wait: float = kw.pop("max_wait", 600)
         self.http_timeout: float = kw.pop("http_timeout", 120)
         super().__init__(**kw)
+        if self.http_timeout > LONGEST_ANSWER_S and _platform() is not None:
+            raise AtomPubException(f"http_timeout: the platform waits {LONGEST_ANSWER_S} seconds for an answer at most")
         self.extra_info: Dict[str, Any] = extra_info or {}
         self.included_types: List[str] = []
         self.excluded_types: List[str] = []
@@ -327,7 +330,16 @@ class AtomPubHandler(NothingToDo):
             if self.auth_user and self.auth_server:
                 login = {"server": self.auth_server, "user": self.auth_user, "key": self.auth_key}
             # 409: the server has the entry already.
-            platform.post(self.url, atom.encode("utf-8"), headers, login=login, accept=[409])
+            platform.post(
+                self.url,
+                atom.encode("utf-8"),
+                headers,
+                login=login,
+                accept=[409],
+                timeout=self.http_timeout,
+                wait_interval=self.wait_interval,
+                max_wait=self.max_wait,
+            )
             return 202
         headers = self._get_auth(headers=headers)
         answer = requests.post(self.url, data=atom, headers=headers, timeout=self.http_timeout)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-import msgspec
-
 from eventproc.abc import Sandbox
-from eventproc.codec.records import event_of, open_records
 from eventproc.engine.clock import SystemClock
 from eventproc.engine.playback import Playback, Played
 from eventproc.engine.worker import WorkerSettings
-from eventproc.errors import EventprocError, InvalidInput
-from eventproc.model import HookSpec, NewEvent
+from eventproc.errors import InvalidInput
+from eventproc.model import HookSpec
+from eventproc.playback.place import StoredPlace
+from eventproc.playback.recording import Recording, Watch, first_of, refusal
 from eventproc.registry.documents import read_document
 from eventproc.registry.triggers import parse_triggers
 from eventproc.sandbox.forkserver import ForkServerSandbox
@@ -26,26 +24,6 @@ from eventproc.testing import LEASE_S, Harness
 
 ANY = HookSpec(name="*", summary="Whatever a recording holds.")
 """Added to the platform of a playback: a recording may hold events of hooks that nobody has described."""
-
-
-def read_recording(
-    path: Path, *, on_refusal: Callable[[int, EventprocError], None] | None = None
-) -> Iterator[NewEvent]:
-    """
-    Yield the events of a recording: JSON lines or an array, also gzipped; `-` is the standard input.
-
-    A line is an event as it is emitted (hook, payload, id, time, tags, key), or one as pipelines see it (message_id,
-    event_type, timestamp, and its traits). Raises InvalidInput naming the line, unless `on_refusal` takes it.
-    """
-    with open_records(path) as records:
-        for number, text in records:
-            try:
-                yield event_of(json.loads(text))
-            except (ValueError, msgspec.MsgspecError, EventprocError) as error:
-                refusal = InvalidInput(f"{path}, line {number}: {error}", line=number)
-                if on_refusal is None:
-                    raise refusal from error
-                on_refusal(number, refusal)
 
 
 def playback_on(harness: Harness, **how: Any) -> Playback:
@@ -75,6 +53,7 @@ class Player:
         self, *, database: str | None = None, handler_path: Sequence[Path] = (), sandbox: Sandbox | None = None
     ) -> None:
         store = open_store(database) if database is not None else None
+        self._kept = store is not None
         self.harness = Harness(
             sandbox=sandbox or ForkServerSandbox(handler_path=handler_path),
             store=store,
@@ -118,22 +97,24 @@ class Player:
         speed: float | None = None,
         expire: bool = True,
         on_progress: Callable[[int], None] | None = None,
+        watch: Watch | None = None,
     ) -> dict[str, Any]:
-        """Play a recording; return how many events and streams there were. Lines that are wrong are listed."""
-        refused: list[dict[str, Any]] = []
-        player = playback_on(self.harness, speed=speed, on_progress=on_progress)
-        played = player.play(read_recording(path, on_refusal=lambda line, e: refused.append(_refusal(line, e))))
-        if expire:
-            played = player.drain()
+        """
+        Play a recording; return how many events and streams there were. Lines that are wrong are listed.
+
+        On a database that was given, a playback that was stopped goes on where it was.
+        """
+        recording = Recording(path, watch=watch)
+        place = self._take(path) if self._kept else None
+        player = playback_on(self.harness, speed=speed, on_progress=on_progress, place=place)
+        found = run(player, recording, place, expire=expire)
         states = Counter(stream.state.label for stream in self.harness.streams)
-        return {
-            "events": played.events,
-            "duplicates": played.duplicates,
-            "refused": refused + [_refusal(number, error) for number, error in played.refused],
-            "fired": played.fired,
-            "expired": played.expired,
-            "states": dict(sorted(states.items())),
-        }
+        return {**found, "states": dict(sorted(states.items()))}
+
+    def _take(self, path: Path) -> StoredPlace:
+        first, event = first_of(path)
+        at_us = self.harness.wall.now_us() if event.time_us is None else event.time_us
+        return StoredPlace.take(self.harness.store, self.harness.wall, file=path.name, first=first, at_us=at_us)
 
     def report(self) -> list[dict[str, Any]]:
         """Return what became of each stream, with the events that its pipeline made."""
@@ -156,6 +137,36 @@ class Player:
         ]
 
 
+def run(player: Playback, recording: Recording, place: StoredPlace | None, *, expire: bool) -> dict[str, Any]:
+    """
+    Play a recording to its end; return what it came to.
+
+    What is due later than its last event happens too if it should `expire`, unless the recording was cut off: then it
+    may go on. A `place` is left where the next playback takes it up, and is ended when all has happened.
+    """
+    whole = False
+    began = 0 if place is None else place.position
+    try:
+        played = player.play(recording.events())
+        if expire and (place is None or recording.cut is None):
+            played = player.drain()
+        whole = recording.cut is None
+    finally:
+        if place is not None and not (whole and expire):
+            place.stop(whole=whole)
+    if place is not None and whole and expire:
+        place.end()
+    return {
+        "events": played.events,
+        "duplicates": played.duplicates,
+        "refused": recording.refused + [refusal(number, error) for number, error in played.refused],
+        "fired": played.fired,
+        "expired": played.expired,
+        "cut": recording.cut,
+        "from": began,
+    }
+
+
 def trial(
     text: str, recording: Path, *, name: str = "triggers.yaml", on_progress: Callable[[int], None] | None = None
 ) -> dict[str, Any]:
@@ -168,26 +179,18 @@ def trial(
     definitions = [
         replace(each.definition, fire_pipeline=None, expire_pipeline=None, debug_level=2) for each in compiled
     ]
-    refused: list[dict[str, Any]] = []
+    recording_ = Recording(recording)
     with Harness() as harness:
         add_any_hook(harness)
         records = harness.use.triggers.put(harness.admin, definitions).triggers
         player = playback_on(harness, on_progress=on_progress)
-        player.play(read_recording(recording, on_refusal=lambda line, e: refused.append(_refusal(line, e))))
-        played = player.drain()
+        found = run(player, recording_, None, expire=True)
         harness.cache.tally.flush()
-        refused += [_refusal(number, error) for number, error in played.refused]
         return {
-            "events": played.events,
-            "duplicates": played.duplicates,
-            "refused": refused,
+            **{name: found[name] for name in ("events", "duplicates", "refused", "cut")},
             "warnings": list(warnings),
             "triggers": [_outcome(harness, record.name, record.id) for record in records],
         }
-
-
-def _refusal(line: int, error: EventprocError) -> dict[str, Any]:
-    return {"line": line, "error": error.message}
 
 
 def _outcome(harness: Harness, name: str, trigger_id: int) -> dict[str, Any]:
@@ -206,4 +209,4 @@ def _outcome(harness: Harness, name: str, trigger_id: int) -> dict[str, Any]:
     }
 
 
-__all__ = ["Playback", "Played", "Player", "add_any_hook", "playback_on", "read_recording", "trial"]
+__all__ = ["Playback", "Played", "Player", "add_any_hook", "playback_on", "run", "trial"]

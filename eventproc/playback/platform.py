@@ -1,0 +1,110 @@
+"""Playing recorded days into a platform that runs: its triggers, pipelines, handlers and workers do what they do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from eventproc.abc import Clock, Store
+from eventproc.engine.clock import ManualClock
+from eventproc.engine.playback import Playback
+from eventproc.engine.preparing import LIVE_S
+from eventproc.errors import Conflict, Unavailable
+from eventproc.model import SECOND_US, Role
+from eventproc.playback import run
+from eventproc.playback.place import StoredPlace
+from eventproc.playback.recording import Recording, Watch, first_of
+from eventproc.wiring import Platform
+
+SHORTEST_LOOK_S = 0.001
+LONGEST_LOOK_S = 0.05
+STUCK_S = 5.0  # so long nothing runs that could: it waits for something that does not come
+
+
+def play_into(
+    platform: Platform,
+    path: Path,
+    *,
+    speed: float | None = None,
+    expire: bool = True,
+    on_progress: Callable[[int], None] | None = None,
+    watch: Watch | None = None,
+) -> dict[str, Any]:
+    """
+    Play a recording into a platform whose workers run; return what it came to.
+
+    All that an event causes runs to its end before the next one that is due later. A playback that was stopped goes on
+    behind the last event that was played. Raises Unavailable where no worker runs, and Conflict where another
+    playback or other streams are in the way.
+    """
+    if platform.settings.time_sync is not None:
+        raise Conflict("the platform takes its time from EVENTPROC_TIME_SYNC: play with that service, or without it")
+    platform.store.upgrade()
+    waiter = _Waiter(platform.store, platform.clock)
+    waiter.check_workers()
+    first, event = first_of(path)
+    at_us = platform.clock.now_us() if event.time_us is None else event.time_us
+    place = StoredPlace.take(platform.store, platform.clock, file=path.name, first=first, at_us=at_us)
+    waiter.place = place
+    player = Playback(
+        store=platform.store,
+        cache=platform.cache,
+        clock=ManualClock(place.at_us),
+        wall=platform.clock,
+        bus=platform.bus,
+        settle=waiter.settle,
+        user_id=_admin(platform.store),
+        speed=speed,
+        on_progress=on_progress,
+        place=place,
+    )
+    return run(player, Recording(path, watch=watch), place, expire=expire)
+
+
+class _Waiter:
+    """Waits for the platform's workers."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self.place: StoredPlace | None = None
+        self._store = store
+        self._clock = clock
+
+    def settle(self) -> None:
+        """See all runs to their end that are due, by the world's time."""
+        pause_s, stuck_since = SHORTEST_LOOK_S, None
+        while True:
+            running, waiting = self._look()
+            if not (running or waiting):
+                return
+            now = time.monotonic()
+            stuck_since = None if running else stuck_since or now
+            if stuck_since is not None and now - stuck_since > STUCK_S:
+                self.check_workers()
+                return  # ordered behind a retry, or held back by a limit
+            if self.place is not None:
+                self.place.beat()
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 1.5, LONGEST_LOOK_S)
+
+    def _look(self) -> tuple[bool, bool]:
+        with self._store.read() as tx:
+            counts = tx.runs.counts()
+            due_us = tx.runs.next_due_us()
+        running = any(counts.get(state, 0) for state in ("running", "committing"))
+        return running, due_us is not None and due_us <= self._clock.now_us()
+
+    def check_workers(self) -> None:
+        """Raise Unavailable unless a worker was seen lately."""
+        with self._store.read() as tx:
+            if not tx.workers.live(since_us=self._clock.now_us() - round(LIVE_S * SECOND_US)):
+                raise Unavailable(
+                    "no worker runs on this database: start `eventproc serve`, or play here with `--triggers FILE`"
+                )
+
+
+def _admin(store: Store) -> int | None:
+    with store.read() as tx:
+        admins = [user.id for user in tx.users.all() if user.role == Role.ADMIN and not user.disabled]
+    return min(admins, default=None)
