@@ -371,14 +371,7 @@ def _broker(settings: Settings, _platform: Platform) -> Iterator[Finding]:
 
 
 def _time(settings: Settings, platform: Platform) -> Iterator[Finding]:
-    from eventproc.playback.place import END, alive, describe
-
-    with platform.store.read() as tx:
-        played = tx.playback.get()
-    if played is not None and alive(played, platform.clock.now_us()):
-        yield Finding("time", "info", f"{played.file} is being played by {played.holder}: {isoformat(played.at_us)}")
-    elif played is not None:
-        yield Finding("time", "warning", f"{describe(played)}; {END}")
+    yield from _playback(settings, platform)
     if settings.time_sync is None:
         return
     from eventproc.timesync import TimeSyncClock
@@ -389,8 +382,23 @@ def _time(settings: Settings, platform: Platform) -> Iterator[Finding]:
         yield Finding("time", "problem", f"the time service {settings.time_sync}: {wrong}; events' time stands still")
         return
     try:
-        yield Finding(
-            "time", "info", f"events and streams go by {settings.time_sync}: it is {isoformat(clock.now_us())}"
-        )
+        yield Finding("time", "info", f"events go by {settings.time_sync}: it is {isoformat(clock.now_us())}")
     except Unavailable as error:
         yield Finding("time", "warning", error.message)
+
+
+def _playback(settings: Settings, platform: Platform) -> Iterator[Finding]:
+    from eventproc.playback.place import END, alive, describe
+
+    database = settings.data / "eventproc.db"
+    if settings.database_url is None and not database.exists():
+        return
+    found, needed = platform.store.revision()
+    if found != needed:
+        return
+    with platform.store.read() as tx:
+        played = tx.playback.get()
+    if played is not None and alive(played, platform.clock.now_us()):
+        yield Finding("time", "info", f"{played.file} is being played by {played.holder}: {isoformat(played.at_us)}")
+    elif played is not None:
+        yield Finding("time", "warning", f"{describe(played)}; {END}")

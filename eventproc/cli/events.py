@@ -9,6 +9,7 @@ import click
 from eventproc.cli import output
 from eventproc.cli.base import Group
 from eventproc.cli.emit import read_json
+from eventproc.cli.hints import show_hints
 from eventproc.cli.remote import connect, find_handler
 from eventproc.client.paths import segment
 from eventproc.errors import UnknownHook
@@ -28,11 +29,18 @@ def events() -> None:
 @click.option("--trait", "-t", multiple=True, metavar="NAME:VALUE", help="A payload member's value; repeatable.")
 @click.option("--limit", "-n", default=50, show_default=True, type=click.IntRange(1))
 def list_(limit: int, trait: tuple[str, ...], **which: str | None) -> None:
-    """List events, newest first, for example `events list --hook "order.closed" -t order:7`."""
+    """
+    List events, newest first, for example `events list --hook "order.closed" -t order:7`.
+
+    A trait's value is JSON where it can be read as that: order:7 is the number, 'order:"7"' the text.
+    """
     remote = connect()
     items = list(remote.pages("/events", {**which, "trait": list(trait)}, limit=limit))
     output.show(items, lambda: output.table(items, ["id", "hook", "time", "tags", "key", "source"], empty="no events"))
-    if not items and which.get("hook"):  # perhaps it is only mistyped
+    if items:
+        return
+    show_hints(trait)
+    if which.get("hook"):  # perhaps it is only mistyped
         try:
             remote.get(f"/hooks/{segment(str(which['hook']))}")
         except UnknownHook as error:

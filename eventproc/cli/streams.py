@@ -9,6 +9,7 @@ import click
 
 from eventproc.cli import output
 from eventproc.cli.base import Group
+from eventproc.cli.hints import show_hints
 from eventproc.cli.remote import connect
 
 STATES = click.Choice(
@@ -44,6 +45,8 @@ def list_(limit: int, **which: Any) -> None:
     items = list(connect().pages("/streams", given, limit=limit))
     columns = ["id", "trigger", "state", "distinguished_by", "events", "first_event", "last_event", "run"]
     output.show(items, lambda: output.table(items, columns, empty="no streams"))
+    if not items:
+        show_hints(which["trait"], which["trigger"])
 
 
 @streams.command("counts")
@@ -107,19 +110,21 @@ def reset(ids: tuple[int, ...], trigger: str | None, state: tuple[str, ...], tra
     `streams reset --trigger usage` takes all of a trigger.
     Of a stream in commit_error only the commits that failed are repeated.
     """
-    _change("reset", _body(ids, trigger, state, trait))
+    _change("reset", _body(ids, trigger, state, trait), trigger, trait)
 
 
 @streams.command("delete")
 @_ids_or_filter("Delete")
 def delete(ids: tuple[int, ...], trigger: str | None, state: tuple[str, ...], trait: tuple[str, ...]) -> None:
     """Delete streams that no run works on; their events stay."""
-    _change("delete", _body(ids, trigger, state, trait))
+    _change("delete", _body(ids, trigger, state, trait), trigger, trait)
 
 
-def _change(action: str, body: dict[str, Any]) -> None:
+def _change(action: str, body: dict[str, Any], trigger: str | None, trait: tuple[str, ...]) -> None:
     done = connect().post(f"/streams/{action}", body)
     output.show(done, lambda: _changed(action, done))
+    if not (done["count"] or done["refused"]):
+        show_hints(trait, trigger)
     if done["refused"]:
         raise click.exceptions.Exit(5)
 

@@ -23,6 +23,7 @@ from eventproc.registry.catalogue import CatalogueCache
 log = logging.getLogger(__name__)
 
 DAY_S = 86_400
+PLAYED_S = 30.0  # silent for longer, a playback has stopped
 SAMPLES_PER_ROW = 10  # samples are deleted in longer chunks than other rows: they are small and lie side by side
 
 DEFAULT_POLICY = RetentionPolicy(
@@ -188,7 +189,12 @@ class Housekeeper:
     def _any_due(self) -> bool:
         with self._store.read() as tx:
             due_us = tx.streams.next_due_us()
-            return due_us is not None and due_us <= self._present_us(tx)
+            return due_us is not None and due_us <= self._present_us(tx) and not self._are_played(tx)
+
+    def _are_played(self, tx: Tx) -> bool:
+        """Tell whether a playback is at work, which lets streams fire and expire itself, each at its time."""
+        state = tx.playback.get() if self._cache.current(tx).playing else None
+        return state is not None and self._clock.now_us() - state.seen_us < PLAYED_S * SECOND_US
 
     def _present_us(self, tx: Tx) -> int:
         return self._cache.current(tx).present_us(self._clock.now_us())
@@ -198,7 +204,7 @@ class Housekeeper:
         try:
             with self._store.read() as tx:
                 due_us = tx.streams.next_due_us()
-                if due_us is None:
+                if due_us is None or self._are_played(tx):
                     return self.settings.poll_s
                 return max(0.0, min(self.settings.poll_s, (due_us - self._present_us(tx)) / SECOND_US))
         except EventprocError:

@@ -52,3 +52,13 @@ def parse_trait(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except ValueError:
         return name, value
+
+
+def hint_of(text: str) -> str | None:
+    """Say how to compare with a text what is read as something else, None for what is read as a text already."""
+    name, value = parse_trait(text)
+    if isinstance(value, str):
+        return None
+    kind = "number" if type(value) in (int, float) else type(value).__name__
+    said = text.partition(":")[2]
+    return f"{said} is read as a {kind}; to look for the text: -t '{name}:{json.dumps(said)}'"

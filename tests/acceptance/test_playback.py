@@ -144,6 +144,7 @@ def test_days_of_today_and_of_years_ago_give_what_they_give_here(served: Served,
         path = recording(folder / f"{name}.jsonl.gz", at, name)
         found = played(served, path, "--speed", "max")
         assert (found["events"], found["refused"], found["cut"]) == (60, [], None)
+        assert found["fired"] + found["expired"] == len(streams_of(served, name))
         assert streams_of(served, name) == expected(folder, path)
         counted = [event for event in conn.events(hook="app.counted") if event["payload"]["user"].startswith(name)]
         assert {event["time"][:4] for event in counted} == {str(at.year)}
@@ -154,7 +155,7 @@ def test_days_of_today_and_of_years_ago_give_what_they_give_here(served: Served,
 def test_a_playback_that_was_stopped_or_killed_goes_on_and_two_do_not_mix(served: Served, folder: Path) -> None:
     path = recording(folder / "old.jsonl", OLD, "old")
     other = recording(folder / "other.jsonl", OLD, "other")
-    first = begin(served, path, "600")
+    first = begin(served, path, "60")
     refused = served.cli("playback", str(other))
     assert (refused.returncode, "is being played" in refused.stderr) == (5, True)
     first.send_signal(signal.SIGINT)
@@ -167,7 +168,7 @@ def test_a_playback_that_was_stopped_or_killed_goes_on_and_two_do_not_mix(served
     accepted = served.connect().emit("app.never", {"user": "meanwhile"})
     assert served.connect().event(accepted["id"])["time"].startswith("2014-08-01")
 
-    second = begin(served, path, "600")
+    second = begin(served, path, "60")
     second.kill()
     second.communicate()
     found = played(served, path)
