@@ -160,7 +160,9 @@ def _into_platform(file: Path, shared: Mapping[str, Any]) -> dict[str, Any]:
     make_private(settings)
     with Platform(settings) as platform:
         try:
-            return play_into(platform, file, **shared)
+            return play_into(
+                file, store=platform.store, cache=platform.cache, clock=platform.clock, bus=platform.bus, **shared
+            )
         finally:
             with platform.store.read() as tx:
                 left = tx.playback.get()

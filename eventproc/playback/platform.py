@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from eventproc.abc import Clock, Store
+from eventproc.abc import Bus, Clock, Store
 from eventproc.engine.clock import ManualClock
 from eventproc.engine.playback import Playback
 from eventproc.engine.preparing import LIVE_S
@@ -16,7 +16,7 @@ from eventproc.model import SECOND_US, Role
 from eventproc.playback import run
 from eventproc.playback.place import StoredPlace
 from eventproc.playback.recording import Recording, Watch, first_of
-from eventproc.wiring import Platform
+from eventproc.registry.catalogue import CatalogueCache
 
 SHORTEST_LOOK_S = 0.001
 LONGEST_LOOK_S = 0.05
@@ -24,9 +24,12 @@ STUCK_S = 5.0  # so long nothing runs that could: it waits for something that do
 
 
 def play_into(
-    platform: Platform,
     path: Path,
     *,
+    store: Store,
+    cache: CatalogueCache,
+    clock: Clock,
+    bus: Bus,
     speed: float | None = None,
     expire: bool = True,
     on_progress: Callable[[int], None] | None = None,
@@ -39,23 +42,23 @@ def play_into(
     behind the last event that was played. Raises Unavailable where no worker runs, and Conflict where another
     playback or other streams are in the way.
     """
-    if platform.settings.time_sync is not None:
+    if cache.event_clock is not None:
         raise Conflict("the platform takes its time from EVENTPROC_TIME_SYNC: play with that service, or without it")
-    platform.store.upgrade()
-    waiter = _Waiter(platform.store, platform.clock)
+    store.upgrade()
+    waiter = _Waiter(store, clock)
     waiter.check_workers()
     first, event = first_of(path)
-    at_us = platform.clock.now_us() if event.time_us is None else event.time_us
-    place = StoredPlace.take(platform.store, platform.clock, file=path.name, first=first, at_us=at_us)
+    at_us = clock.now_us() if event.time_us is None else event.time_us
+    place = StoredPlace.take(store, clock, file=path.name, first=first, at_us=at_us)
     waiter.place = place
     player = Playback(
-        store=platform.store,
-        cache=platform.cache,
+        store=store,
+        cache=cache,
         clock=ManualClock(place.at_us),
-        wall=platform.clock,
-        bus=platform.bus,
+        wall=clock,
+        bus=bus,
         settle=waiter.settle,
-        user_id=_admin(platform.store),
+        user_id=_admin(store),
         speed=speed,
         on_progress=on_progress,
         place=place,
