@@ -20,6 +20,7 @@ from eventproc.registry.catalogue import CatalogueCache
 
 SHORTEST_LOOK_S = 0.001
 LONGEST_LOOK_S = 0.05
+WORKER_S = 15.0  # for a worker to say that it is there: a platform that has just started may be slow to
 STUCK_S = 5.0  # so long nothing runs that could: it waits for something that does not come
 
 
@@ -99,12 +100,18 @@ class _Waiter:
         return running, due_us is not None and due_us <= self._clock.now_us()
 
     def check_workers(self) -> None:
-        """Raise Unavailable unless a worker was seen lately."""
-        with self._store.read() as tx:
-            if not tx.workers.live(since_us=self._clock.now_us() - round(LIVE_S * SECOND_US)):
+        """Raise Unavailable unless a worker was seen lately, or is in a moment."""
+        until = time.monotonic() + WORKER_S
+        while not self._any_worker():
+            if time.monotonic() > until:
                 raise Unavailable(
                     "no worker runs on this database: start `eventproc serve`, or play here with `--triggers FILE`"
                 )
+            time.sleep(LONGEST_LOOK_S)
+
+    def _any_worker(self) -> bool:
+        with self._store.read() as tx:
+            return bool(tx.workers.live(since_us=self._clock.now_us() - round(LIVE_S * SECOND_US)))
 
 
 def _admin(store: Store) -> int | None:

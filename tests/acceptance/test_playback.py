@@ -129,7 +129,13 @@ def begin(served: Served, path: Path, speed: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_until(lambda: count(served) > before, what="it plays", timeout_s=90.0)
+
+    def plays() -> bool:
+        if process.poll() is not None:
+            raise AssertionError(f"the playback ended with {process.returncode}: {process.communicate()[1]}")
+        return count(served) > before
+
+    wait_until(plays, what="it plays", timeout_s=90.0)
     return process
 
 
