@@ -135,6 +135,8 @@ class EventRows(Protocol):
 
 
 class RunRows(Protocol):
+    held_back: bool  # whether the last claim left runs, or may have, because their owner has as many slots as one gets
+
     def add(self, event_seq: int, runs: Sequence[NewRun], *, now_us: int) -> list[int]:
         """Queue runs of one event; a (event, handler, round) that exists is left alone and not returned."""
 

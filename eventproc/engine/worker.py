@@ -248,7 +248,6 @@ class Worker:
 
     def _claim(self, run_slots: Slots, batch_slots: Slots, want_run: int, want_batch: int) -> bool:
         """Claim and hand out; tell whether anything was there."""
-        runs, helpings = run_slots.occupied(), batch_slots.occupied()
         with self._store.begin() as tx:
             self._claimed_us = self._clock.now_us()
             claims = tx.runs.claim(
@@ -258,9 +257,11 @@ class Worker:
                 want_batch=want_batch,
                 lease_us=round(self.settings.lease_s * SECOND_US),
                 now_us=self._claimed_us,
-                run_slots=runs,
-                batch_slots=helpings,
+                run_slots=run_slots.occupied(),
+                batch_slots=batch_slots.occupied(),
             )
+            # Of a slot that has become free since, the inbox tells; what was not asked for may still be held back.
+            self._held_back = tx.runs.held_back or (self._held_back and not (want_run and want_batch))
         self._leases.add(claims)
         batches: dict[tuple[int, int], list[Claim]] = {}
         for claim in claims:
@@ -275,9 +276,6 @@ class Worker:
             self._more_run = len(claims) - got_batch >= want_run
         if want_batch:
             self._more_batch = got_batch >= want_batch
-        # As it stood when they were claimed: of a slot that has become free since, the inbox tells.
-        singles = [claim.owner_id for claim in claims if claim.handler.options.isolation is not Isolation.BATCH]
-        self._held_back = runs.full_with(singles) or helpings.full_with(batch[0].owner_id for batch in batches.values())
         return bool(claims)
 
     def _until_due(self) -> float:

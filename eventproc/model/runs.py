@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -127,12 +126,6 @@ class Occupied:
 
     by_owner: Mapping[int, int]
     most: int
-
-    def full_with(self, owners: Iterable[int]) -> bool:
-        """Tell whether somebody has as much as one may have, once each of these has one slot more."""
-        counts = Counter(self.by_owner)
-        counts.update(owners)
-        return any(count >= self.most for count in counts.values())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -64,6 +64,7 @@ class Shares:
 
     def __init__(self, *, run: Occupied | None, batch: Occupied | None) -> None:
         self.contended: frozenset[bool] = frozenset()
+        self.held_back = False  # whether somebody would have got more
         self._slots = {False: run, True: batch}
         self._held = {kind: Counter(slots.by_owner) if slots else Counter() for kind, slots in self._slots.items()}
         self._batches: set[int] = set()  # handlers that have got a slot for a batch
@@ -75,8 +76,9 @@ class Shares:
         if slots is None or kind not in self.contended:
             return wanted
         room = max(0, slots.most - self._held[kind][entry.owner_id])
-        if kind:
-            return wanted if room or entry.id in self._batches else 0
+        if kind and (room or entry.id in self._batches):
+            room = wanted
+        self.held_back = self.held_back or room < wanted
         return min(wanted, room)
 
     def take(self, lane: Lane, entry: Entry, taken: int) -> None:

@@ -41,6 +41,8 @@ _BACKLOG = select(func.count()).where(
 class SqlRuns(Rows):
     """Runs by id."""
 
+    held_back = False
+
     def add(self, event_seq: int, runs: Sequence[NewRun], *, now_us: int) -> list[int]:
         """Queue runs of one event; a (event, handler, round) that exists is left alone and not returned."""
         return [run_id for _, run_id in self.add_many([(event_seq, run) for run in runs], now_us=now_us)]
@@ -94,15 +96,18 @@ class SqlRuns(Rows):
         batch_slots: Occupied | None = None,
     ) -> list[Claim]:
         """Lease due runs."""
-        return claim.claim(
+        shares = claim.Shares(run=run_slots, batch=batch_slots)
+        claims = claim.claim(
             self.work,
             worker=worker,
             pythons=pythons,
             wanted=claim.Wanted(run=want_run, batch=want_batch),
-            shares=claim.Shares(run=run_slots, batch=batch_slots),
+            shares=shares,
             lease_us=lease_us,
             now_us=now_us,
         )
+        self.held_back = shares.held_back
+        return claims
 
     def renew(self, leases: Sequence[tuple[int, int]], *, lease_us: int, now_us: int) -> set[int]:
         """Prolong (run id, token) leases; return the ids still held and not asked to be cancelled."""

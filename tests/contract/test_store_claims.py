@@ -102,6 +102,23 @@ def test_nobody_gets_all_slots_where_others_have_handlers(world: World):
     assert claimed(world, run={"mallory": 2}) == {"quiet": 1}
 
 
+def test_a_claim_says_whether_runs_were_left_for_their_owner_having_enough(world: World):
+    def held_back(held: int) -> bool:
+        slots = Occupied(by_owner={world.user("mallory").id: held}, most=2)
+        with world.store.begin() as tx:
+            tx.runs.claim(
+                worker="w", pythons=(), want_run=2, want_batch=0, lease_us=1, now_us=world.now_us, run_slots=slots
+            )
+            return tx.runs.held_back
+
+    flood = world.handler(name="flood", owner="mallory")
+    world.handler(name="quiet", owner="ada")
+    assert not held_back(2)  # nothing waits
+    world.runs(flood, 4)
+    assert not held_back(0)
+    assert held_back(2)
+
+
 def test_a_slot_is_for_all_that_is_claimed_of_a_handler_of_isolation_batch(world: World):
     for name in ("flood", "flood too", "flood three"):
         world.runs(world.handler(name=name, owner="mallory", options=BATCH), 20)
