@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eventproc.abc import Bus, Handover, Tx
+from eventproc.abc import Bus, Check, Handover, Tx
 from eventproc.engine.accept import accept_events
 from eventproc.errors import EventprocError
 from eventproc.model import (
@@ -33,6 +34,7 @@ from eventproc.model import (
 )
 from eventproc.registry.catalogue import Catalogue
 from eventproc.registry.paths import key_at
+from eventproc.registry.tally import COUNTER
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +96,7 @@ class _Pass:
         self._pipelines = {record.name: record for record in catalogue.handlers if record.hook == PIPELINE_HOOK}
         self._due: list[_Due] = []
         self._ended: list[Handover] = []
+        self._counts: Counter[tuple[int, str]] = Counter()  # by trigger, in winchester's words
 
     def add(self, stream: Stream, *, expiring: bool) -> None:
         if stream.trigger_id not in self._triggers:
@@ -101,13 +104,21 @@ class _Pass:
         trigger = self._triggers[stream.trigger_id]
         definition = trigger.definition if trigger is not None else None
         name = definition and (definition.expire_pipeline if expiring else definition.fire_pipeline)
+        way = "expire" if expiring else "fire"
+        self._count(trigger, f"Streams {way}d")
         if not name:
+            self._count(trigger, f"No {way} pipeline for '{stream.name}'")
             self._ended.append(Handover(stream_id=stream.id, state=StreamState.COMPLETED, expiring=expiring))
         elif name not in self._pipelines:
+            self._count(trigger, f"Unknown pipeline '{name}'")
             self._refuse(stream, f"there is no pipeline {name!r}: register it, then reset the stream", expiring)
         else:
             event = stream_event(stream, name, expiring=expiring)
             self._due.append(_Due(stream, expiring, self._pipelines[name], event))
+
+    def _count(self, trigger: TriggerRecord | None, name: str) -> None:
+        if trigger is not None and trigger.definition.debug_level > 0:
+            self._counts[trigger.id, name] += 1
 
     def _refuse(self, stream: Stream, why: str, expiring: bool) -> None:  # noqa: FBT001 - which way it goes
         self._ended.append(
@@ -141,6 +152,13 @@ class _Pass:
         run_ids = dict(self._tx.runs.add_many(runs, now_us=self._now_us)) if runs else {}
         given = [_given(due, run_ids[seq]) for due, seq in taken]
         self._tx.streams.hand_over([*self._ended, *given], now_us=self._now_us)
+        counted = self._counts.items()
+        self._tx.triggers.add_checks(
+            [
+                Check(trigger_id=each, kind=COUNTER, name=name, checks=number, passed=0)
+                for (each, name), number in counted
+            ]
+        )
         if bus is not None and given:
             self._tx.after_commit(lambda: bus.wake("runs"))
         return sum(1 for each in self._ended if each.failure is not None)

@@ -516,3 +516,33 @@ def test_a_stream_that_is_too_large_for_a_child_says_what_to_do(platform: Harnes
     assert stream.state is StreamState.ERROR
     assert stream.failure is not None
     assert "more than the 50,331,648 that a child is given; distinguish its trigger by more" in stream.failure.message
+
+
+def test_the_counters_of_a_trigger_tell_what_fired_and_what_expired() -> None:
+    with Harness() as platform:
+        platform.add_hook("a.*")
+        platform.register_pipeline("p", [Nothing])
+        platform.add_trigger(
+            name="t",
+            debug_level=1,
+            distinguished_by=["k"],
+            expiration="$last + 1h",
+            match_criteria=[{"event_type": "a.*"}],
+            fire_criteria=[{"event_type": "a.end"}],
+            fire_pipeline="p",
+        )
+        for number, hook in enumerate(["a.end", "a.end", "a.part"]):
+            platform.emit(hook, {"k": number})
+        platform.run_until_idle()
+        platform.clock.advance(2 * 3600)
+        platform.run_until_idle()
+        platform.cache.tally.flush()
+        _, checks = platform.use.triggers.get(platform.admin, "t")
+        counts = {each.name: each.checks for each in checks if each.kind == "Counter"}
+    told = {"Streams fired": 2, "Streams expired": 1, "No expire pipeline for 't'": 1}
+    assert counts == {"New stream": 3, "Ready to fire": 2, **told}
+
+
+class Nothing:
+    def handle_events(self, events, env):
+        return events
