@@ -196,9 +196,14 @@ def _known(store: Store, request_id: str, origin: str) -> Imported | None:
     )
 
 
+ARCHIVES = frozenset({".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz"})  # by the ends of names
+
+
 def _nothing(name: str, archive: Archive) -> IngressError:
-    seen = [member.path for member in archive.members] + [skipped.path for skipped in archive.skipped]
+    seen = list(dict.fromkeys([each.path for each in (*archive.members, *archive.skipped)]))
     what = f"it holds {', '.join(seen[:5])}{' and more' if len(seen) > 5 else ''}" if seen else "it is empty"
+    if any(PurePosixPath(path).suffix.lower() in ARCHIVES for path in seen):
+        what += "; archives inside an archive are not opened, import each by itself"
     return IngressError(f"there is no COMTRADE record (.cfg with .dat, or .cff) in {name}: {what}", files=seen[:100])
 
 
@@ -240,6 +245,8 @@ def _left_over(archive: Archive, paired: set[str], refused: dict[tuple[str, str]
             yield _failing(member.path, f"there is no .cfg for it{f' ({why.reason})' if why else ''}")
         elif kind not in (".cfg", ".dat", ".cff", ".hdr", ".inf"):
             reason = f"it is not a COMTRADE file ({PurePosixPath(member.path).suffix or 'no extension'})"
+            if kind in ARCHIVES:
+                reason = "archives inside an archive are not opened; import it by itself"
             archive.skipped.append(Skipped(path=member.path, reason=reason, refused=False))
     for (_, kind), skipped in refused.items():
         if kind in (".cfg", ".cff"):

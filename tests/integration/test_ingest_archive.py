@@ -263,6 +263,10 @@ def test_records_of_one_name_in_several_folders_are_told_apart(do_import: Import
     ("data", "message"),
     [
         (pack({"readme.txt": b"x"}), "no COMTRADE record .* in up/records.zip: it holds readme.txt"),
+        (
+            pack({"in/a.zip": pack({"a.cfg": b"x"})}),
+            "it holds in/a.zip; archives inside an archive are not opened, import",
+        ),
         (pack({}), "it is empty"),
         (b"nonsense", "not an archive"),
     ],

@@ -11,11 +11,14 @@ from pathlib import Path
 import click
 import pytest
 
+from eventproc.cli.doctor import _database
 from eventproc.cli.emit import _parse
 from eventproc.cli.main import COMMANDS, cli, run
+from eventproc.config import load
 from eventproc.errors import ConfigError, EventprocError
 from eventproc.roles import ROLES
 from eventproc.roles.files import remove_endpoints
+from eventproc.wiring import Platform
 
 HEAVY = ("sqlalchemy", "fastapi", "pydantic", "rich", "httpx", "numpy", "dill", "eventproc.wiring", "eventproc.client")
 
@@ -273,3 +276,16 @@ def test_what_stands_in_the_place_of_endpoints_json_is_named(tmp_path: Path) -> 
     (tmp_path / "endpoints.json").mkdir()
     with pytest.raises(ConfigError, match=r"endpoints\.json can not be replaced .*: move it away"):
         remove_endpoints(tmp_path / "endpoints.json")
+
+
+def test_a_key_of_another_database_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVENTPROC_DATA", str(tmp_path))
+    assert run(["db", "upgrade"]) == 0
+    with Platform(load()) as platform:
+        settings = platform.settings
+        (settings.admin_key_file).write_text(f"ep_{'a' * 8}_{'b' * 43}")
+        (told,) = platform.strange_admin_key()
+        assert f"{tmp_path}/admin.key holds a key that this database does not know" in told
+        assert told in [finding.says for finding in _database(settings, platform) if finding.level == "problem"]
+        settings.admin_key_file.unlink()
+        assert platform.strange_admin_key() == []
