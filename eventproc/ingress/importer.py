@@ -200,7 +200,8 @@ ARCHIVES = frozenset({".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz"})  # by the e
 
 
 def _nothing(name: str, archive: Archive) -> IngressError:
-    seen = list(dict.fromkeys([each.path for each in (*archive.members, *archive.skipped)]))
+    members, skipped = [each.path for each in archive.members], [each.path for each in archive.skipped]
+    seen = list(dict.fromkeys(members + skipped))
     what = f"it holds {', '.join(seen[:5])}{' and more' if len(seen) > 5 else ''}" if seen else "it is empty"
     if any(PurePosixPath(path).suffix.lower() in ARCHIVES for path in seen):
         what += "; archives inside an archive are not opened, import each by itself"
