@@ -101,6 +101,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         ("data directory", _data),
         ("disk", _disk),
         ("database", _database),
+        ("secrets", _secrets),
         ("server", _server),
         ("metrics", _listeners),
         ("certificates", _certificates),
@@ -183,6 +184,29 @@ def _database(settings: Settings, platform: Platform) -> Iterator[Finding]:
         )
     else:
         yield Finding("database", "problem", f"{url} has revision {found}, {needed} is needed; `eventproc db upgrade`")
+
+
+def _secrets(settings: Settings, platform: Platform) -> Iterator[Finding]:
+    """Whether the key that is set opens the secrets that are stored; their values are not looked at."""
+    from eventproc.errors import ConfigError
+
+    if settings.database_url is None and not (settings.data / "eventproc.db").exists():
+        return
+    found, needed = platform.store.revision()
+    if found != needed:
+        return
+    with platform.store.read() as tx:
+        stored = tx.secrets.all_values()
+    closed, reason = 0, ""
+    for user_id, name, encrypted in stored:
+        try:
+            platform.vault.decrypt(user_id, name, encrypted)
+        except ConfigError as error:
+            closed, reason = closed + 1, error.message
+    if closed:
+        yield Finding("secrets", "problem", f"{closed} of {len(stored)}: {reason}")
+    elif stored:
+        yield Finding("secrets", "ok", f"{len(stored)} stored; the key that is set opens them")
 
 
 def _server(settings: Settings, _platform: Platform) -> Iterator[Finding]:

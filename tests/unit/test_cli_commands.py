@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
-from eventproc.cli.doctor import _database
+from eventproc.cli.doctor import _database, _secrets
 from eventproc.cli.emit import _parse
 from eventproc.cli.main import COMMANDS, cli, run
 from eventproc.config import load
@@ -289,3 +289,22 @@ def test_a_key_of_another_database_is_a_problem(tmp_path: Path, monkeypatch: pyt
         assert told in [finding.says for finding in _database(settings, platform) if finding.level == "problem"]
         settings.admin_key_file.unlink()
         assert platform.strange_admin_key() == []
+
+
+def test_secrets_that_the_key_does_not_open_are_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVENTPROC_DATA", str(tmp_path))
+    monkeypatch.setenv("EVENTPROC_SECRET_KEY", "the first key, which is long enough")
+    with Platform(load()) as platform:
+        assert list(_secrets(platform.settings, platform)) == []
+        platform.prepare()
+        with platform.store.begin() as tx:
+            (admin,) = tx.users.all()
+            tx.secrets.put(admin.id, "TOKEN", platform.vault.encrypt(admin.id, "TOKEN", "hunter2"), now_us=1)
+        (found,) = _secrets(platform.settings, platform)
+        assert (found.level, found.says) == ("ok", "1 stored; the key that is set opens them")
+    monkeypatch.setenv("EVENTPROC_SECRET_KEY", "another key, which is long enough too")
+    with Platform(load()) as platform:
+        (found,) = _secrets(platform.settings, platform)
+        assert found.level == "problem"
+        assert "1 of 1: the secret 'TOKEN' can not be decrypted" in found.says
+        assert "EVENTPROC_SECRET_KEY" in found.says
