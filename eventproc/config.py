@@ -46,6 +46,7 @@ PREFIX = "EVENTPROC_"
 CLIENT_NAMES = frozenset({"EVENTPROC_ENDPOINTS", "EVENTPROC_API_KEY", "EVENTPROC_CONFIG"})
 
 DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+MAX_SECONDS = 100 * 366 * 86_400
 SIZE_UNITS = {
     "": 1,
     "b": 1,
@@ -71,16 +72,30 @@ def parse_duration(value: object) -> float | None:
             return None
         raise ValueError("a duration such as 30d, 12h, 90s or forever is needed")
     if isinstance(value, int | float):
-        return float(value)
+        return _bounded(float(value))
     text = str(value).strip().lower()
     if text in FOREVER:
         return None
     if re.fullmatch(r"\d+(\.\d+)?", text):
-        return float(text)
+        return _bounded(float(text))
     parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhdw])", text)
     if not parts or re.sub(r"(\d+(?:\.\d+)?)\s*([smhdw])\s*", "", text):
         raise ValueError(f"{value!r} is no duration; write 30d, 12h, 1h30m, 90s or forever")
-    return sum(float(count) * DURATION_UNITS[unit] for count, unit in parts)
+    return _bounded(sum(float(count) * DURATION_UNITS[unit] for count, unit in parts))
+
+
+def _bounded(seconds: float) -> float:
+    if not seconds <= MAX_SECONDS:
+        raise ValueError("that is more than 100 years; write forever where something may stay")
+    return seconds
+
+
+def parse_some_duration(value: object) -> float:
+    """Read a duration where there must be one."""
+    seconds = parse_duration(value)
+    if seconds is None:
+        raise ValueError("this can not be forever; write a duration such as 30s, 12h or 7d")
+    return seconds
 
 
 def parse_size(value: object) -> int:
@@ -211,15 +226,15 @@ class Retention(Section):
     samples: Seconds = "forever"  # type: ignore[assignment]
     rejects: Seconds = "30d"  # type: ignore[assignment]
     outbox: Seconds = "30d"  # type: ignore[assignment]
-    dedup: Annotated[float, BeforeValidator(parse_duration)] = "7d"  # type: ignore[assignment]
+    dedup: Annotated[float, BeforeValidator(parse_some_duration)] = "7d"  # type: ignore[assignment]
     streams: Seconds = "7d"  # type: ignore[assignment]  # completed ones
 
 
 class Maxima(Section):
     """The operator's upper bounds for what a registration may ask for."""
 
-    timeout: Annotated[float, BeforeValidator(parse_duration), Field(gt=0)] = "1h"  # type: ignore[assignment]
-    cpu: Annotated[float, BeforeValidator(parse_duration), Field(gt=0)] = "1h"  # type: ignore[assignment]
+    timeout: Annotated[float, BeforeValidator(parse_some_duration), Field(gt=0)] = "1h"  # type: ignore[assignment]
+    cpu: Annotated[float, BeforeValidator(parse_some_duration), Field(gt=0)] = "1h"  # type: ignore[assignment]
     memory: Bytes = "8GiB"  # type: ignore[assignment]
     file_size: Bytes = "4GiB"  # type: ignore[assignment]
     open_files: int = Field(default=4096, gt=0)
@@ -268,7 +283,7 @@ class EnvironmentsSection(Section):
     find_links: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = ()  # directories or pages with wheels
     offline: bool = False  # no index: find_links only
     build_sdists: bool = False  # executes what is in source archives, with the worker's rights
-    timeout: Annotated[float, BeforeValidator(parse_duration), Field(gt=0)] = "10m"  # type: ignore[assignment]
+    timeout: Annotated[float, BeforeValidator(parse_some_duration), Field(gt=0)] = "10m"  # type: ignore[assignment]
     max_size: Bytes = "5GiB"  # type: ignore[assignment]  # of all environments and downloads on a host
 
 
@@ -276,9 +291,9 @@ class WorkerSection(Section):
     """How a worker works."""
 
     slots: int = Field(default_factory=lambda: max(2, min(8, os.cpu_count() or 2)), ge=1, le=256)
-    lease: Annotated[float, BeforeValidator(parse_duration), Field(ge=2)] = "30s"  # type: ignore[assignment]
-    grace: Annotated[float, BeforeValidator(parse_duration), Field(ge=0)] = "30s"  # type: ignore[assignment]
-    poll: Annotated[float, BeforeValidator(parse_duration), Field(gt=0)] = "1s"  # type: ignore[assignment]
+    lease: Annotated[float, BeforeValidator(parse_some_duration), Field(ge=2)] = "30s"  # type: ignore[assignment]
+    grace: Annotated[float, BeforeValidator(parse_some_duration), Field(ge=0)] = "30s"  # type: ignore[assignment]
+    poll: Annotated[float, BeforeValidator(parse_some_duration), Field(gt=0)] = "1s"  # type: ignore[assignment]
     max_interruptions: int = Field(default=3, ge=0)
     idle_children: int | None = Field(default=None, ge=0, le=10_000)  # kept for the next run; None: as memory allows
 
@@ -291,8 +306,8 @@ class ModelsSection(Section):
     memory: Bytes = "1GiB"  # type: ignore[assignment]  # of models, per process
     checkpoint_every: int = Field(default=100, ge=1, le=10_000)  # samples
     idle_detectors: int = Field(default=16, ge=1, le=1000)  # children of users' detectors that stay in memory
-    lease: Annotated[float, BeforeValidator(parse_duration), Field(ge=2)] = "15s"  # type: ignore[assignment]
-    poll: Annotated[float, BeforeValidator(parse_duration), Field(gt=0)] = "1s"  # type: ignore[assignment]
+    lease: Annotated[float, BeforeValidator(parse_some_duration), Field(ge=2)] = "15s"  # type: ignore[assignment]
+    poll: Annotated[float, BeforeValidator(parse_some_duration), Field(gt=0)] = "1s"  # type: ignore[assignment]
     results_exchange: str = Field(default="eventproc.model.results", min_length=1, max_length=200, pattern=r"^[^/]+$")
 
 

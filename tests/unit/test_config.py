@@ -256,7 +256,7 @@ def test_nonsense_is_no_duration(text):
         parse_duration(text)
 
 
-@given(st.integers(1, 10**6), st.sampled_from("smhdw"))
+@given(st.integers(1, 5000), st.sampled_from("smhdw"))
 def test_every_whole_duration_means_its_number_of_units(count, unit):
     assert parse_duration(f"{count}{unit}") == count * config.DURATION_UNITS[unit]
 
@@ -300,3 +300,20 @@ def test_nonsense_is_no_address(text):
 @given(st.sampled_from(["127.0.0.1", "localhost", "::1", "example.com"]), st.integers(0, 65_535))
 def test_an_address_reads_back_as_it_was_written(host, port):
     assert Address.parse(str(Address(host, port))) == Address(host, port)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("EVENTPROC_RETENTION__EVENTS", "9" * 330 + "d", "more than 100 years; write forever"),
+        ("EVENTPROC_RETENTION__EVENTS", "40000d", "more than 100 years"),
+        ("EVENTPROC_WORKER__LEASE", "forever", "this can not be forever; write a duration such as 30s"),
+        ("EVENTPROC_RETENTION__DEDUP", "never", "this can not be forever"),
+    ],
+)
+def test_durations_that_can_not_be_say_why(monkeypatch, tmp_path, name, text, said):
+    monkeypatch.setenv("EVENTPROC_DATA", str(tmp_path))
+    monkeypatch.setenv(name, text)
+    with pytest.raises(ConfigError, match=said) as caught:
+        load()
+    assert name in str(caught.value)
