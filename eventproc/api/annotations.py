@@ -17,6 +17,7 @@ from eventproc.api.models import Body
 from eventproc.errors import InvalidInput
 from eventproc.model import SECOND_US, from_datetime, isoformat
 from eventproc.model.annotations import Aggregate, Annotation, AnnotationFilter
+from eventproc.model.times import checked
 from eventproc.registry.durations import parse_duration
 from eventproc.service.aggregates import RANKING_HOURS, Ranking
 
@@ -161,7 +162,7 @@ def ranking(value: Ranking) -> dict[str, Any]:
 def _time_us(given: str | float, name: str) -> int:
     try:
         if isinstance(given, str):
-            return from_datetime(dt.datetime.fromisoformat(given))
+            return checked(from_datetime(dt.datetime.fromisoformat(given)))
         return from_datetime(dt.datetime.fromtimestamp(given, dt.UTC))
     except (ValueError, OverflowError, OSError):
         raise InvalidInput(

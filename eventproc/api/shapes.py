@@ -35,6 +35,7 @@ from eventproc.model import (
     from_datetime,
     isoformat,
 )
+from eventproc.model.times import checked
 from eventproc.registry.checks import storable
 from eventproc.registry.options import options_to_json
 
@@ -77,7 +78,7 @@ def parse_time(text: str | None, name: str) -> int | None:
         return None
     try:
         # A plus sign that was not escaped in a query arrives as a blank.
-        return from_datetime(dt.datetime.fromisoformat(text.replace(" 0", "+0") if "T" in text else text))
+        return checked(from_datetime(dt.datetime.fromisoformat(text.replace(" 0", "+0") if "T" in text else text)))
     except (ValueError, OverflowError):
         raise InvalidInput(
             f"{name!r} must be a time such as 2026-01-02T03:04:05.678Z, not {text[:100]!r}", path=name

@@ -23,6 +23,12 @@ def from_datetime(value: dt.datetime) -> int:
     return (aware - EPOCH) // dt.timedelta(microseconds=1)
 
 
+def checked(us: int) -> int:
+    """Return a time if it can be written; raise OverflowError outside of the years 1 to 9999, as zones can lead to."""
+    to_datetime(us)
+    return us
+
+
 def isoformat(us: int) -> str:
     """Write microseconds as `2026-01-02T03:04:05.000006Z`."""
     return to_datetime(us).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -145,6 +145,8 @@ LIMITS = [
     ("PUT", "/hooks/mine", {"keep_idle_s": 2**63}, "keep_idle"),
     ("PUT", "/hooks/mine", {"keep": "9" * 400 + "d"}, "keep"),
     ("PUT", "/hooks/mine", {"schema": {"title": "\ud800"}}, "surrogate"),
+    ("POST", "/annotations", {"timestamp": "0001-01-01T00:00:00+23:59", "server": "s", "message": "m"}, "timestamp"),
+    ("GET", "/events?since=9999-12-31T23:59:59-23:59", None, "since"),
     ("POST", "/models", {"\ud800": 1}, "has no"),
     ("POST", "/streams/delete", {"traits": {"a": {"b": ["\ud800"]}}}, "surrogate"),
     ("POST", "/runs/cancel", {"handler": str(2**63)}, "handler"),
