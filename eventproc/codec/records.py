@@ -62,10 +62,27 @@ def open_records(path: Path, *, watch: Callable[[int], None] | None = None) -> I
         raise InvalidInput(f"{path}: can not be read: {error}", file=str(path)) from error
 
 
+class _Inflated(io.RawIOBase):
+    """What a gzipped file holds, all of it: buffered as it is, a GzipFile loses what lies right before a cut."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file = gzip.GzipFile(fileobj=file)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read what is there next."""
+        found = self._file.read1(len(buffer))
+        buffer[: len(found)] = found
+        return len(found)
+
+
 def _records(file: BinaryIO, path: Path) -> Records:
     buffered = file if isinstance(file, io.BufferedReader) else io.BufferedReader(file)  # type: ignore[type-var]
     if buffered.peek(2)[:2] == _GZIP:
-        buffered = io.BufferedReader(gzip.GzipFile(fileobj=buffered))
+        buffered = io.BufferedReader(_Inflated(buffered))
     head = buffered.peek(1)[:_BLANKS_READ].lstrip(_BLANK)
     return _elements(buffered.read(), path) if head[:1] == b"[" else _lines(buffered)
 

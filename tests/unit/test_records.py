@@ -107,3 +107,14 @@ def test_an_error_comes_behind_what_was_read_before_it() -> None:
     assert next(batches) == [1]
     with pytest.raises(InvalidInput, match="no more"):
         next(batches)
+
+
+def test_a_gzipped_file_that_is_cut_off_gives_all_lines_before_the_cut(tmp_path: Path) -> None:
+    path = tmp_path / "some.jsonl.gz"
+    whole = gzip.compress(b"".join(b'{"n": %d}\n' % (number * 7919) for number in range(400)))
+    path.write_bytes(whole[: len(whole) // 2])
+    found = []
+    with pytest.raises(InvalidInput, match="ended before"), open_records(path) as records:
+        found.extend(text for _, text in records)
+    assert len(found) > 100
+    assert found[:2] == [b'{"n": 0}', b'{"n": 7919}']
