@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,8 +24,14 @@ class Remote:
         self._key_file = key_file  # where the key is from, if nobody said one
 
     def _request(self, method: str, path: str, **more: Any) -> Any:
-        try:
+        with self._naming_the_key():
             return self.connection.request(method, path, **more)
+
+    @contextlib.contextmanager
+    def _naming_the_key(self) -> Iterator[None]:
+        """Let the refusal of a key that nobody said tell where it is from."""
+        try:
+            yield
         except Unauthorized as error:
             if self._key_file is None:
                 raise
@@ -48,7 +55,8 @@ class Remote:
 
     def pages(self, path: str, params: Mapping[str, Any] | None = None, *, limit: int | None = None) -> Iterator[Any]:
         """Return the items of a list, page by page, at most `limit`."""
-        return self.connection.pages(path, _given(params), limit)
+        with self._naming_the_key():
+            yield from self.connection.pages(path, _given(params), limit)
 
 
 def _given(params: Mapping[str, Any] | None) -> dict[str, Any] | None:
