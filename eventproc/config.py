@@ -8,6 +8,7 @@ two underscores (`EVENTPROC_RETENTION__EVENTS=7d`). Secrets are masked wherever 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import tomllib
@@ -39,29 +40,13 @@ from pydantic_settings import (
 )
 
 from eventproc.errors import ConfigError
+from eventproc.model.units import MAX_SECONDS, bytes_in, seconds_in
 
 FILE_NAME = "eventproc.toml"
 PREFIX = "EVENTPROC_"
 # Read by clients, not by the server; the test suite's own names start with EVENTPROC_TEST_.
 CLIENT_NAMES = frozenset({"EVENTPROC_ENDPOINTS", "EVENTPROC_API_KEY", "EVENTPROC_CONFIG"})
 
-DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-MAX_SECONDS = 100 * 366 * 86_400
-SIZE_UNITS = {
-    "": 1,
-    "b": 1,
-    "kb": 1000,
-    "mb": 1000**2,
-    "gb": 1000**3,
-    "tb": 1000**4,
-    "kib": 1 << 10,
-    "mib": 1 << 20,
-    "gib": 1 << 30,
-    "tib": 1 << 40,
-    "k": 1 << 10,
-    "m": 1 << 20,
-    "g": 1 << 30,
-}
 FOREVER = ("forever", "never")
 
 
@@ -76,12 +61,10 @@ def parse_duration(value: object) -> float | None:
     text = str(value).strip().lower()
     if text in FOREVER:
         return None
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return _bounded(float(text))
-    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhdw])", text)
-    if not parts or re.sub(r"(\d+(?:\.\d+)?)\s*([smhdw])\s*", "", text):
+    seconds = seconds_in(text)
+    if seconds is None:
         raise ValueError(f"{value!r} is no duration; write 30d, 12h, 1h30m, 90s or forever")
-    return _bounded(sum(float(count) * DURATION_UNITS[unit] for count, unit in parts))
+    return _bounded(seconds)
 
 
 def _bounded(seconds: float) -> float:
@@ -102,10 +85,10 @@ def parse_size(value: object) -> int:
     """Read `64MiB`, `1GB`, `1048576` as bytes."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", str(value).strip().lower())
-    if not match or match[2] not in SIZE_UNITS:
+    size = bytes_in(str(value))
+    if size is None or size == math.inf:
         raise ValueError(f"{value!r} is no size; write 64MiB, 1GB or a number of bytes")
-    return int(float(match[1]) * SIZE_UNITS[match[2]])
+    return int(size)
 
 
 @dataclass(frozen=True, slots=True)
