@@ -158,8 +158,8 @@ class RunRows(Protocol):
         """
         Lease due runs: at most `want_run` of isolation run or cell, at most `want_batch` of isolation batch.
 
-        Where handlers of several owners are of a kind, no owner gets more of the slots of that kind than `most`: a run
-        of isolation run or cell takes a slot, and so do all of a handler's of isolation batch together.
+        No owner gets more of the slots of a kind than `most`: a run of isolation run or cell takes a slot, and so do
+        all of a handler's of isolation batch together, which are counted where several owners have such handlers.
 
         Only handlers whose Python is in `pythons` (empty: any). Order, concurrency and rate limits are kept, paused
         hooks and handlers and disabled owners are left out, handlers take turns so that none starves another.

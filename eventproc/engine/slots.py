@@ -17,10 +17,15 @@ Task = Sequence[Claim]
 
 
 class Slots:
-    """So many tasks at a time; each is a list of claims of one handler version."""
+    """
+    So many tasks at a time for one owner; each is a list of claims of one handler version.
+
+    A quarter more, at least one, is there for other owners, so that nobody's long runs keep out all others.
+    """
 
     def __init__(self, count: int, work: Callable[[Task], None], *, name: str, freed: Callable[[], None]) -> None:
         self.count = count
+        self._all = count + max(1, count // 4)
         self._work = work
         self._freed = freed
         self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
@@ -29,7 +34,7 @@ class Slots:
         self._busy = 0  # tasks that wait or are under way
         self._owners: Counter[int] = Counter()  # of those
         self._threads = [
-            threading.Thread(target=self._serve, name=f"{name}-{number}", daemon=True) for number in range(count)
+            threading.Thread(target=self._serve, name=f"{name}-{number}", daemon=True) for number in range(self._all)
         ]
         for thread in self._threads:
             thread.start()
@@ -37,7 +42,7 @@ class Slots:
     @property
     def free(self) -> int:
         """How many slots have nothing to do."""
-        return max(0, self.count - self._busy)
+        return max(0, self._all - self._busy)
 
     @property
     def backlog(self) -> int:
@@ -45,13 +50,9 @@ class Slots:
         return self._claims
 
     def occupied(self) -> Occupied:
-        """
-        Return who has how many of the slots, and how many one may have.
-
-        A quarter is kept from each, so that nobody's long runs keep out all others.
-        """
+        """Return who has how many of the slots, and how many one may have."""
         with self._lock:
-            return Occupied(by_owner=dict(self._owners), most=max(1, self.count - max(1, self.count // 4)))
+            return Occupied(by_owner=dict(self._owners), most=self.count)
 
     def put(self, task: Task) -> None:
         with self._lock:

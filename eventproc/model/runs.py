@@ -122,7 +122,7 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Occupied:
-    """Which owners a worker's slots work for, and how many slots one may have where several have handlers."""
+    """Which owners a worker's slots work for, and how many slots one may have; what is beyond is for others."""
 
     by_owner: Mapping[int, int]
     most: int

@@ -72,10 +72,11 @@ class Shares:
     def of(self, lane: Lane, entry: Entry, wanted: int) -> int:
         """Return how many of `wanted` runs the handler's owner may have."""
         kind = lane.isolation == Isolation.BATCH
-        slots = self._slots[kind]
-        if slots is None or kind not in self.contended:
+        slots, held = self._slots[kind], self._held[kind]
+        if slots is None or (kind and kind not in self.contended):
             return wanted
-        room = max(0, slots.most - self._held[kind][entry.owner_id])
+        # Alone an owner has those slots only, whoever the runs under way belonged to.
+        room = max(0, slots.most - (held[entry.owner_id] if kind in self.contended else held.total()))
         if kind and (room or entry.id in self._batches):
             room = wanted
         self.held_back = self.held_back or room < wanted
@@ -149,8 +150,8 @@ class _Claiming:
 
     def _take(self, lane: Lane, entry: Entry, wanted: int) -> int:
         usable = [version for version, python in entry.pythons.items() if not self.pythons or python in self.pythons]
-        wanted = self.shares.of(lane, entry, wanted)
-        if not usable or wanted < 1:
+        wanted = self.shares.of(lane, entry, wanted) if usable else 0
+        if wanted < 1:
             return 0
         params = {
             "lane_id": lane.id,

@@ -39,7 +39,7 @@ def test_a_run_ends_though_another_user_has_runs_for_all_slots_that_never_end(la
         mallory = tx.users.add("mallory", Role.DEVELOPER, now_us=lab.now_us())
     lab.register(sleeps, "test.long", owner=mallory, isolation=isolation)
     lab.register(quick, "test.quick", isolation=isolation)
-    lab.start(slots=3, batch_slots=2, batch_hold_s=0.05)
+    lab.start(slots=2, batch_slots=1, batch_hold_s=0.05)
     most = 1 if isolation == "batch" else 2
     long = [lab.emit("test.long").runs[0] for _ in range(8)]
     wait_until(lambda: running(lab, long) >= most, what="the long runs to have what they may have")
