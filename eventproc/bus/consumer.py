@@ -26,15 +26,17 @@ log = structlog.get_logger(__name__)
 # and raises Unavailable when they can not be for now: then the batch comes again.
 Take = Callable[[Sequence[bytes]], Sequence[str | None]]
 
+_Message = tuple[int, pika.BasicProperties, bytes]  # with its delivery tag
+
 
 class QueueConsumer:
     """
     Consumes a durable queue until it is stopped; with the broker gone it comes back when that does.
 
     Messages are acknowledged after `take` has returned, so each is taken at least once. One that can not be read is
-    moved to the queue with `.rejected` behind its name, with the reason in its header `reason`; its neighbours are
-    not touched. A queue that is there is taken as it is, else it is made, durable. With `exchange`, which is made in
-    the same way as a topic exchange, it gets what is published there under its name.
+    moved to the queue with `.rejected` behind its name, with its properties, and the reason in its header `reason`; its
+    neighbours are not touched. A queue that is there is taken as it is, else it is made, durable. With `exchange`,
+    which is made in the same way as a topic exchange, it gets what is published there under its name.
     """
 
     def __init__(
@@ -68,10 +70,10 @@ class QueueConsumer:
             channel = connection.channel()
             channel.confirm_delivery()
             channel.basic_qos(prefetch_count=2 * self._max_batch)
-            waiting: list[tuple[int, bytes]] = []
+            waiting: list[_Message] = []
 
-            def on_message(_channel: Any, method: Any, _properties: Any, body: bytes) -> None:
-                waiting.append((method.delivery_tag, body))
+            def on_message(_channel: Any, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
+                waiting.append((method.delivery_tag, properties, body))
 
             channel.basic_consume(self._queue, on_message)
             self.consuming.set()
@@ -91,7 +93,7 @@ class QueueConsumer:
             connection.channel().exchange_declare(self._exchange, "topic", durable=True)
         connection.channel().queue_bind(self._queue, self._exchange, self._queue)
 
-    def _turn(self, connection: BlockingConnection, channel: BlockingChannel, waiting: list[tuple[int, bytes]]) -> None:
+    def _turn(self, connection: BlockingConnection, channel: BlockingChannel, waiting: list[_Message]) -> None:
         connection.process_data_events(time_limit=0 if waiting else _TURN_S)
         if not waiting:
             if not channel.is_open or not channel.consumer_tags:
@@ -99,14 +101,17 @@ class QueueConsumer:
             return
         batch = waiting[: self._max_batch]
         del waiting[: len(batch)]
-        reasons = self._take([body for _, body in batch])
-        for (_, body), reason in zip(batch, reasons, strict=True):
+        reasons = self._take([body for _, _, body in batch])
+        for (_, properties, body), reason in zip(batch, reasons, strict=True):
             if reason is not None:
-                self._set_aside(channel, body, reason)
+                self._set_aside(channel, properties, body, reason)
         channel.basic_ack(batch[-1][0], multiple=True)
 
-    def _set_aside(self, channel: BlockingChannel, body: bytes, reason: str) -> None:
-        properties = pika.BasicProperties(delivery_mode=2, headers={"reason": reason[:_REASON_CHARS]})
+    def _set_aside(self, channel: BlockingChannel, properties: pika.BasicProperties, body: bytes, reason: str) -> None:
+        # Kept as it came, but for what the broker would refuse (another's user id) or end it by.
+        properties.headers = {**(properties.headers or {}), "reason": reason[:_REASON_CHARS]}
+        properties.delivery_mode = 2
+        properties.user_id = properties.expiration = None
         channel.basic_publish("", self._queue + REJECTED, body, properties, mandatory=True)
         log.warning("a message can not be read", queue=self._queue, reason=reason)
 

@@ -18,12 +18,12 @@ from eventproc.cli.remote import connect
 
 if TYPE_CHECKING:
     from eventproc.compat.winchester.configuration import Configuration
+    from eventproc.errors import EventprocError
 
 CONFIG = click.argument("file", metavar="CONFIG", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 STRICT = click.option(
     "--strict", is_flag=True, help="As winchester: pass over misspelt keys and load_criteria, with a warning."
 )
-BATCH = 500  # events in one request
 
 
 @click.group(cls=Group)
@@ -180,9 +180,15 @@ def _send(configuration: Configuration, notifications: Path) -> int:
     from eventproc.compat.winchester.moving import feed
 
     with open_records(notifications) as records, progress("events") as count:
-        found = feed(connect().connection, configuration, records, on_progress=count)
+        # A file can be fed again, what was taken from a pipe can not.
+        on_wait = _waiting if str(notifications) == "-" else None
+        found = feed(connect().connection, configuration, records, on_progress=count, on_wait=on_wait)
     output.show(found, lambda: _fed(found))
     return 1 if found["refused"] else 0
+
+
+def _waiting(error: EventprocError) -> None:
+    click.echo(output.plain(f"waiting for the platform: {error}"), err=True)
 
 
 def _consume(configuration: Configuration, *, broker: str, queue: str, exchange: str | None) -> int:

@@ -34,8 +34,15 @@ def timestamp(value: dt.datetime | str | None) -> str | None:
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, dt.datetime):
-        return isoformat(from_datetime(value))
+        return _written(from_datetime(value))
     raise InvalidInput(f"a time is a datetime or an ISO-8601 text, not {type(value).__name__}")
+
+
+def _written(time_us: int) -> str:
+    try:
+        return isoformat(time_us)
+    except OverflowError as error:
+        raise InvalidInput(f"a time of {time_us} µs lies outside of the years 1 to 9999") from error
 
 
 def ready(
@@ -71,7 +78,7 @@ def read_item(item: Any) -> Ready | EventprocError:
     """Make one item of `emit_many` ready, or say what is wrong with it: its neighbours are sent all the same."""
     try:
         if isinstance(item, NewEvent):
-            time = None if item.time_us is None else isoformat(item.time_us)
+            time = None if item.time_us is None else _written(item.time_us)
             return ready(
                 item.hook,
                 item.payload,

@@ -70,12 +70,18 @@ def test_a_message_that_can_not_be_read_is_set_aside_with_its_reason(channel, co
         return ["no JSON at byte 0" if body == b"poison" else None for body in bodies]
 
     consume("mixed", take)
+    # An expiration would end what was set aside before anybody looks.
+    said = pika.BasicProperties(
+        content_type="text/x", message_id="m7", headers={"tenant": "t"}, expiration="600000", user_id="guest"
+    )
     for body in (b"1", b"poison", b"2"):
-        channel.basic_publish("", "mixed", body)
+        channel.basic_publish("", "mixed", body, said)
     wait_until(lambda: got == [b"1", b"2"], timeout_s=60, what="the good ones")
     wait_until(lambda: left(channel, "mixed" + REJECTED) == 1, timeout_s=60, what="the bad one")
     _, properties, body = channel.basic_get("mixed" + REJECTED, auto_ack=True)
-    assert (body, properties.headers) == (b"poison", {"reason": "no JSON at byte 0"})
+    assert (body, properties.headers) == (b"poison", {"tenant": "t", "reason": "no JSON at byte 0"})
+    assert (properties.content_type, properties.message_id, properties.delivery_mode) == ("text/x", "m7", 2)
+    assert properties.expiration is None
 
 
 def test_what_could_not_be_stored_comes_again(channel, consume):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import http.server
 import json
 import socket
@@ -28,6 +29,7 @@ from eventproc.errors import (
     UnknownHook,
     from_wire,
 )
+from eventproc.model import NewEvent
 from eventproc.registry.triggers.timex import TimexError
 
 KEY = "top-secret-key"
@@ -206,6 +208,19 @@ def test_what_was_sent_before_a_break_is_told(stub, conn):
     with pytest.raises(ServerUnreachable) as caught:
         conn.emit_many(("a.b", {"n": n}) for n in range(700))
     assert len(caught.value.details["done"]) == 500
+
+
+def test_a_time_that_can_not_be_written_is_refused_by_itself(stub, conn):
+    stub.answer = reply(200, {"items": [{"id": "x", "seq": 1, "duplicate": False, "runs": []}]})
+    beyond = NewEvent(hook="a.b", payload={}, time_us=1 << 60)
+    before = dt.datetime(1, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=5)))
+    late, good, early = conn.emit_many([beyond, ("a.b", {"x": 1}), {"hook": "a.b", "time": before}])
+    assert (good["id"], good["duplicate"]) == ("x", False)
+    for answer in (late, early):
+        assert answer["error"]["code"] == "invalid"
+        assert "outside of the years 1 to 9999" in answer["error"]["message"]
+    with pytest.raises(InvalidInput, match="outside of the years"):
+        conn.emit("a.b", {}, time=before)
 
 
 # ------------------------------------------------------------------------------------------- slow

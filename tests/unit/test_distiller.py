@@ -78,6 +78,8 @@ def test_an_event_without_any_traits_is_refused_as_winchester_does() -> None:
         ({"event_type": "a.b"}, "no message_id"),
         ({"event_type": 5, "message_id": "m"}, "no event_type"),
         ({**ENVELOPE, "timestamp": "soon"}, "timestamp: 'soon' is no ISO 8601 time"),
+        ({**ENVELOPE, "timestamp": "0001-01-01T00:00:00+05:00"}, "outside of the years 1 to 9999"),
+        ({**ENVELOPE, "timestamp": "9999-12-31 23:59-01:00"}, "outside of the years 1 to 9999"),
         ({**ENVELOPE, "publisher_id": "p", "i": "abc"}, "trait 'i': 'abc': invalid literal"),
         ({**ENVELOPE, "publisher_id": "p", "f": "nan"}, "no finite number"),
     ],

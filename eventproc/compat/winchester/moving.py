@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,9 +11,12 @@ from eventproc.client import Connection
 from eventproc.codec.records import Records, in_batches
 from eventproc.compat.winchester.configuration import READY, Configuration
 from eventproc.compat.winchester.replay import Read, read_notifications
+from eventproc.errors import EventprocError, Unavailable
 from eventproc.model import NewEvent, TriggerDefinition
 
 BATCH = 500  # events in one request
+FIRST_PAUSE_S = 0.25
+LONGEST_PAUSE_S = 15.0
 
 
 def move_in(connection: Connection, configuration: Configuration) -> dict[str, Any]:
@@ -61,8 +65,14 @@ def feed(
     records: Records,
     *,
     on_progress: Callable[[int], None] | None = None,
+    on_wait: Callable[[EventprocError], None] | None = None,
 ) -> dict[str, Any]:
-    """Send the events of notifications, as they come; return the counts, and what was refused and why."""
+    """
+    Send the events of notifications, as they come; return the counts, and what was refused and why.
+
+    With `on_wait` a platform that is away is waited for, as long as it takes, and `on_wait` told why: what was taken
+    from a pipe can not be taken again.
+    """
     read = Read()
     counts = {"events": 0, "duplicates": 0}
 
@@ -73,7 +83,7 @@ def feed(
 
     refused: list[dict[str, Any]] = []
     for batch in in_batches(events(), size=BATCH):
-        for event, answer in zip(batch, connection.emit_many(batch), strict=True):
+        for event, answer in zip(batch, _sent(connection, batch, on_wait), strict=True):
             if "error" in answer:
                 refused.append({"message_id": event.id, "error": answer["error"]["message"]})
             else:
@@ -86,3 +96,27 @@ def feed(
         "dropped": read.dropped,
         "refused": read.refused + refused,
     }
+
+
+def _sent(
+    connection: Connection, events: Sequence[NewEvent], on_wait: Callable[[EventprocError], None] | None
+) -> list[dict[str, Any]]:
+    """Return the answers to all events. Sending one again does no harm: notifications have ids."""
+    answers: list[dict[str, Any]] = []
+    pause_s = FIRST_PAUSE_S
+    while True:
+        try:
+            return answers + connection.emit_many(events[len(answers) :])
+        except EventprocError as error:
+            if on_wait is None or not passes(error) or error.details.get("for_good"):
+                raise
+            if pause_s == FIRST_PAUSE_S:
+                on_wait(error)
+            answers += error.details.get("done", [])
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+
+def passes(error: EventprocError) -> bool:
+    """Tell whether it may go well later: the platform is away, or answers 500, which has no class of its own."""
+    return isinstance(error, Unavailable) or type(error) is EventprocError

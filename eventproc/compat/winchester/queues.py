@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import structlog
+
 from eventproc.bus.consumer import QueueConsumer
 from eventproc.client import Connection
 from eventproc.compat.winchester.configuration import Configuration
+from eventproc.compat.winchester.moving import passes
 from eventproc.compat.winchester.replay import Read, read_notifications
-from eventproc.errors import ConfigError
+from eventproc.errors import ConfigError, EventprocError, Unavailable
 from eventproc.model import NewEvent
+
+log = structlog.get_logger(__name__)
 
 
 class QueueFeed:
@@ -52,14 +57,12 @@ class QueueFeed:
         events: list[tuple[int, NewEvent]] = []
         dropped = 0
         for place, body in enumerate(bodies):
-            read = Read()
-            for _, event in read_notifications(self._configuration, iter([(place, body)]), read):
-                if event is not None:
-                    events.append((place, event))
-            dropped += read.dropped
-            if read.refused:
-                reasons[place] = read.refused[0]["error"]
-        answers = self._connection.emit_many([event for _, event in events]) if events else []
+            event, reason = self._read(body)
+            reasons[place] = reason
+            if event is not None:
+                events.append((place, event))
+            dropped += event is None and reason is None
+        answers = self._send([event for _, event in events])
         duplicates = 0
         for (place, _), answer in zip(events, answers, strict=True):
             if "error" in answer:
@@ -68,6 +71,25 @@ class QueueFeed:
                 duplicates += answer["duplicate"]
         self._count(bodies, reasons, dropped=dropped, duplicates=duplicates)
         return reasons
+
+    def _read(self, body: bytes) -> tuple[NewEvent | None, str | None]:
+        read = Read()
+        try:
+            [(_, event)] = read_notifications(self._configuration, iter([(1, body)]), read)
+        except Exception as error:  # left in the queue it would come again, and nothing behind it
+            log.exception("reading a notification failed")
+            return None, f"reading it failed: {error!r}"
+        return event, read.refused[0]["error"] if read.refused else None
+
+    def _send(self, events: Sequence[NewEvent]) -> list[dict[str, Any]]:
+        if not events:
+            return []
+        try:
+            return self._connection.emit_many(events)
+        except EventprocError as error:
+            if not passes(error):
+                raise
+            raise Unavailable(str(error)) from error
 
     def _count(self, bodies: Sequence[bytes], reasons: Sequence[str | None], **some: int) -> None:
         rejected = sum(reason is not None for reason in reasons)

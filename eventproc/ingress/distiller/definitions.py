@@ -44,6 +44,13 @@ def parse_time(value: Any) -> dt.datetime:
     """
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is no ISO 8601 time")  # noqa: TRY004 - callers mean the value, not its type
+    try:
+        return _in_utc(value)
+    except OverflowError as error:  # its zone leads there
+        raise ValueError(f"{value!r} lies outside of the years 1 to 9999") from error
+
+
+def _in_utc(value: str) -> dt.datetime:
     if _USUAL.fullmatch(value):
         found = dt.datetime.fromisoformat(value)
         return found.replace(tzinfo=dt.UTC) if found.tzinfo is None else found.astimezone(dt.UTC)
