@@ -22,6 +22,7 @@ MAX_NAME = 200  # characters; AMQP allows 255 bytes
 MAX_URL = 2000
 MAX_BODY_BYTES = 1 << 20
 MAX_HEADERS = 50
+MIN_PATIENCE = 1.0  # seconds: what is shorter only wears out the other side, and all who post there
 MAX_PATIENCE = {"timeout": 120.0, "interval": 86400.0, "max": 86400.0}  # seconds
 _PORTS = {"http": 80, "https": 443}
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
@@ -79,12 +80,17 @@ def _accepted(args: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _patience(args: Mapping[str, Any]) -> dict[str, str]:
+    given = args.get("patience") or {}
+    if not isinstance(given, Mapping):
+        raise InvalidInput(f"patience: {given!r} is no mapping of timeout, interval and max", argument="patience")
     found = {}
-    for name, value in (args.get("patience") or {}).items():
-        most = MAX_PATIENCE.get(name)
-        if most is None or type(value) not in (int, float) or not 0 < value <= most:
+    for name, value in given.items():
+        most = MAX_PATIENCE.get(name) if isinstance(name, str) else None
+        if most is None:
+            raise InvalidInput(f"patience: {name!r} is none of {', '.join(MAX_PATIENCE)}", argument="patience")
+        if type(value) not in (int, float) or not MIN_PATIENCE <= value <= most:
             raise InvalidInput(
-                f"{name}: {value!r} is no number of seconds above 0 and at most {most or 0:g}", argument=name
+                f"{name}: {value!r} is no number of seconds from {MIN_PATIENCE:g} to {most:g}", argument=name
             )
         found[PATIENCE + name] = repr(value)
     return found

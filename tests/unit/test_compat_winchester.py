@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import datetime as dt
 import http.server
 import json
@@ -16,6 +17,8 @@ import pytest
 
 from eventproc.compat.winchester import MODULES, install
 from eventproc.errors import Conflict
+from eventproc.model.network import NetworkGrant, NetworkPolicy
+from eventproc.service.messages import to_web
 
 
 def forget() -> None:
@@ -327,6 +330,23 @@ def test_in_ones_own_process_an_entry_is_posted_with_a_new_token_when_the_old_on
     text = feed.got[-1][2].decode()
     assert 'type="text">a &lt;b&gt;<' in text
     assert '"launched_at": "2015-01-27T12:00:00Z"' in text
+
+
+@pytest.mark.usefixtures("installed")
+def test_no_pause_at_all_becomes_the_shortest_that_the_platform_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    from winchester.pipeline_handler import AtomPubHandler
+
+    def accepts(url: str, body: bytes, headers: dict[str, str], **options: Any) -> None:
+        patience = {"timeout": options["timeout"], "interval": options["wait_interval"], "max": options["max_wait"]}
+        args = {"url": url, "headers": headers, "method": "POST", "accept": options["accept"], "patience": patience}
+        sent.append(to_web(args, body, NetworkPolicy(grant=NetworkGrant.ANY)).headers)
+
+    sent: list[Any] = []
+    monkeypatch.setattr(builtins, "ep", types.SimpleNamespace(post=accepts), raising=False)
+    handler = AtomPubHandler("https://example.com", wait_interval=0, max_wait=0, http_timeout=0.5)
+    handler.handle_events([EXISTS], {})
+    handler.before_commit()
+    assert [sent[0][f"patience.{name}"] for name in ("timeout", "interval", "max")] == ["1", "1", "1"]
 
 
 @pytest.mark.usefixtures("installed")

@@ -109,10 +109,25 @@ def test_what_is_no_address_is_refused(url: str, says: str) -> None:
 
 @pytest.mark.parametrize(
     "patience",
-    [{"timeout": 0}, {"timeout": 121}, {"interval": -1.0}, {"max": "7"}, {"max": float("nan")}, {"other": 1}],
+    [
+        {"timeout": 0.999},
+        {"timeout": 121},
+        {"interval": 1e-9},
+        {"interval": -1.0},
+        {"max": "7"},
+        {"max": 0},
+        {"max": float("nan")},
+        {"other": 1},
+    ],
 )
 def test_what_is_no_patience_is_refused_by_its_name(patience: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match=next(iter(patience))):
+        to_web({"url": "https://example.com/", "method": "POST", "patience": patience}, b"", OPEN)
+
+
+@pytest.mark.parametrize("patience", [["timeout"], "timeout", 7, {7: 7}])
+def test_patience_that_is_no_mapping_is_bad_input_too(patience: Any) -> None:
+    with pytest.raises(InvalidInput, match="patience"):
         to_web({"url": "https://example.com/", "method": "POST", "patience": patience}, b"", OPEN)
 
 
