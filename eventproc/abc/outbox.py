@@ -38,7 +38,7 @@ class OutboxRows(Protocol):
         """Return messages newest first, starting behind id `after`."""
 
     def requeue(self, message_ids: Sequence[int], *, now_us: int) -> set[int]:
-        """Have given-up messages tried again; return the ids of those that were."""
+        """Have given-up messages tried again, as if they were new; return the ids of those that were."""
 
     def delete(self, message_ids: Sequence[int]) -> set[int]: ...
     def next_due_us(self, kind: str) -> int | None: ...
@@ -54,14 +54,16 @@ class Delivery:
     """
     What became of one message: `error` None is delivered.
 
-    `final`: refused for good. `unreachable`: it was not tried, for the other side is not there. `tries`: after so many
-    in all it is given up, for only a person can put right what is wrong.
+    `final`: refused for good. `unreachable`: it was not tried, for the other side is not there; with `later_s` that is
+    so for this message's host only, and it is looked for again in so many seconds. `tries`: after so many of this kind
+    one after another it is given up, for only a person can put right what is wrong.
     """
 
     error: str | None = None
     final: bool = False
     unreachable: bool = False
     tries: int | None = None
+    later_s: float | None = None
 
 
 class Carrier(ABC):

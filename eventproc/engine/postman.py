@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +17,8 @@ from eventproc.model import SECOND_US, Outgoing
 
 TOPIC = "outbox"
 STORE_PAUSE_S = 1.0  # after the store failed
+
+_REFUSALS = re.compile(r" \(try (\d+) of \d+\)$")  # how many there were before is told by the last error
 
 log = structlog.get_logger(__name__)
 
@@ -39,9 +43,9 @@ class Postman:
     Delivers messages; `run` blocks until `stop` is called from another thread. Any number may work on one store.
 
     A message that the other side refuses for good, or does not take in `max_age_s`, is given up, and after a few tries
-    one that lacks the right to be there: it stays, can be read and requeued. While the other side is not there at all
-    nothing is given up. Delivery is at least once: whoever is killed between a delivery and the transaction that notes
-    it delivers again.
+    one that lacks the right to be there: it stays, can be read and requeued. What was not tried, for the other side is
+    not there, is never given up. Delivery is at least once: whoever is killed between a delivery and the transaction
+    that notes it delivers again.
     """
 
     def __init__(
@@ -101,7 +105,7 @@ class Postman:
             self._away_s = 0.0
             return False
         verdicts = self._carrier.deliver(messages)
-        away = [verdict for verdict in verdicts if verdict.unreachable]
+        away = [verdict for verdict in verdicts if verdict.unreachable and verdict.later_s is None]
         if len(away) == len(verdicts):
             self._away_s = min(max(settings.away_s, 2 * self._away_s), settings.away_max_s)
             log.warning("the outbox waits", carrier=self._carrier.describe(), reason=away[0].error)
@@ -113,27 +117,31 @@ class Postman:
     def _record(self, messages: Sequence[Outgoing], verdicts: Sequence[Delivery]) -> None:
         now_us = self._clock.now_us()
         pairs = list(zip(messages, verdicts, strict=True))
-        untried = [(message, verdict) for message, verdict in pairs if verdict.unreachable]
+        untried: dict[tuple[str, float], list[tuple[int, int]]] = defaultdict(list)
+        for message, verdict in pairs:
+            if verdict.unreachable:
+                later_s = verdict.later_s or self._away_s or self._settings.away_s
+                untried[verdict.error or "the other side is not there", later_s].append((message.id, message.token))
         with self._store.begin() as tx:
             tx.outbox.delivered([(message.id, message.token) for message, verdict in pairs if verdict.error is None])
-            if untried:
-                tx.outbox.release(
-                    [(message.id, message.token) for message, _ in untried],
-                    due_us=now_us + round((self._away_s or self._settings.away_s) * SECOND_US),
-                    error=untried[0][1].error or "the other side is not there",
-                )
+            for (error, later_s), leases in untried.items():
+                tx.outbox.release(leases, due_us=now_us + round(later_s * SECOND_US), error=error)
             for message, verdict in pairs:
                 if verdict.error is not None and not verdict.unreachable:
                     self._failed(tx, message, verdict, now_us)
 
     def _failed(self, tx: Tx, message: Outgoing, verdict: Delivery, now_us: int) -> None:
-        old = now_us - message.created_us > self._settings.max_age_s * SECOND_US
-        enough = verdict.tries is not None and message.attempts >= verdict.tries
+        error = verdict.error or ""
+        old = now_us - message.since_us > self._settings.max_age_s * SECOND_US
+        enough = False
+        if verdict.tries is not None:
+            refusals = _refusals(message) + 1
+            error, enough = f"{error} (try {refusals} of {verdict.tries})", refusals >= verdict.tries
         delay_s = self._delay_s(message)
         retry_us = None if verdict.final or old or enough else now_us + round(delay_s * SECOND_US)
         if retry_us is None:
-            log.warning("a message is given up", message=message.id, target=message.target, error=verdict.error)
-        tx.outbox.failed(message.id, message.token, error=verdict.error or "", retry_us=retry_us)
+            log.warning("a message is given up", message=message.id, target=message.target, error=error)
+        tx.outbox.failed(message.id, message.token, error=error, retry_us=retry_us)
 
     def _delay_s(self, message: Outgoing) -> float:
         settings = self._settings
@@ -148,6 +156,12 @@ class Postman:
         if due_us is None:
             return self._settings.poll_s
         return min(self._settings.poll_s, max(0.05, (due_us - self._clock.now_us()) / SECOND_US))
+
+
+def _refusals(message: Outgoing) -> int:
+    """Return how often it was refused so, one time after another, since it was written or requeued."""
+    said = _REFUSALS.search(message.error or "")
+    return min(int(said[1]), message.attempts - 1) if said else 0
 
 
 __all__ = ["TOPIC", "Postman", "PostmanSettings"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import json
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,7 +10,10 @@ import httpx
 
 from eventproc.model import Outgoing
 from eventproc.model.outbox import LOGIN
+from eventproc.notify.answers import ask
 
+_WITHIN_S: Final = 10.0
+_ANSWER_BYTES: Final = 1 << 20  # catalogues of services come along
 PASSING: Final = frozenset({408, 425, 429})  # of the answers 4xx, those that may be others the next time
 
 
@@ -38,42 +41,39 @@ class Login:
 
 
 class Tokens:
-    """The tokens that were given lately; safe to share between threads."""
+    """The tokens that were given lately."""
 
-    def __init__(self, client: httpx.Client) -> None:
+    def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
-        self._lock = threading.Lock()
         self._known: dict[Login, str] = {}
 
-    def get(self, login: Login, *, refused: str | None = None) -> str:
+    async def get(self, login: Login, *, refused: str | None = None) -> str:
         """
         Return the token that is known, or a new one where that was `refused`.
 
         Raises LoginFailed. The request is the identity API's version 2 with an API key (RAX-KSKEY:apiKeyCredentials),
         as winchester's AtomPubHandler sends it.
         """
-        with self._lock:
-            known = self._known.get(login)
+        known = self._known.get(login)
         if known is not None and known != refused:
             return known
-        token = self._ask(login)
-        with self._lock:
-            self._known[login] = token
+        token = self._known[login] = await self._ask(login)
         return token
 
-    def _ask(self, login: Login) -> str:
+    async def _ask(self, login: Login) -> str:
         body = {"auth": {"RAX-KSKEY:apiKeyCredentials": {"username": login.user, "apiKey": login.key}}}
         try:
-            answer = self._client.post(login.server, json=body, headers={"accept": "application/json"})
-            answer.raise_for_status()
-            return str(answer.json()["access"]["token"]["id"])
-        except httpx.HTTPStatusError as error:
-            status = error.response.status_code
-            raise LoginFailed(
-                f"no login at {login.server} for {login.user!r}: it answered {status} {error.response.reason_phrase}",
-                refused=400 <= status < 500 and status not in PASSING,
-            ) from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            headers = {"accept": "application/json", "accept-encoding": "identity"}
+            request = self._client.build_request("POST", login.server, json=body, headers=headers)
+            answer, text = await ask(self._client, request, within_s=_WITHIN_S, most=_ANSWER_BYTES)
+            if not answer.is_success:
+                status = answer.status_code
+                raise LoginFailed(
+                    f"no login at {login.server} for {login.user!r}: it answered {status} {answer.reason_phrase}",
+                    refused=400 <= status < 500 and status not in PASSING,
+                )
+            return str(json.loads(text)["access"]["token"]["id"])
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             raise LoginFailed(f"no login at {login.server}: {type(error).__name__}: {error}") from error
         except (KeyError, TypeError, ValueError) as error:
             raise LoginFailed(f"no login at {login.server}: its answer holds no access.token.id") from error

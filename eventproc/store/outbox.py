@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from eventproc.model import NewOutgoing, Outgoing, OutgoingState
+from eventproc.model.outbox import SINCE
 from eventproc.store.base import Rows, any_of, to_json
 from eventproc.store.schema import outbox
 
@@ -45,11 +46,17 @@ _RELEASE = (
         token=outbox.c.token + 1,
     )
 )
+_GIVEN_UP = select(outbox.c.id, outbox.c.headers_json).where(any_of(outbox.c.id, "ids"), _FAILED).with_for_update()
 _REQUEUE = (
     update(outbox)
-    .where(any_of(outbox.c.id, "_ids"), _FAILED)
-    .values(state="pending", due_us=bindparam("_now_us"), attempts=0, token=outbox.c.token + 1)
-    .returning(outbox.c.id)
+    .where(outbox.c.id == bindparam("_id"))
+    .values(
+        state="pending",
+        due_us=bindparam("_now_us"),
+        attempts=0,
+        token=outbox.c.token + 1,
+        headers_json=bindparam("_headers"),
+    )
 )
 _GET = select(outbox).where(outbox.c.id == bindparam("id"))
 _NEXT = select(func.min(outbox.c.due_us)).where(_PENDING, outbox.c.kind == bindparam("kind"))
@@ -159,10 +166,20 @@ class SqlOutbox(Rows):
         return [_outgoing(row) for row in self._all(query)]
 
     def requeue(self, message_ids: Sequence[int], *, now_us: int) -> set[int]:
-        """Have given-up messages tried again; return the ids of those that were."""
+        """Have given-up messages tried again, as if they were new; return the ids of those that were."""
         if not message_ids:
             return set()
-        rows = self._all(_REQUEUE, {"_ids": sorted(message_ids), "_now_us": now_us})
+        rows = self._all(_GIVEN_UP, {"ids": sorted(message_ids)})
+        changes = [
+            {
+                "_id": row.id,
+                "_now_us": now_us,
+                "_headers": to_json({**json.loads(row.headers_json), SINCE: str(now_us)}),
+            }
+            for row in rows
+        ]
+        if changes:
+            self.work.conn.execute(_REQUEUE, changes)
         return {row.id for row in rows}
 
     def delete(self, message_ids: Sequence[int]) -> set[int]:

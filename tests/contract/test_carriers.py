@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import socketserver
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pika
@@ -212,6 +215,87 @@ def test_a_dead_host_is_tried_once_and_holds_up_nobody(server, webhooks):
     assert [verdict.unreachable for verdict in verdicts] == [False, True, False]
     assert [verdict.error is None for verdict in verdicts] == [False, False, True]
     assert not verdicts[0].final
+
+
+@pytest.fixture
+def odd():
+    """Answer each connection with the bytes that belong to the request's path, then go on as `then` does."""
+    answers, then = {}, {}
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self):
+            path = self.rfile.readline().split()[1].decode()
+            while self.rfile.readline().strip():
+                pass
+            self.wfile.write(answers[path])
+            with contextlib.suppress(OSError):  # the other side went
+                then.get(path, lambda _: None)(self.wfile)
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+        block_on_close = False
+
+    with Server(("127.0.0.1", 0), Handler) as running:
+        running.answers, running.then = answers, then
+        running.url = f"http://127.0.0.1:{running.server_address[1]}"
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("charset", ["hex", "rot13", "base64", "no-such"])
+def test_an_odd_answer_is_one_messages_own_matter(odd, webhooks, charset):
+    plain = b"connection: close\r\ncontent-length: 5\r\n\r\nplain"
+    odd.answers["/gzip-200"] = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n" + plain
+    odd.answers["/500"] = b"HTTP/1.1 500 No\r\ncontent-type: text/plain; charset=" + charset.encode() + b"\r\n" + plain
+    odd.answers["/no-http"] = b"what?\r\n\r\n"
+    odd.answers["/cut-off"] = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\npl"
+    paths = ["/no-http", "/gzip-200", "/500", "/cut-off"]
+    verdicts = webhooks.deliver([outgoing(number, odd.url + path) for number, path in enumerate(paths)])
+    assert [verdict.error for verdict in verdicts[1:]] == [None, "500 No: plain", None]
+    assert "RemoteProtocolError" in verdicts[0].error
+    assert not any(verdict.unreachable or verdict.final for verdict in verdicts)
+
+
+def drip(to):
+    while True:
+        to.write(b"x: y\r\n")
+        time.sleep(0.05)
+
+
+def test_an_answer_that_never_ends_is_bounded(odd, webhooks):
+    odd.answers |= {"/head": b"HTTP/1.1 200 OK\r\n", "/body": b"HTTP/1.1 200 OK\r\n\r\n"}
+    odd.answers["/flood"] = b"HTTP/1.1 503 Busy\r\n\r\n" + 1000 * b"much "
+    odd.then |= {"/head": drip, "/body": drip, "/flood": lambda to: [to.write(1000 * b"more ") for _ in iter(int, 1)]}
+    paths = ["/head", "/body", "/flood"]
+    verdicts = webhooks.deliver(
+        [outgoing(number, odd.url + path, **{"patience.timeout": "1"}) for number, path in enumerate(paths)]
+    )
+    assert "Timeout" in verdicts[0].error
+    assert verdicts[1].error is None  # it said 200
+    assert verdicts[2].error.startswith("503 Busy: much much")
+    assert len(verdicts[2].error) < 250
+
+
+def test_who_waits_shorter_than_usual_keeps_the_next_from_nothing(odd, webhooks):
+    odd.answers |= {"/hung": b"", "/fine": b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"}
+    odd.then["/hung"] = lambda _: time.sleep(5)
+    impatient = outgoing(1, odd.url + "/hung", **{"patience.timeout": "0.1"})
+    assert [verdict.error is None for verdict in webhooks.deliver([impatient, outgoing(2, odd.url + "/fine")])] == [
+        False,
+        True,
+    ]
+
+
+def test_a_host_that_is_not_there_is_left_alone_for_a_while(webhooks):
+    dead = f"http://127.0.0.1:{free_port()}/200"
+    first = webhooks.deliver([outgoing(1, dead), outgoing(2, dead)])
+    again = webhooks.deliver([outgoing(3, dead)])
+    assert [verdict.unreachable for verdict in first + again] == [False, True, True]
+    assert 0 < again[0].later_s <= first[1].later_s <= 2
+    assert "ConnectError" in again[0].error
 
 
 class Identity:

@@ -63,7 +63,7 @@ def test_failed_tries_come_again_until_it_is_given_up_and_can_be_requeued(store:
         assert tx.outbox.requeue([leased.id, 999], now_us=400) == {leased.id}
         assert tx.outbox.requeue([leased.id], now_us=400) == set()
         [third] = claim(tx, 400)
-        assert third.attempts == 1
+        assert (third.attempts, third.since_us, third.created_us) == (1, 400, 1)
 
 
 def test_messages_that_were_not_tried_are_given_back_uncounted(store: Store):

@@ -191,13 +191,61 @@ def test_what_only_a_person_can_put_right_is_tried_a_few_times_and_can_be_requeu
         assert [message.state for message in office.left()] == [OutgoingState.PENDING]
     office.turn_after(DAY_S / 100)
     [given_up] = office.left()
-    assert (given_up.state, given_up.error, given_up.attempts) == (OutgoingState.FAILED, "no login for 'u'", 3)
+    assert (given_up.state, given_up.error, given_up.attempts) == (
+        OutgoingState.FAILED,
+        "no login for 'u' (try 3 of 3)",
+        3,
+    )
     office.side.answer = lambda _: Delivery()
     with office.store.begin() as tx:
         tx.outbox.requeue([given_up.id], now_us=office.clock.now_us())
     office.postman.turn()
     assert office.side.got == [b"1"]
     assert office.left() == []
+
+
+def test_only_refusals_count_where_a_login_is_refused_and_from_the_first_again_once_requeued(office):
+    office.side.answer = lambda _: Delivery("503")
+    office.put(b"1")
+    for _ in range(10):
+        office.turn_after(600)
+    office.side.answer = lambda _: Delivery("no login for 'u'", tries=3)
+
+    def state_after_each_try() -> list[OutgoingState]:
+        return [message.state for _ in range(3) if office.turn_after(600) is False for message in office.left()]
+
+    tried = [OutgoingState.PENDING, OutgoingState.PENDING, OutgoingState.FAILED]
+    assert state_after_each_try() == tried
+    with office.store.begin() as tx:
+        tx.outbox.requeue([message.id for message in office.left()], now_us=office.clock.now_us())
+    assert state_after_each_try() == tried
+
+
+def test_a_message_that_is_requeued_has_its_days_again(office):
+    office.side.answer = lambda _: Delivery("500")
+    office.put(b"1")
+    office.postman.turn()
+    office.turn_after(4 * DAY_S)
+    [given_up] = office.left()
+    assert given_up.state is OutgoingState.FAILED
+    with office.store.begin() as tx:
+        tx.outbox.requeue([given_up.id], now_us=office.clock.now_us())
+    office.turn_after(2 * DAY_S)
+    office.turn_after(0.9 * DAY_S)
+    assert [(m.state, m.created_us) for m in office.left()] == [(OutgoingState.PENDING, given_up.created_us)]
+    office.turn_after(0.2 * DAY_S)
+    assert [m.state for m in office.left()] == [OutgoingState.FAILED]
+
+
+def test_messages_of_a_host_that_is_away_wait_for_themselves_and_fill_no_batch(office):
+    office.put(b"bad-1", b"bad-2", b"bad-3", b"good")
+    away = Delivery("the host is away", unreachable=True, later_s=60.0)
+    office.side.answer = lambda m: away if m.body.startswith(b"bad") else Delivery()
+    assert office.postman.turn()  # there may be more at once
+    office.postman.turn()
+    assert office.side.got == [b"good"]
+    waits = {(m.attempts, m.error, m.due_us - office.clock.now_us()) for m in office.left()}
+    assert waits == {(0, "the host is away", 60 * SECOND_US)}
 
 
 def test_a_message_says_how_long_to_wait_between_tries(office):
