@@ -19,7 +19,7 @@ from typing import Self
 
 from eventproc.abc import Clock
 from eventproc.errors import ConfigError, Unavailable
-from eventproc.model import from_datetime, isoformat
+from eventproc.model import from_datetime
 
 log = logging.getLogger(__name__)
 
@@ -88,19 +88,10 @@ class TimeSyncClock(Clock):
             )
         return self._known_us
 
-    def publish(self, now_us: int) -> None:
-        """Set the service's time. Raises Unavailable."""
-        request = urllib.request.Request(self._url, data=isoformat(now_us).encode(), method="POST")  # noqa: S310 - checked above
-        try:
-            with urllib.request.urlopen(request, timeout=self._timeout_s):  # noqa: S310 - the same
-                pass
-        except OSError as error:
-            raise Unavailable(f"the time service at {self._url} can not be reached: {error}") from error
-
     def ask(self) -> str | None:
         """Ask once, now; return what was wrong, None for nothing (it may have no time yet)."""
         try:
-            with urllib.request.urlopen(self._url, timeout=self._timeout_s) as answer:  # noqa: S310 - the same
+            with urllib.request.urlopen(self._url, timeout=self._timeout_s) as answer:  # noqa: S310 - checked above
                 told = parse_time(answer.read(MAX_BODY).decode("utf-8", "replace"))
         except (OSError, ValueError, OverflowError, http.client.HTTPException) as error:
             return f"{type(error).__name__}: {error}"

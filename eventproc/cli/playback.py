@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from eventproc.cli import output
 from eventproc.cli.base import Command, state
@@ -115,6 +116,7 @@ def playback(**how: Any) -> int:
     What fires or expires does so between the events that it lies between.
     """
     if how["end"]:
+        _refuse_more(how)
         return _end()
     if how["file"] is None:
         raise click.UsageError("name the recording: eventproc playback FILE")
@@ -131,6 +133,15 @@ def playback(**how: Any) -> int:
     if found["cut"] is not None and not state().json:
         click.echo(f"{click.style('error:', fg='red', bold=True)} {output.plain(found['cut'])}", err=True)
     return 0 if found["cut"] is None else 1
+
+
+def _refuse_more(how: Mapping[str, Any]) -> None:
+    """Raise UsageError where more is said than --end, which would not be done."""
+    context = click.get_current_context()
+    typed = [name for name in sorted(how) if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    more = ["FILE" if name == "file" else "--" + name.replace("_", "-") for name in typed if name != "end"]
+    if more:
+        raise click.UsageError(f"--end goes without {', '.join(more)}: it ends the playback that was stopped")
 
 
 def _here(file: Path, how: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import msgspec
 
 from eventproc.errors import InvalidInput
 from eventproc.model import NewEvent, from_datetime
+from eventproc.model.times import checked
 
 T = TypeVar("T")
 
@@ -79,10 +80,13 @@ class _Inflated(io.RawIOBase):
         return len(found)
 
 
-def _records(file: BinaryIO, path: Path) -> Records:
+def _inflated(file: BinaryIO) -> io.BufferedReader[Any]:
     buffered = file if isinstance(file, io.BufferedReader) else io.BufferedReader(file)  # type: ignore[type-var]
-    if buffered.peek(2)[:2] == _GZIP:
-        buffered = io.BufferedReader(_Inflated(buffered))
+    return io.BufferedReader(_Inflated(buffered)) if buffered.peek(2)[:2] == _GZIP else buffered
+
+
+def _records(file: BinaryIO, path: Path) -> Records:
+    buffered = _inflated(file)
     head = buffered.peek(1)[:_BLANKS_READ].lstrip(_BLANK)
     return _elements(buffered.read(), path) if head[:1] == b"[" else _lines(buffered)
 
@@ -126,10 +130,30 @@ def event_of(data: Any) -> NewEvent:
         payload=given.payload,
         id=given.id,
         source=given.source,
-        time_us=None if given.time is None else from_datetime(given.time),
+        time_us=None if given.time is None else _time_us(given.time),
         tags=given.tags or (),
         key=given.key,
     )
+
+
+def _time_us(time: dt.datetime) -> int:
+    try:
+        return checked(from_datetime(time))
+    except OverflowError:
+        raise InvalidInput(f"time {time.isoformat()} lies outside of the years 1 to 9999", field="time") from None
+
+
+def ends_in_a_line(path: Path) -> bool:
+    """Tell whether what a file holds ends without the end of a line, as when it is still being copied."""
+    last = b""
+    try:
+        with path.open("rb") as file:
+            held = _inflated(file)
+            while found := held.read(1 << 20):
+                last = found[-1:]
+    except (OSError, EOFError, zlib.error):  # such as the standard input
+        return False
+    return last not in (b"", b"\n", b"\r")
 
 
 def in_batches(items: Iterable[T], *, size: int, within_s: float = 0.5) -> Iterator[list[T]]:
@@ -188,4 +212,4 @@ def _batches(
             return
 
 
-__all__ = ["Records", "event_of", "in_batches", "open_records"]
+__all__ = ["Records", "ends_in_a_line", "event_of", "in_batches", "open_records"]

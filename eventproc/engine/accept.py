@@ -79,6 +79,15 @@ def prepare(
     )
 
 
+def fits(catalogue: Catalogue, event: NewEvent) -> bool:
+    """Tell whether an event would be accepted, unless its id is in use."""
+    try:
+        prepare(catalogue, event, user_id=None, now_us=0)
+    except EventprocError:
+        return False
+    return True
+
+
 def accept_events(
     tx: Tx,
     catalogue: Catalogue,

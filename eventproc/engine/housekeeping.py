@@ -17,13 +17,13 @@ from eventproc.engine.outcomes import failure_event, notice_of
 from eventproc.engine.schedules import fire_due, pull_back
 from eventproc.errors import EventprocError, Unavailable
 from eventproc.model import SECOND_US, STREAM_HOOKS, NewEvent, NewNotice, Run, RunState
+from eventproc.model.playing import GONE_S
 from eventproc.model.quiet import PURGED, QUEUE_DEPTH
 from eventproc.registry.catalogue import CatalogueCache
 
 log = logging.getLogger(__name__)
 
 DAY_S = 86_400
-PLAYED_S = 30.0  # silent for longer, a playback has stopped
 SAMPLES_PER_ROW = 10  # samples are deleted in longer chunks than other rows: they are small and lie side by side
 
 DEFAULT_POLICY = RetentionPolicy(
@@ -194,7 +194,7 @@ class Housekeeper:
     def _are_played(self, tx: Tx) -> bool:
         """Tell whether a playback is at work, which lets streams fire and expire itself, each at its time."""
         state = tx.playback.get() if self._cache.current(tx).playing else None
-        return state is not None and self._clock.now_us() - state.seen_us < PLAYED_S * SECOND_US
+        return state is not None and self._clock.now_us() - state.seen_us < GONE_S * SECOND_US
 
     def _present_us(self, tx: Tx) -> int:
         return self._cache.current(tx).present_us(self._clock.now_us())

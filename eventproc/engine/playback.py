@@ -14,12 +14,12 @@ from itertools import islice
 from typing import Protocol
 
 from eventproc.abc import Bus, Clock, Store, Tx
-from eventproc.engine.accept import Result, accept_events
+from eventproc.engine.accept import Result, accept_events, fits
 from eventproc.engine.clock import ManualClock
 from eventproc.engine.firing import fire_due_streams
 from eventproc.errors import EventprocError
 from eventproc.model import SECOND_US, Accepted, NewEvent
-from eventproc.registry.catalogue import CatalogueCache
+from eventproc.registry.catalogue import Catalogue, CatalogueCache
 
 MAX_BATCH = 1000
 FIRE_LIMIT = 500  # streams in one transaction
@@ -112,12 +112,15 @@ class Playback:
         self._began: tuple[float, int] | None = None  # on the monotonic clock, and the time of the first event
         self._drained_us: int | None = None
         self._size = 64  # of the next batch
+        self._catalogue: Catalogue | None = None  # as of the last batch
         self.played = Played()
 
     def play(self, events: Iterable[NewEvent]) -> Played:
         """Play all events, in the order given; what is due later than the last of them stays."""
         waiting: list[tuple[NewEvent, int]] = []
         skipped = 0
+        with self._store.read() as tx:
+            self._catalogue = self._cache.current(tx)
         if self._place is not None:
             self._number = skipped = self._place.position
             self._clock.set(self._place.at_us)
@@ -149,7 +152,10 @@ class Playback:
     # ---------------------------------------------------------------------------------------- events
 
     def _time_of(self, event: NewEvent) -> int:
-        """Return the present time at which an event comes: it never goes backwards."""
+        """Return the present time at which an event comes: it never goes backwards, and no refused one moves it."""
+        assert self._catalogue is not None
+        if not fits(self._catalogue, event):
+            return self._clock.now_us() if self._now_us is None else self._now_us
         at_us = event.time_us if event.time_us is not None else self._clock.now_us()
         if self._now_us is None:
             self._clock.set(at_us)
@@ -231,9 +237,10 @@ class Playback:
         with self._store.begin() as tx:
             if self._place is not None:
                 self._place.keep(tx, at_us=max(batch[-1][1], self._clock.now_us()), position=position)
+            self._catalogue = self._cache.current(tx)
             results = accept_events(
                 tx,
-                self._cache.current(tx),
+                self._catalogue,
                 [event for event, _ in batch],
                 user_id=self._user_id,
                 now_us=self._written_us(batch[-1][1]),

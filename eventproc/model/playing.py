@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+GONE_S = 30.0  # silent for longer, a playback counts as stopped
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlaybackState:

@@ -15,7 +15,7 @@ from eventproc.engine.worker import WorkerSettings
 from eventproc.errors import InvalidInput
 from eventproc.model import HookSpec
 from eventproc.playback.place import StoredPlace
-from eventproc.playback.recording import Recording, Watch, first_of, refusal
+from eventproc.playback.recording import Recording, Watch, refusal
 from eventproc.registry.documents import read_document
 from eventproc.registry.triggers import parse_triggers
 from eventproc.sandbox.forkserver import ForkServerSandbox
@@ -112,9 +112,7 @@ class Player:
         return {**found, "states": dict(sorted(states.items()))}
 
     def _take(self, path: Path) -> StoredPlace:
-        first, event = first_of(path)
-        at_us = self.harness.wall.now_us() if event.time_us is None else event.time_us
-        return StoredPlace.take(self.harness.store, self.harness.wall, file=path.name, first=first, at_us=at_us)
+        return StoredPlace.take_up(self.harness.store, self.harness.cache, self.harness.wall, path)
 
     def report(self) -> list[dict[str, Any]]:
         """Return what became of each stream, with the events that its pipeline made."""

@@ -6,14 +6,17 @@ import os
 import socket
 import uuid
 from dataclasses import replace
+from pathlib import Path
 
 from eventproc.abc import Clock, Store, Tx
+from eventproc.engine.accept import fits
 from eventproc.errors import Conflict
 from eventproc.model import SECOND_US, isoformat
-from eventproc.model.playing import PlaybackState
+from eventproc.model.playing import GONE_S, PlaybackState
+from eventproc.playback.recording import first_of
+from eventproc.registry.catalogue import CatalogueCache
 
 BEAT_S = 3.0  # between signs of life
-GONE_S = 30.0  # silent for longer, a playback on another host counts as stopped
 END = "`eventproc playback --end` gives the platform its own time back"
 
 
@@ -29,6 +32,14 @@ class StoredPlace:
         self._store = store
         self._clock = clock
         self._state = state
+
+    @classmethod
+    def take_up(cls, store: Store, cache: CatalogueCache, clock: Clock, path: Path) -> StoredPlace:
+        """Take the place of a recording: its time is that of the first event which the platform accepts."""
+        with store.read() as tx:
+            catalogue = cache.current(tx)
+        first, time_us = first_of(path, lambda event: fits(catalogue, event))
+        return cls.take(store, clock, file=path.name, first=first, at_us=clock.now_us() if time_us is None else time_us)
 
     @classmethod
     def take(cls, store: Store, clock: Clock, *, file: str, first: str, at_us: int) -> StoredPlace:

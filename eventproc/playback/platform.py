@@ -15,7 +15,7 @@ from eventproc.errors import Conflict, Unavailable
 from eventproc.model import SECOND_US, Role
 from eventproc.playback import run
 from eventproc.playback.place import StoredPlace
-from eventproc.playback.recording import Recording, Watch, first_of
+from eventproc.playback.recording import Recording, Watch
 from eventproc.registry.catalogue import CatalogueCache
 
 SHORTEST_LOOK_S = 0.001
@@ -48,9 +48,7 @@ def play_into(
     store.upgrade()
     waiter = _Waiter(store, clock)
     waiter.check_workers()
-    first, event = first_of(path)
-    at_us = clock.now_us() if event.time_us is None else event.time_us
-    place = StoredPlace.take(store, clock, file=path.name, first=first, at_us=at_us)
+    place = StoredPlace.take_up(store, cache, clock, path)
     waiter.place = place
     player = Playback(
         store=store,
@@ -74,19 +72,23 @@ class _Waiter:
         self.place: StoredPlace | None = None
         self._store = store
         self._clock = clock
+        self._stuck_us: int | None = None  # what was due by then could not start
 
     def settle(self) -> None:
         """See all runs to their end that are due, by the world's time."""
-        pause_s, stuck_since = SHORTEST_LOOK_S, None
+        pause_s, stuck_since, stuck_us = SHORTEST_LOOK_S, 0.0, None
         while True:
             running, waiting = self._look()
             if not (running or waiting):
                 return
-            now = time.monotonic()
-            stuck_since = None if running else stuck_since or now
-            if stuck_since is not None and now - stuck_since > STUCK_S:
+            if running:
+                stuck_us = None
+            elif stuck_us is None:
+                stuck_since, stuck_us = time.monotonic(), self._clock.now_us()
+            elif time.monotonic() - stuck_since > STUCK_S:
                 self.check_workers()
-                return  # ordered behind a retry, or held back by a limit
+                self._stuck_us = stuck_us  # ordered behind a retry, or held back by a limit: once is enough
+                return
             if self.place is not None:
                 self.place.beat()
             time.sleep(pause_s)
@@ -95,7 +97,7 @@ class _Waiter:
     def _look(self) -> tuple[bool, bool]:
         with self._store.read() as tx:
             counts = tx.runs.counts()
-            due_us = tx.runs.next_due_us()
+            due_us = tx.runs.next_due_us(after_us=self._stuck_us)
         running = any(counts.get(state, 0) for state in ("running", "committing"))
         return running, due_us is not None and due_us <= self._clock.now_us()
 

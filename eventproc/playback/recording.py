@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from eventproc.codec.records import event_of, open_records
+from eventproc.codec.records import ends_in_a_line, event_of, open_records
 from eventproc.errors import EventprocError, InvalidInput
 from eventproc.model import NewEvent
 
@@ -74,20 +73,17 @@ class Recording:
         if broken is None:
             return
         line, error_ = broken
-        if self.cut is None and isinstance(error_.__cause__, json.JSONDecodeError) and _ends_in_a_line(self.path):
+        if self.cut is None and _lacks_an_end(error_.__cause__) and ends_in_a_line(self.path):
             self.cut = f"{self.path}: line {line}, the last one, is cut off"
         else:
             self.refused.append(refusal(line, error_))
 
 
-def _ends_in_a_line(path: Path) -> bool:
-    """Tell whether a file ends without the end of a line, as one does that is still being copied."""
-    try:
-        with path.open("rb") as file:
-            file.seek(-1, os.SEEK_END)
-            return file.read() not in (b"\n", b"\r")
-    except OSError:  # such as the standard input
-        return False
+def _lacks_an_end(error: BaseException | None) -> bool:
+    """Tell whether a line may be the beginning of a good one, be it up to the middle of a character."""
+    if isinstance(error, UnicodeDecodeError):
+        return error.end == len(error.object)
+    return isinstance(error, json.JSONDecodeError)
 
 
 def refusal(line: int, error: EventprocError) -> dict[str, Any]:
@@ -95,9 +91,19 @@ def refusal(line: int, error: EventprocError) -> dict[str, Any]:
     return {"line": line, "error": error.message}
 
 
-def first_of(path: Path) -> tuple[str, NewEvent]:
-    """Return the digest of a recording's first event, and that event. Raises InvalidInput where it has none."""
+def first_of(path: Path, fits: Callable[[NewEvent], bool]) -> tuple[str, int | None]:
+    """
+    Return the digest of a recording's first event, and the time of the first one that `fits`, None where it has none.
+
+    The digest is of what is in the file, whatever fits at present. Raises InvalidInput for a file that holds no event.
+    """
+    digest = None
     for event in read_recording(path, on_refusal=lambda _line, _error: None):
-        text = msgspec.json.encode([event.id, event.hook, event.time_us, event.payload], order="deterministic")
-        return hashlib.sha256(text).hexdigest(), event
-    raise InvalidInput(f"{path}: holds no event")
+        if digest is None:
+            text = msgspec.json.encode([event.id, event.hook, event.time_us, event.payload], order="deterministic")
+            digest = hashlib.sha256(text).hexdigest()
+        if fits(event):
+            return digest, event.time_us
+    if digest is None:
+        raise InvalidInput(f"{path}: holds no event")
+    return digest, None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +18,10 @@ from eventproc.engine.clock import ManualClock, SystemClock
 from eventproc.engine.firing import fire_due_streams
 from eventproc.errors import InvalidInput
 from eventproc.model import NewEvent, StreamState
-from eventproc.playback import Player, add_any_hook, playback_on, trial
-from eventproc.playback.recording import read_recording
+from eventproc.model.environments import WorkerState
+from eventproc.playback import Player, add_any_hook, platform, playback_on, trial
+from eventproc.playback.place import describe
+from eventproc.playback.recording import Recording, read_recording
 from eventproc.registry.triggers import parse_triggers
 from eventproc.store import open_store
 from eventproc.testing import Harness
@@ -226,6 +229,96 @@ def test_events_refused_are_counted_and_the_others_played(folder: Path) -> None:
         player.add_triggers(folder / "triggers.yaml", with_pipelines=False)
         found = player.play(folder / "odd.jsonl")
     assert (found["events"], found["duplicates"], [each["line"] for each in found["refused"]]) == (5, 1, [3])
+
+
+BAD_LINES = [
+    {"event_type": "app.click", "timestamp": "9999-12-31T23:59:59-05:00", "user": "a", "message_id": "far"},
+    {"hook": "bad hook name", "time": "2030-01-01T00:00:00Z", "payload": {"user": "a"}},
+]
+
+
+@pytest.mark.parametrize("at", [0, 2])
+def test_a_line_that_is_refused_does_not_move_the_time(folder: Path, at: int) -> None:
+    events = [
+        {"message_id": f"e{index}", "event_type": f"app.{kind}", "timestamp": START.format(1, index, 0), "user": "a"}
+        for index, kind in enumerate(["login", "click", "click", "click", "click", "logout"])
+    ]
+    events[at:at] = BAD_LINES  # type: ignore[arg-type]
+    path = folder / "odd.jsonl"
+    path.write_text("".join(json.dumps(event) + "\n" for event in events))
+    found = trial(TRIGGERS, path)
+    assert (found["events"], len(found["refused"])) == (6, 2)
+    assert any("9999" in each["error"] for each in found["refused"])
+    session = found["triggers"][0]
+    assert (session["fired"], session["expired"]) == (1, 0)
+    with Player(database=f"sqlite:///{folder / 'odd.db'}") as player:
+        player.add_triggers(folder / "triggers.yaml", with_pipelines=False)
+        found = player.play(path, expire=False)
+        assert found["events"] == 6
+        with player.harness.store.read() as tx:
+            place = tx.playback.get()
+    assert place is not None
+    assert "2026-01-02T01:05:00" in describe(place)
+
+
+def test_a_recording_of_refused_lines_only_plays_nothing(folder: Path) -> None:
+    path = folder / "odd.jsonl"
+    path.write_text(json.dumps(BAD_LINES[1]) + "\n")
+    with Player(database=f"sqlite:///{folder / 'odd.db'}") as player:
+        found = player.play(path)
+    assert (found["events"], len(found["refused"]), found["cut"]) == (0, 1, None)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+@pytest.mark.parametrize(
+    ("end", "cut", "refused"),
+    [
+        (b'{"hook": "a.b", "payload": {"name": "M\xc3', True, 0),  # within a character
+        (b'{"hook": "a.b", "pay', True, 0),
+        (b'{"hook": "a.b", "payload": {"name": "M\xfc"}}', False, 1),  # whole, in another encoding
+        (b"garbage\n", False, 1),
+        (b'{"hook": "a.b"}', False, 0),
+    ],
+)
+def test_a_recording_is_cut_off_where_its_last_line_has_no_end(
+    tmp_path: Path, pack: Any, end: bytes, *, cut: bool, refused: int
+) -> None:
+    path = tmp_path / "day.jsonl"
+    path.write_bytes(pack(b'{"hook": "a.b", "payload": {"name": "M\xc3\xbcller"}}\n' + end))
+    recording = Recording(path)
+    assert {event.hook for event in recording.events()} == {"a.b"}
+    assert (recording.cut is not None, len(recording.refused)) == (cut, refused)
+
+
+def test_what_can_not_start_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "STUCK_S", 0.2)
+    wall = ManualClock()
+
+    def fails(db: Any, **kwargs: Any) -> None:
+        raise ValueError("not now")
+
+    with Harness(wall=wall) as harness:
+        add_any_hook(harness)
+        harness.register(fails, hook="app.click", retries={"max": 1, "backoff": "1h"})
+        with harness.store.begin() as tx:
+            tx.workers.state(WorkerState(name="w", host="h", pythons=("3.11",), seen_us=wall.now_us()))
+        harness.emit("app.click", {}, key="one")
+        harness.run_until_idle()
+        harness.emit("app.click", {}, key="one")  # behind the retry of the first one
+
+        waiter = platform._Waiter(harness.store, wall)
+        began = time.monotonic()
+        waiter.settle()
+        assert time.monotonic() - began >= 0.2
+        looks: list[float] = []
+        monkeypatch.setattr(platform.time, "sleep", looks.append)
+        for _ in range(10):
+            waiter.settle()
+        assert looks == []
+        wall.advance(1)
+        harness.emit("app.click", {}, key="other")
+        waiter.settle()
+        assert looks
 
 
 def long_ago(folder: Path) -> Path:

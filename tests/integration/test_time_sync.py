@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from serving import Served
+from shared_time import publish
 from waiting import wait_until
 
 from eventproc import Connection, register_pipeline
 from eventproc.errors import EventprocError, Unavailable
-from eventproc.timesync import TimeService, TimeSyncClock
+from eventproc.timesync import TimeService
 
 TRIGGERS = """
 - name: day
@@ -59,7 +60,7 @@ def service() -> Iterator[Stuck]:
 def test_streams_of_years_ago_expire_by_the_services_time_and_stay(tmp_path: Path, service: Stuck) -> None:
     def set_time(hour: int) -> None:
         moment = dt.datetime(2014, 8, 1, hour, tzinfo=dt.UTC)
-        TimeSyncClock(service.url).publish(round(moment.timestamp() * 1_000_000))
+        publish(service, round(moment.timestamp() * 1_000_000))
 
     def emit(name: str) -> str:
         try:

@@ -42,6 +42,23 @@ print([name for name in {HEAVY!r} if name in sys.modules])
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.parametrize(
+    ("more", "told"), [(["day.jsonl"], "FILE"), (["--speed", "9", "--no-expire"], "--no-expire, --speed")]
+)
+def test_the_end_of_a_playback_passes_nothing_over(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    more: list[str],
+    told: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EVENTPROC_DATA", str(tmp_path / "data"))
+    (tmp_path / "day.jsonl").write_text("{}")
+    assert run(["playback", "--end", *more, "--json"]) == 2
+    assert f"--end goes without {told}: " in capsys.readouterr().err
+
+
 def test_what_the_help_says_of_groups_are_their_commands() -> None:
     told = {name: summary.partition(": ")[2].rstrip(".") for name, (_, summary) in COMMANDS.items()}
     for name, words in told.items():
