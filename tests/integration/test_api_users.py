@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from eventproc.model import Role
+from eventproc.registry.triggers.definitions import RESERVED_ENDINGS
 
 DENIED = 403
 
@@ -268,6 +269,31 @@ ROUTES = [
     ("GET", "/series/6f0c9c51-5a0e-5b0e-9d7a-3c1c8e0f7a11", None, Role.VIEWER),
     ("GET", "/series/6f0c9c51-5a0e-5b0e-9d7a-3c1c8e0f7a11/values", None, Role.VIEWER),
 ]
+
+
+def test_what_follows_a_name_is_no_end_of_a_name_where_that_would_change_another(api):
+    """Names may hold slashes: a route of `NAME/word` takes what is meant for a thing called so, by the same method."""
+    client = api.client("developer")
+    paths = httpx.get(f"{api.url}/openapi.json", timeout=60).json()["paths"]
+    both = {
+        (method, path.split("/")[-3], path.rpartition("/")[2])
+        for path, operations in paths.items()
+        for method in operations
+        if path.rpartition("/")[0].endswith("}") and method in paths.get(path.rpartition("/")[0], {})
+    }
+    named = {(kind, f"/{word}") for _, kind, word in both if kind == "triggers"}
+    assert named == {("triggers", ending) for ending in RESERVED_ENDINGS}
+    assert {kind for method, kind, _ in both if method != "get"} == {"triggers"}
+    for ending in RESERVED_ENDINGS:
+        definition = {
+            "name": f"a{ending}",
+            "expiration": "$last + 1d",
+            "match_criteria": [{"event_type": "*"}],
+            "fire_criteria": [{"event_type": "*"}],
+        }
+        answer = client.post("/triggers", json={"definition": definition | {"fire_pipeline": "p"}})
+        assert answer.status_code == 400
+        assert "can not end in /checks or /explain" in error_of(answer)["message"]
 
 
 def test_each_role_may_do_exactly_what_it_should(api, registration):

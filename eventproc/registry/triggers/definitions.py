@@ -37,6 +37,7 @@ KEYS = (
     "fire_criteria",
     "load_criteria",
 )
+RESERVED_ENDINGS = ("/checks", "/explain")  # parts of a trigger, by methods that a trigger itself has too
 REQUIRED = ("name", "expiration", "match_criteria", "fire_criteria")
 MAX_NAME_LENGTH = 200
 MAX_CRITERIA = 1000
@@ -191,7 +192,7 @@ def read_trigger(
     if not given.get("fire_pipeline") and not given.get("expire_pipeline"):
         raise where.fail("say at least one of fire_pipeline and expire_pipeline")
     definition = TriggerDefinition(
-        name=where.at("name").text(given["name"], max_length=MAX_NAME_LENGTH),
+        name=_name(where.at("name"), given["name"]),
         expiration=where.at("expiration").text(given["expiration"], what="a time expression", max_length=1000),
         match_criteria=_plain(_list(where.at("match_criteria"), given["match_criteria"], "criteria")),
         fire_criteria=_plain(_list(where.at("fire_criteria"), given["fire_criteria"], "criteria")),
@@ -234,6 +235,16 @@ def _plain(value: Any) -> Any:
         moment = moment_of(value.isoformat())
         return moment.isoformat() if moment else str(value)
     return value
+
+
+def _name(place: Place, value: Any) -> str:
+    name = place.text(value, max_length=MAX_NAME_LENGTH)
+    if name.endswith(RESERVED_ENDINGS):
+        raise place.fail(
+            f"a trigger's name can not end in {' or '.join(RESERVED_ENDINGS)}: over HTTP it would be taken for a part "
+            f"of the trigger {name.rpartition('/')[0]!r}"
+        )
+    return name
 
 
 def _list(place: Place, value: Any, what: str) -> tuple[Any, ...]:
