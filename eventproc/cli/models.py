@@ -83,8 +83,8 @@ def monitor(metrics: tuple[str, ...], spec: str | None, **given: Any) -> int | N
     """
     Give METRICs a model, for example `models monitor web.requests --min 0 --max 1000`.
 
-    A pattern such as 'collectd.*' takes all metrics of such names that have none. Without --min and --max the range is
-    estimated once there are 288 samples; `models activate` does not wait.
+    A pattern such as 'collectd.*' takes all metrics of such names that have none, unless a metric has just that name.
+    Without --min and --max the range is estimated once there are 288 samples; `models activate` does not wait.
     """
     if bool(metrics) == (spec is not None):
         raise click.UsageError("name METRICs, or give --spec")
@@ -93,7 +93,7 @@ def monitor(metrics: tuple[str, ...], spec: str | None, **given: Any) -> int | N
         _said(connection.monitor(spec=read_json(spec)))
         return None
     options = _monitoring(given)
-    if len(metrics) == 1 and not _is_pattern(metrics[0]):
+    if len(metrics) == 1 and not _is_pattern(connection, metrics[0]):
         _said(connection.monitor(metrics[0], **options))
         return None
     done: list[dict[str, Any]] = []
@@ -125,20 +125,30 @@ def _monitoring(given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _is_pattern(name: str) -> bool:
-    return any(letter in name for letter in "*?[")
+def _is_pattern(connection: Connection, name: str) -> bool:
+    """Tell whether metrics are meant that have such names; a metric of just that name is meant before them."""
+    if not any(letter in name for letter in "*?"):  # [ alone is more often part of a name
+        return False
+    try:
+        connection.metric(name)
+    except NotFound:
+        return True
+    return False
 
 
 def _unmonitored(connection: Connection, given: Sequence[str]) -> list[str]:
     """Return the names that are none but names, and of patterns those of metrics without a model."""
     found: dict[str, None] = {}
     for name in given:
-        if not _is_pattern(name):
+        if not _is_pattern(connection, name):
             found[name] = None
             continue
         matching = connection.metrics(name)
         if not matching:
-            raise NotFound(f"no metric has a name like {name!r}: `eventproc metrics list` shows those there are")
+            raise NotFound(
+                f"no metric has a name like {name!r}: `eventproc metrics list` shows those there are; --spec takes a "
+                "name literally, also of a metric that is not there yet"
+            )
         found.update((one["name"], None) for one in matching if one["status"] == "UNMONITORED")
     return list(found)
 

@@ -55,3 +55,14 @@ def test_many_metrics_are_monitored_by_patterns(serve):
     assert conn.model("disk.a")["status"] == "PENDING_DATA"
     done = served.cli("models", "monitor", "mail.*")
     assert (done.returncode, done.stderr.count("no metric has a name like 'mail.*'")) == (4, 1)
+    assert "--spec takes a name literally" in done.stderr
+
+
+def test_metrics_whose_names_look_like_patterns_are_monitored_by_their_names(serve):
+    served = serve()
+    conn = served.connect()
+    conn.send_samples([("jmx.gc*.ms", 1, 100), ("jmx.gc[G1]*", 1, 100), ("jmx.gc1.ms", 1, 100), ("up?", 1, 100)])
+    for name in ("jmx.gc*.ms", "up?", "jmx.gc[G1].ms", "not.yet[0]"):
+        assert served.json("models", "monitor", name)["name"] == name
+    assert [one["name"] for one in served.json("models", "monitor", "jmx.gc[G1]*", "a[1]")] == ["jmx.gc[G1]*", "a[1]"]
+    assert [one["name"] for one in served.json("models", "monitor", "jmx.gc[0-9].*")] == ["jmx.gc1.ms"]
