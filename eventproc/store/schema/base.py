@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, text
 
 # The revision of store/migrations that the tables correspond to.
-REVISION: Final = "0006"
+REVISION: Final = "0007"
 
 metadata = MetaData(
     naming_convention={

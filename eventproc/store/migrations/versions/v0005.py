@@ -12,14 +12,6 @@ BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    op.create_table(
-        "trait_blocks",
-        sa.Column("first_seq", BIG, nullable=False, autoincrement=False),
-        sa.Column("first_us", BIG, nullable=False),
-        sa.Column("last_us", BIG, nullable=False),
-        sa.Column("bits", sa.LargeBinary(), nullable=False),
-        sa.PrimaryKeyConstraint("first_seq", name="pk_trait_blocks"),
-    )
     _triggers()
     _streams()
     op.create_table(
