@@ -23,7 +23,7 @@ from streams import START_US, batches, databases, harness, notifications
 from table import machine, show
 
 from eventproc.engine.accept import accept_events
-from eventproc.engine.housekeeping import Housekeeper
+from eventproc.engine.housekeeping import Housekeeper, HousekeeperSettings
 from eventproc.testing import Harness
 
 PAGES = (("text, absent", {"instance_id": "nobody"}), ("text, in the oldest", {"instance_id": "instance-0"}))
@@ -36,7 +36,9 @@ def searches(name: str, url: str, count: int) -> Iterator[dict[str, Any]]:
             with made.store.begin() as tx:
                 accept_events(tx, made.cache.current(tx), batch, user_id=None, now_us=START_US)
         yield from _searches(name, "without", made, count)
-        house = Housekeeper(store=made.store, bus=made.bus, clock=made.clock)
+        house = Housekeeper(
+            store=made.store, bus=made.bus, clock=made.clock, settings=HousekeeperSettings(breath_s=0.0)
+        )
         house.sum_up_traits()
         began = time.perf_counter()
         blocks = house.sum_up_traits()

@@ -103,16 +103,19 @@ class Housekeeper:
             _Duty("streams in step", settings.leases_every_s, self.keep_in_step),
             _Duty("leases", settings.leases_every_s, self.expire_leases),
             _Duty("retention", settings.retention_every_s, self.prune),
-            _Duty("traits", settings.traits_every_s, self.sum_up_traits),
             _Duty("queue depth", settings.depth_every_s, self.tell_depth),
             _Duty("orphans", settings.orphans_every_s, self.delete_orphans),
             *(_Duty(*each) for each in others),
         ]
+        self._traits = _Duty("traits", settings.traits_every_s, self.sum_up_traits)
 
     def run(self) -> None:
         """Do the duties until `stop`."""
         self._thread_id = threading.get_ident()
         listener = self._bus.listen("schedules", "streams")
+        # It may take minutes, on a database that has long been filled: nothing that is due waits for it.
+        summing = threading.Thread(target=self._sum_up_on, name="traits", daemon=True)
+        summing.start()
         try:
             while not self._stop.is_set():
                 self._do_duties(all_of_them=False)
@@ -123,6 +126,8 @@ class Housekeeper:
                     self._stop.wait(self.settings.poll_s)
         finally:
             listener.close()
+            self._stop.set()
+            summing.join()
             self._ended.set()
 
     def stop(self, grace_s: float = 30.0) -> None:
@@ -135,6 +140,12 @@ class Housekeeper:
     def tick(self) -> None:
         """Do all duties once."""
         self._do_duties(all_of_them=True)
+        self._do(self._traits)
+
+    def _sum_up_on(self) -> None:
+        while not self._stop.is_set():
+            self._do(self._traits)
+            self._stop.wait(self._traits.every_s)
 
     def _do_duties(self, *, all_of_them: bool) -> None:
         for duty in self._duties:
@@ -142,12 +153,15 @@ class Housekeeper:
             if self._stop.is_set() or (now < duty.next_at and not all_of_them):
                 continue
             duty.next_at = now + duty.every_s
-            try:
-                duty.work()
-            except Unavailable as error:
-                log.warning("%s: tried again later: %s", duty.name, error)
-            except Exception:  # the other duties must not suffer for it
-                log.exception("%s: a fault; it is tried again later", duty.name)
+            self._do(duty)
+
+    def _do(self, duty: _Duty) -> None:
+        try:
+            duty.work()
+        except Unavailable as error:
+            log.warning("%s: tried again later: %s", duty.name, error)
+        except Exception:  # the other duties must not suffer for it
+            log.exception("%s: a fault; it is tried again later", duty.name)
 
     # ---------------------------------------------------------------------------------------- schedules, due runs
 
@@ -246,6 +260,7 @@ class Housekeeper:
             with self._store.begin() as tx:
                 tx.events.keep_block(block)
             done += 1
+            self._stop.wait(self.settings.breath_s)
         self._horizon = present
         return done
 

@@ -23,13 +23,20 @@ from eventproc.store.schema import events, trait_blocks
 SIZE: Final = 4096  # seqs in a block
 BITS: Final = 10  # for each name and value: with 4 hashes, one block in eighty is searched in vain
 HASHES: Final = 4
+DIGEST: Final = 8 * HASHES  # bytes: eight for each hash
 READ: Final = 64  # blocks at a time
+
+# What it may take to sum up a block, in members and in characters of payloads: a sender may have millions of names.
+MOST: Final = 200_000
+LONGEST: Final = 256 * 1024 * 1024
+ANYTHING: Final = b"\xff"  # says of each member that it may be there
+PAYLOADS: Final = 32  # held at a time
 
 _LAST = select(func.max(trait_blocks.c.first_seq))
 _OLDEST = select(func.min(events.c.seq))
-_EVENTS = select(events.c.hook, events.c.time_us, events.c.payload_json).where(
-    events.c.seq >= bindparam("first_seq"), events.c.seq < bindparam("end_seq")
-)
+_OF_BLOCK = (events.c.seq >= bindparam("first_seq"), events.c.seq < bindparam("end_seq"))
+_EVENTS = select(events.c.hook, events.c.payload_json).where(*_OF_BLOCK)
+_TIMES = select(func.min(events.c.time_us), func.max(events.c.time_us)).where(*_OF_BLOCK)
 _ADD = text(
     "INSERT INTO trait_blocks (first_seq, first_us, last_us, bits) VALUES (:first_seq, :first_us, :last_us, :bits)"
     " ON CONFLICT (first_seq) DO NOTHING"
@@ -63,13 +70,22 @@ def next_block(conn: Connection, up_to: int) -> TraitBlock | None:
     first = oldest // SIZE * SIZE if last is None else max(last + SIZE, oldest // SIZE * SIZE)
     if first + SIZE > up_to:
         return None
+    which = {"first_seq": first, "end_seq": first + SIZE}
+    first_us, last_us = conn.execute(_TIMES, which).one()
+    return TraitBlock(first, first_us or 0, last_us or 0, _summary(conn, which))
+
+
+def _summary(conn: Connection, which: Mapping[str, int]) -> bytes:
     members: set[bytes] = set()
-    times: list[int] = []
-    for hook, time_us, payload in conn.execute(_EVENTS, {"first_seq": first, "end_seq": first + SIZE}):
-        times.append(time_us)
-        members.add(_hook(hook))
-        members.update(key for name, value in msgspec.json.decode(payload).items() if (key := _key(name, value)))
-    return TraitBlock(first, min(times, default=0), max(times, default=0), bloom(members))
+    length = 0
+    with conn.execute(_EVENTS, which, execution_options={"yield_per": PAYLOADS}) as rows:
+        for hook, payload in rows:
+            length += len(payload)
+            members.add(_hook(hook))
+            members.update(key for name, value in msgspec.json.decode(payload).items() if (key := _key(name, value)))
+            if len(members) > MOST or length > LONGEST:
+                return ANYTHING
+    return bloom(members)
 
 
 def keep(conn: Connection, block: TraitBlock) -> None:
@@ -81,11 +97,11 @@ def keep(conn: Connection, block: TraitBlock) -> None:
 
 
 def _hook(name: str) -> bytes:
-    return b"\0" + name.encode()
+    return _short(b"\0" + name.encode())
 
 
 def _key(name: str, value: Any) -> bytes | None:
-    """Return a member as bytes, equal for all values that a search takes for equal; None for what is no scalar."""
+    """Return a member, short, equal for all values that a search takes for equal; None for what is no scalar."""
     if isinstance(value, bool):
         said = f"b{value}"
     elif isinstance(value, int | float):
@@ -94,7 +110,12 @@ def _key(name: str, value: Any) -> bytes | None:
         said = f"s{value}"
     else:
         return None
-    return f"{name}\0{said}".encode("utf-8", "surrogatepass")
+    return _short(f"{name}\0{said}".encode("utf-8", "surrogatepass"))
+
+
+def _short(member: bytes) -> bytes:
+    """Return what stands for a member: itself, or its digest, which is the only one of that length."""
+    return member if len(member) < DIGEST else hashlib.blake2b(member, digest_size=DIGEST).digest()
 
 
 def _float(value: float) -> float:
@@ -116,7 +137,7 @@ def bloom(members: set[bytes]) -> bytes:
 
 
 def _places(member: bytes) -> tuple[int, ...]:
-    digest = hashlib.blake2b(member, digest_size=8 * HASHES).digest()
+    digest = member if len(member) == DIGEST else hashlib.blake2b(member, digest_size=DIGEST).digest()
     return tuple(int.from_bytes(digest[at : at + 8], "little") for at in range(0, len(digest), 8))
 
 

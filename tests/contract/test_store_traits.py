@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from store_world import make_event
+from waiting import wait_until
 
 from eventproc.abc import Store
 from eventproc.bus.memory import MemoryBus
-from eventproc.engine.clock import SystemClock
-from eventproc.engine.housekeeping import Housekeeper
+from eventproc.engine.clock import ManualClock, SystemClock
+from eventproc.engine.housekeeping import Housekeeper, HousekeeperSettings
 from eventproc.model import Event
 from eventproc.store import trait_blocks
 
 COUNT = 400
-VALUES = ("ada", "bob", "", "ü", 7, 7.5, -0.0, 0, True, False, 2**60, "7", "true")
+VALUES = ("ada", "bob", "", "ü", 7, 7.5, -0.0, 0, True, False, 2**60, "7", "true", "long " * 20)
 
 
 @pytest.fixture(autouse=True)
@@ -132,6 +135,42 @@ def test_pages_stay_where_they_are_while_events_come_and_history_is_summed_up(
     with store.read() as tx:
         second = tx.events.page(traits={"near": 3}, limit=100, after=first[-1].seq)
     assert [event.id for event in [*first, *second]] == expected(events, {"near": 3})[::-1]
+
+
+@pytest.mark.parametrize(("limit", "most"), [("MOST", 20), ("LONGEST", 1000)])
+def test_a_block_with_too_much_in_it_is_read_by_every_search(
+    store: Store, events: list[Event], monkeypatch: pytest.MonkeyPatch, limit: str, most: int
+) -> None:
+    with store.read() as tx:
+        block = tx.events.next_block(events[-1].seq)
+        assert block is not None
+        assert block.bits != trait_blocks.ANYTHING
+        monkeypatch.setattr(trait_blocks, limit, most)
+        cut = tx.events.next_block(events[-1].seq)
+    assert cut == replace(block, bits=trait_blocks.ANYTHING)
+    house = keeper(store)
+    house.sum_up_traits()
+    assert house.sum_up_traits() > 5
+    for traits in ({"who": "ada"}, {"number": 77}, {"number": 7777}):
+        assert paged(store, traits, newest_first=True) == expected(events, traits)
+
+
+def test_history_is_summed_up_beside_the_other_duties(store: Store, events: list[Event]) -> None:
+    settings = HousekeeperSettings(traits_every_s=0.01, breath_s=0.0)
+    house = Housekeeper(store=store, bus=MemoryBus(), clock=ManualClock(2000), settings=settings)
+    running = threading.Thread(target=house.run)
+    running.start()
+
+    def is_done() -> bool:
+        with store.read() as tx:
+            return tx.events.next_block(events[-1].seq) is None
+
+    try:
+        wait_until(is_done, what="all summaries")
+    finally:
+        house.stop(5)
+        running.join()
+    assert paged(store, {"near": 3}, newest_first=True) == expected(events, {"near": 3})
 
 
 @pytest.mark.parametrize("store", ["postgresql"], indirect=True)

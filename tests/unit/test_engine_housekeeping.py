@@ -410,6 +410,29 @@ def test_the_loop_does_its_duties_until_it_is_stopped(lab):
     assert not thread.is_alive()
 
 
+def test_nothing_waits_until_history_is_summed_up(lab):
+    begun, end = threading.Event(), threading.Event()
+
+    class Long(Housekeeper):
+        def sum_up_traits(self) -> int:
+            begun.set()
+            end.wait()
+            return 0
+
+    schedule(lab, cron="* * * * *")
+    keeper = Long(store=lab.store, bus=lab.bus, clock=lab.clock, settings=HousekeeperSettings(poll_s=0.01))
+    thread = threading.Thread(target=keeper.run)
+    thread.start()
+    try:
+        assert begun.wait(30)
+        lab.clock.advance(60)
+        wait_until(lambda: lab.events("schedule.tick"), what="the tick")
+    finally:
+        end.set()
+        keeper.stop(5)
+        thread.join()
+
+
 def test_a_duty_that_fails_does_not_stop_the_others(lab, keeper, caplog):
     def broken(**_):
         raise RuntimeError("disk on fire")
