@@ -151,7 +151,15 @@ def _path(value: object) -> object:
     if not isinstance(value, str | Path) or not str(value).strip():
         return value
     path = Path(value).expanduser()
-    return (_base.get() or Path.cwd()) / path
+    return (_base.get() or current_directory()) / path
+
+
+def current_directory() -> Path:
+    """Return the current directory; if it was removed, what can be joined to absolute paths and has no files."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return Path()
 
 
 class Paths(tuple[Path, ...]):
@@ -467,7 +475,7 @@ def find_file(explicit: Path | None = None, *, environ: Mapping[str, str] = os.e
             raise ConfigError(f"there is no settings file {named}; `eventproc init` writes one")
         return named.absolute()
     data = Path(environ["EVENTPROC_DATA"]).expanduser() if environ.get("EVENTPROC_DATA") else default_data_dir()
-    for candidate in (data / FILE_NAME, Path.cwd() / FILE_NAME):
+    for candidate in (data / FILE_NAME, current_directory() / FILE_NAME):
         if candidate.is_file():
             return candidate.absolute()
     return None
@@ -503,7 +511,7 @@ def load(*, config: Path | None = None, search: bool = True, **options: Any) -> 
 
 def _absolute(options: dict[str, Any]) -> dict[str, Any]:
     """Take relative paths of options and environment from the current directory, not from the file's."""
-    cwd = Path.cwd()
+    cwd = current_directory()
     found = dict(options)
     for name in ("data", "templates", "project"):
         value = options.get(name) or os.environ.get(_env_name(name))

@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 import structlog
 
 from eventproc.abc import Blobs, Bus, Carrier, Clock, Mailer, Renderer, RetentionPolicy, Sandbox, Store
-from eventproc.config import Address, Settings, load
+from eventproc.config import Address, Settings, current_directory, load
 from eventproc.engine.clock import SystemClock
-from eventproc.errors import ConfigError, EventprocError, NotFound
+from eventproc.errors import ConfigError, EventprocError, InvalidInput, NotFound
 from eventproc.model import Accepted, HookSpec, NewEvent, Role
+from eventproc.model.quiet import OWN_SOURCES
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -481,16 +482,22 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def emit_in_session(session: Any, event: NewEvent, *, settings: Settings | None = None) -> Accepted:
+def emit_in_session(session: Any, event: NewEvent) -> Accepted:
     """
     Report an event inside the caller's own database transaction (transactional outbox).
 
     `session` is a SQLAlchemy session or connection on the platform's database; the event and its runs exist once it
-    commits, and never if it rolls back. Settings are read as `eventproc serve` reads them, unless given.
+    commits, and never if it rolls back. Settings are read as `eventproc serve` reads them.
     """
     from eventproc.engine.accept import accept_events
 
-    platform = _session_platform(settings)
+    if event.source in OWN_SOURCES:
+        raise InvalidInput(
+            f"source {event.source!r}: what the platform itself reports has that one; say which program reports this, "
+            "or leave it out",
+            field="source",
+        )
+    platform = _session_platform()
     tx = platform.store.join(session)
     verdict = accept_events(
         tx,
@@ -506,17 +513,17 @@ def emit_in_session(session: Any, event: NewEvent, *, settings: Settings | None 
     return verdict
 
 
-def _session_platform(settings: Settings | None) -> Platform:
+def _session_platform() -> Platform:
     """
-    Return this process's platform for those settings, None for what the environment says: it is kept over calls.
+    Return this process's platform for what the environment says: it is kept over calls.
 
     A forked process makes its own: the connections of the one that it comes from stay that one's.
     """
     with _lock:
-        key = (os.getpid(), *(_surroundings() if settings is None else (settings.model_dump_json(),)))
+        key = (os.getpid(), *_surroundings())
         platform = _for_sessions.get(key)
         if platform is None:
-            platform = _for_sessions[key] = Platform(settings or load())
+            platform = _for_sessions[key] = Platform(load())
             atexit.register(_close_own, os.getpid(), platform)
         return platform
 
@@ -524,7 +531,7 @@ def _session_platform(settings: Settings | None) -> Platform:
 def _surroundings() -> tuple[str, ...]:
     """Return what settings are read by; reading them anew would cost more than the event."""
     said = (f"{name}={value}" for name, value in os.environ.items() if name.startswith(("EVENTPROC_", "XDG_", "HOME")))
-    return (str(Path.cwd()), *sorted(said))
+    return (str(current_directory()), *sorted(said))
 
 
 def _close_own(pid: int, platform: Platform) -> None:

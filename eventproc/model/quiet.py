@@ -14,7 +14,8 @@ PURGED: Final = "gc.purged"
 QUEUE_DEPTH: Final = "queue.depth"
 
 # Where the platform itself reports from, in the transaction of what it reports: with no user and no run behind them,
-# events of these are never sent again, so that nothing need be remembered of them once they are gone.
+# events of these are never sent again, so that nothing need be remembered of them once they are gone. Whoever else can
+# send without a user, in a transaction of theirs, is refused these sources.
 OWN_SOURCES: Final = frozenset({"engine", "metrics", "models"})
 
 # No event of these exists unless a handler or a trigger names it, and `*` does not.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -11,6 +12,7 @@ from sqlalchemy.orm import Session
 
 import eventproc
 from eventproc.config import load
+from eventproc.engine.housekeeping import DEFAULT_POLICY
 from eventproc.errors import ConfigError, EventConflict, InvalidInput, UnknownHook
 from eventproc.model import HookSpec
 from eventproc.wiring import Platform
@@ -81,6 +83,50 @@ def test_another_database_is_refused(platform, tmp_path):
         eventproc.emit("order.paid", {}, session=object(), time="yesterday")
     with pytest.raises(InvalidInput, match="not both"):
         eventproc.emit("order.paid", {}, session=object(), conn=eventproc.Connection("localhost:1", "k"))
+
+
+@pytest.mark.parametrize("source", ["engine", "metrics", "models"])
+def test_nobody_reports_in_the_platforms_own_name(platform, session, source):
+    with pytest.raises(InvalidInput, match=f"source '{source}': what the platform itself reports"):
+        eventproc.emit("order.paid", {"order": 1}, session=session, id="o-1", source=source)
+    eventproc.emit("order.paid", {"order": 1}, session=session, id="o-1", source=f"shop {source}")
+    session.commit()
+    assert events(platform) == ["o-1"]
+
+
+def test_ids_are_remembered_once_their_events_are_gone(platform, session):
+    eventproc.emit("order.paid", {"order": 1}, session=session, id="o-1", source="shop")
+    session.commit()
+    policy = replace(DEFAULT_POLICY, events_s=0)
+    with platform.store.begin() as tx:
+        assert tx.retention.prune(policy, now_us=platform.clock.now_us() + 1, limit=10)["events"] == 1
+    assert eventproc.emit("order.paid", {"order": 1}, session=session, id="o-1", source="shop")["duplicate"] is True
+
+
+def test_each_database_gets_its_own_events(platform, session, tmp_path, monkeypatch):
+    eventproc.emit("order.paid", {"order": 1}, session=session, id="first")
+    session.commit()
+    monkeypatch.setenv("EVENTPROC_DATA", str(tmp_path / "second"))
+    with Platform(load()) as other:
+        other.prepare()
+        with other.store.begin() as tx:
+            tx.hooks.put(HookSpec(name="order.paid", summary="Paid."), now_us=1, by="test")
+        engine = create_engine(other.settings.database)
+        with Session(engine) as elsewhere:
+            eventproc.emit("order.paid", {"order": 2}, session=elsewhere, id="second")
+            elsewhere.commit()
+        engine.dispose()
+        assert (events(platform), events(other)) == (["first"], ["second"])
+
+
+def test_the_working_directory_may_be_gone(platform, session, tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    eventproc.emit("order.paid", {"order": 1}, session=session, id="o-1")
+    session.commit()
+    assert events(platform) == ["o-1"]
 
 
 FORKS = """
