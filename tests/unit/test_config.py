@@ -310,6 +310,7 @@ def test_an_address_reads_back_as_it_was_written(host, port):
         ("EVENTPROC_RETENTION__EVENTS", "40000d", "more than 100 years"),
         ("EVENTPROC_WORKER__LEASE", "forever", "this can not be forever; write a duration such as 30s"),
         ("EVENTPROC_RETENTION__DEDUP", "never", "this can not be forever"),
+        ("EVENTPROC_MAIL_DIGEST", "forever", "this can not be forever; write a duration such as 30s"),
     ],
 )
 def test_durations_that_can_not_be_say_why(monkeypatch, tmp_path, name, text, said):
