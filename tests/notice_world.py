@@ -154,6 +154,20 @@ class NoticeWorld:
             (notice,) = tx.notices.page(run_id=run_id)
         return notice
 
+    def more(self, notice: Notice, count: int) -> None:
+        """Add so many notices of the same run, as if it had been requeued and failed as often."""
+        now_us = self.clock.now_us()
+        with self.store.begin() as tx:
+            tx.notices.add(
+                [
+                    NewNotice(
+                        run_id=notice.run_id, outcome="failure", recipients=notice.recipients, due_us=now_us, serial=n
+                    )
+                    for n in range(1, count + 1)
+                ],
+                now_us=now_us,
+            )
+
     def _event(self, event_id: str) -> Event:
         return Event(
             seq=0,

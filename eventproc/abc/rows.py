@@ -24,6 +24,7 @@ from eventproc.model import (
     NewNotice,
     NewRun,
     Notice,
+    NoticeState,
     Occupied,
     Options,
     Role,
@@ -254,8 +255,46 @@ class NoticeRows(Protocol):
     def last_sent_us(self, handler_id: int, outcome: str) -> int | None:
         """Return when the last notice of that handler and outcome was sent (for throttling)."""
 
-    def pending_of(self, handler_id: int, outcome: str) -> list[Notice]:
-        """Return the pending notices of that handler and outcome, oldest first (for digests)."""
+    def oldest_pending(self, handler_id: int, outcome: str) -> tuple[int, int] | None:
+        """Return the id of the oldest pending notice of that handler and outcome, and when it is due."""
+
+    def waits(self, handler_id: int, outcome: str, begins: str) -> bool:
+        """Return whether a pending notice of that handler and outcome has an error that begins so."""
+
+    def hold(self, notice_id: int, token: int, *, until_us: int, reason: str) -> bool:
+        """Give back a leased notice for later; it has not been tried. False for a lost lease."""
+
+    def put_off(
+        self, handler_id: int, outcome: str, *, after: int, until_us: int, reason: str, keep: str, now_us: int
+    ) -> int:
+        """
+        Let all that are due, have no mail yet and are newer than id `after` wait; return how many they are.
+
+        `reason` becomes their error, but of those whose error begins with `keep`.
+        """
+
+    def gather(self, carrier: Notice, *, mark: str, until_us: int) -> int:
+        """
+        Let a notice that is leased stand for all newer ones of its handler, outcome and recipients without a mail.
+
+        Their error becomes `mark`, and whoever had leased one of them loses it. Return how many they are.
+        """
+
+    def gathered(self, carrier: Notice, *, mark: str, limit: int) -> tuple[list[Notice], Notice | None]:
+        """Return the first ones that a notice stands for, oldest first, and the last of all."""
+
+    def settle(
+        self,
+        carrier: Notice,
+        *,
+        mark: str,
+        last: int,
+        state: NoticeState,
+        now_us: int,
+        error: str | None = None,
+        refused: Sequence[str] = (),
+    ) -> int:
+        """Record what became of the digest for those that a notice stands for, up to id `last`."""
 
 
 class FileRows(Protocol):

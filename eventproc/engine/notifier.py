@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from email import message_from_bytes, policy
 from email.utils import parseaddr
@@ -32,6 +32,8 @@ MARK_PAUSE_S = 0.2  # between tries to record that a mail went out
 LOG_CHARS = 64_000  # of the log that a mail may quote
 PAGE = 1000  # rows
 WAITS = "waits for a digest"  # what begins the reason of a notice that was held back
+CARRIED = f"{WAITS} by notice "  # of one that a digest stands for; with that digest's notice
+SHOWN = 50  # runs that a digest lists
 
 log = structlog.get_logger(__name__)
 
@@ -50,18 +52,26 @@ class NotifierSettings:
     jitter: float = 0.25  # fraction of the delay, added or taken away at random
     max_age_s: float = 3 * 86400.0  # a notice that was not sent by then is given up
     log_lines: int = 50  # of the run's output, in failure mails
-    digest_max: int = 2000  # notices in one digest
     burst: int = 5  # failure mails of a handler in `burst_s` that go by themselves; the rest is digested; 0: all do
     burst_s: float = 900.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Letter:
-    """A mail ready to go, and the further notices it stands for."""
+    """A mail ready to go; a digest stands for further notices, up to that id."""
 
     notice: Notice
     mail: bytes
-    covers: tuple[int, ...] = ()
+    last: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Crowd:
+    """The others that have to wait for the same reason; they are put off at once where there are many."""
+
+    handler_id: int
+    outcome: str
+    after: int = 0  # only those newer than that id
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +80,7 @@ class _Held:
 
     until_us: int
     reason: str
+    crowd: _Crowd | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,11 +93,10 @@ class _Gate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Group:
-    """What goes into one mail with a notice."""
+    """How a notice is mailed: by itself, or, where it says why, with all that wait."""
 
     throttle_s: float | None
     why: str = ""
-    others: Sequence[Notice] = ()
 
 
 @dataclass(kw_only=True)
@@ -116,7 +126,9 @@ class Notifier:
     A handler registered with `throttle` gets at most one mail per outcome in that time; what comes meanwhile waits
     and goes out as one digest. Of failures of a handler without one, the first `burst` in `burst_s` are mailed at once;
     what comes then goes out as one digest each `burst_s`, until there is nothing to tell for so long. The oldest
-    waiting notice carries the digest, so that several notifiers agree.
+    waiting notice carries the digest, so that several notifiers agree. A digest is for all that wait when it is
+    written: they are marked with its notice, and what became of it is recorded for those that bear the mark; a failure
+    that comes later, or whose transaction ended later, is told by the next one.
     """
 
     def __init__(
@@ -137,6 +149,7 @@ class Notifier:
         self._settings = settings or NotifierSettings()
         self._sender = parseaddr(self._settings.sender)[1] or self._settings.sender
         self._store_id: str | None = None
+        self._closed: dict[tuple[int, str, float | None], _Gate] = {}
         self._stopping = threading.Event()
         self._done = threading.Event()
 
@@ -181,12 +194,16 @@ class Notifier:
         for notice in notices:
             if self._stopping.is_set() or time.monotonic() > turn.deadline:
                 turn.waiting.append((notice, _Held(until_us=self._clock.now_us(), reason="given back unsent")))
+            elif turn.server_error is not None and _was_held(notice):
+                until_us = self._clock.now_us() + int(settings.backoff_s * SECOND_US)
+                turn.waiting.append((notice, _Held(until_us=until_us, reason=notice.error or WAITS)))
             elif turn.server_error is not None:
                 self._again(notice, turn.server_error)
             else:
                 self._handle(notice, turn)
-        self._hold(turn.waiting)
-        return len(notices) == settings.batch and turn.server_error is None
+        full = len(notices) == settings.batch
+        self._hold(turn.waiting, crowds=full)
+        return full and turn.server_error is None
 
     def _idle_s(self) -> float:
         with self._store.read() as tx:
@@ -218,15 +235,16 @@ class Notifier:
             if now is None or now.state is not NoticeState.PENDING or now.token != notice.token:
                 return None
             if now.mail is not None:
-                return _Letter(notice=now, mail=now.mail, covers=_covers(now.mail))
+                return _Letter(notice=now, mail=now.mail, last=_last_covered(now.mail))
             run = tx.runs.get(notice.run_id)
             if run is None:
                 raise MailError(f"run {notice.run_id} is no longer stored")
             group = self._group(tx, now, run)
             if isinstance(group, _Held):
                 return group
-            facts = self._facts(tx, now, run, group)
-            others = group.others
+        count = self._gather(now) if group.why else 0
+        with self._store.read() as tx:
+            facts = self._facts(tx, now, run, group, count)
         rendered = self._renderer.render(replace(facts, store_id=self._own_id()))
         with self._store.begin() as tx:
             kept = tx.notices.keep_mail(
@@ -238,7 +256,12 @@ class Notifier:
             )
         if not kept:
             return None
-        return _Letter(notice=now, mail=rendered.mail, covers=tuple(other.id for other in others))
+        return _Letter(notice=now, mail=rendered.mail, last=_last_covered(rendered.mail))
+
+    def _gather(self, notice: Notice) -> int:
+        until_us = notice.due_us + SECOND_US  # after the lease, should nothing come of it
+        with self._store.begin() as tx:
+            return tx.notices.gather(notice, mark=_mark(notice), until_us=until_us)
 
     def _group(self, tx: Tx, notice: Notice, run: Run) -> _Group | _Held:
         """Return what is told in one mail with a notice, or until when it has to wait."""
@@ -249,21 +272,31 @@ class Notifier:
             return _Group(throttle_s=throttle_s)
         now_us = self._clock.now_us()
         if gate.opens_us > now_us:
-            return _Held(until_us=gate.opens_us, reason=f"{WAITS} at {isoformat(gate.opens_us)}: {gate.why}")
-        pending = tx.notices.pending_of(run.handler_id, notice.outcome)
-        oldest = min(pending, key=lambda other: other.id, default=notice)
-        if oldest.id != notice.id:
-            until_us = max(oldest.due_us, now_us + SECOND_US)
-            return _Held(until_us=until_us, reason=f"{WAITS}, which notice {oldest.id} carries")
-        same = [
-            other
-            for other in pending
-            if other.id != notice.id and other.mail is None and set(other.recipients) == set(notice.recipients)
-        ]
-        return _Group(throttle_s=throttle_s, why=gate.why, others=same[: self._settings.digest_max])
+            return _Held(
+                until_us=gate.opens_us,
+                reason=f"{WAITS} at {isoformat(gate.opens_us)}: {gate.why}",
+                crowd=_Crowd(handler_id=run.handler_id, outcome=notice.outcome),
+            )
+        oldest_id, due_us = tx.notices.oldest_pending(run.handler_id, notice.outcome) or (notice.id, notice.due_us)
+        if oldest_id != notice.id:
+            return _Held(
+                until_us=max(due_us, now_us + SECOND_US),
+                reason=f"{WAITS} after notice {oldest_id}",
+                crowd=_Crowd(handler_id=run.handler_id, outcome=notice.outcome, after=oldest_id),
+            )
+        return _Group(throttle_s=throttle_s, why=gate.why)
 
     def _gate(self, tx: Tx, notice: Notice, run: Run, throttle_s: float | None) -> _Gate | None:
         """Return when the handler's next mail of that outcome may go; None for a notice that goes by itself."""
+        key = (run.handler_id, notice.outcome, throttle_s)
+        known = self._closed.pop(key, None)
+        now_us = self._clock.now_us()
+        gate = known if known is not None and known.opens_us > now_us else self._look(tx, notice, run, throttle_s)
+        if gate is not None and gate.opens_us > now_us:
+            self._closed[key] = gate  # nothing opens it sooner, and behind a large digest looking is slow
+        return gate
+
+    def _look(self, tx: Tx, notice: Notice, run: Run, throttle_s: float | None) -> _Gate | None:
         settings = self._settings
         if throttle_s is not None:
             last_us = tx.notices.last_sent_us(run.handler_id, notice.outcome)
@@ -279,13 +312,12 @@ class Notifier:
             return _Gate(opens_us=mails[0].sent_us + every_us, why=why)
         if sum(each.mails for each in mails) >= settings.burst:
             return _Gate(opens_us=mails[-1].sent_us + every_us, why=why)
-        pending = tx.notices.pending_of(run.handler_id, notice.outcome)
-        held = any((other.error or "").startswith(WAITS) for other in pending)
+        held = tx.notices.waits(run.handler_id, notice.outcome, WAITS)
         return _Gate(opens_us=0, why=why) if held else None
 
-    def _facts(self, tx: Tx, notice: Notice, run: Run, group: _Group) -> NoticeFacts:
-        others = group.others
-        runs = [tx.runs.get(other.run_id) for other in others[:100]]  # more than any template shows
+    def _facts(self, tx: Tx, notice: Notice, run: Run, group: _Group, count: int) -> NoticeFacts:
+        others, last = tx.notices.gathered(notice, mark=_mark(notice), limit=SHOWN) if count else ([], None)
+        runs = [tx.runs.get(other.run_id) for other in others]
         return NoticeFacts(
             notice=notice,
             run=run,
@@ -297,9 +329,9 @@ class Notifier:
             store_id="",
             now_us=self._clock.now_us(),
             digest=tuple(other for other in runs if other is not None),
-            digest_ids=tuple(other.id for other in others),
-            digest_count=len(others),
-            digest_last=tx.runs.get(others[-1].run_id) if others else None,
+            digest_ids=(others[0].id, last.id) if others and last is not None else None,
+            digest_count=count,
+            digest_last=tx.runs.get(last.run_id) if last is not None else None,
             digest_why=group.why,
             throttle_s=group.throttle_s,
         )
@@ -332,11 +364,18 @@ class Notifier:
                 gone = _union(notice.refused, refused)
                 if not tx.notices.sent(notice.id, notice.token, now_us=now_us, refused=gone):
                     log.warning("a notice was sent after its lease was lost; it may arrive twice", notice=notice.id)
-                for other in _pending(tx, letter.covers):
-                    tx.notices.sent(other.id, other.token, now_us=now_us, refused=refused)
+                if letter.last is not None:
+                    tx.notices.settle(
+                        notice,
+                        mark=_mark(notice),
+                        last=letter.last,
+                        state=NoticeState.SENT,
+                        now_us=now_us,
+                        refused=refused,
+                    )
 
         _insist(mark, until=turn.deadline + self._settings.send_s)
-        log.info("notice sent", notice=notice.id, run=notice.run_id, refused=list(refused), digest=len(letter.covers))
+        log.info("notice sent", notice=notice.id, run=notice.run_id, refused=list(refused), digest=letter.last)
 
     def _refused(self, letter: _Letter, error: MailRefused) -> None:
         notice = letter.notice
@@ -346,9 +385,15 @@ class Notifier:
             tx.notices.failed(
                 notice.id, notice.token, error=error.message, retry_us=None, now_us=now_us, refused=refused
             )
-            for other in _pending(tx, letter.covers):
-                tx.notices.failed(
-                    other.id, other.token, error=error.message, retry_us=None, now_us=now_us, refused=refused
+            if letter.last is not None:
+                tx.notices.settle(
+                    notice,
+                    mark=_mark(notice),
+                    last=letter.last,
+                    state=NoticeState.FAILED,
+                    now_us=now_us,
+                    error=error.message,
+                    refused=refused,
                 )
         log.warning("notice refused for good", notice=notice.id, run=notice.run_id, error=error.message)
 
@@ -386,17 +431,29 @@ class Notifier:
         handler = tx.handlers.get(run.handler_id) if run is not None else None
         held_s = (handler.current.options.throttle_s if handler is not None else None) or 0.0
         kept = tx.notices.get(notice.id)
-        if kept is not None and kept.mail is not None and _covers(kept.mail):
+        if kept is not None and kept.mail is not None and _last_covered(kept.mail):
             held_s = max(held_s, self._settings.burst_s)
         return notice.created_us + int((self._settings.max_age_s + held_s) * SECOND_US)
 
-    def _hold(self, waiting: Sequence[tuple[Notice, _Held]]) -> None:
+    def _hold(self, waiting: Sequence[tuple[Notice, _Held]], *, crowds: bool) -> None:
         if not waiting:
             return
         now_us = self._clock.now_us()
+        others = {held.crowd: held for _, held in waiting if held.crowd is not None} if crowds else {}
         with self._store.begin() as tx:
             for notice, held in waiting:
-                tx.notices.failed(notice.id, notice.token, error=held.reason, retry_us=held.until_us, now_us=now_us)
+                reason = (notice.error if _is_carried(notice) else None) or held.reason
+                tx.notices.hold(notice.id, notice.token, until_us=held.until_us, reason=reason)
+            for crowd, held in others.items():
+                tx.notices.put_off(
+                    crowd.handler_id,
+                    crowd.outcome,
+                    after=crowd.after,
+                    until_us=held.until_us,
+                    reason=held.reason,
+                    keep=CARRIED,
+                    now_us=now_us,
+                )
 
     def _own_id(self) -> str:
         """Return this installation's id, which is in every Message-ID; the first notifier makes it up."""
@@ -410,17 +467,24 @@ class Notifier:
         return self._store_id
 
 
-def _pending(tx: Tx, ids: Sequence[int]) -> Iterator[Notice]:
-    for notice_id in ids:
-        notice = tx.notices.get(notice_id)
-        if notice is not None and notice.state is NoticeState.PENDING:
-            yield notice
+def _mark(carrier: Notice) -> str:
+    """Return what the notices bear for an error that a digest stands for."""
+    return f"{CARRIED}{carrier.id}"
 
 
-def _covers(mail: bytes) -> tuple[int, ...]:
-    """Read from a kept digest which notices it stands for."""
+def _was_held(notice: Notice) -> bool:
+    return (notice.error or "").startswith(WAITS)
+
+
+def _is_carried(notice: Notice) -> bool:
+    return (notice.error or "").startswith(CARRIED)
+
+
+def _last_covered(mail: bytes) -> int | None:
+    """Read from a digest up to which notice it stands for those that bear its mark; None for other mails."""
     headers = message_from_bytes(mail.partition(b"\r\n\r\n")[0] + b"\r\n\r\n", policy=policy.default)
-    return tuple(int(word) for word in str(headers.get(DIGEST_HEADER, "")).split() if word.isdecimal())
+    last = str(headers.get(DIGEST_HEADER, "")).rpartition("-")[2].strip()
+    return int(last) if last.isdecimal() else None
 
 
 def _union(first: Sequence[str], second: Sequence[str]) -> tuple[str, ...]:

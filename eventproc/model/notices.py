@@ -9,7 +9,7 @@ from eventproc.model.events import Event
 from eventproc.model.handlers import HandlerVersion
 from eventproc.model.runs import FileRecord, LogChunk, Run
 
-DIGEST_HEADER = "X-Eventproc-Digest"  # of a mail: ids of the further notices that it stands for
+DIGEST_HEADER = "X-Eventproc-Digest"  # of a mail: FIRST-LAST, ids of the further notices that it stands for
 
 
 class NoticeState(StrEnum):
@@ -66,7 +66,8 @@ class NoticeFacts:
     What a mail can tell: everything is read from the store in one transaction, right before rendering.
 
     `digest` are the runs of further notices that this mail stands for (oldest first, the mail's own run not among
-    them), `digest_ids` their notices, `digest_count` how many there are (`digest` may be cut).
+    them), `digest_ids` the first and the last of their notices, `digest_count` how many there are (`digest` may be
+    cut).
     """
 
     notice: Notice
@@ -79,7 +80,7 @@ class NoticeFacts:
     store_id: str  # tells the mails of one installation from those of another
     now_us: int
     digest: tuple[Run, ...] = ()
-    digest_ids: tuple[int, ...] = ()
+    digest_ids: tuple[int, int] | None = None
     digest_count: int = 0
     digest_last: Run | None = None  # that of the newest further notice
     digest_why: str = ""  # these were held back

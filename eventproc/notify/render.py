@@ -170,8 +170,8 @@ def _message(facts: NoticeFacts, subject: str) -> EmailMessage:
     message["X-Eventproc-Run"] = str(run.id)
     message["X-Eventproc-Handler"] = clean_line(run.handler_name, NAME).encode("ascii", "replace").decode()
     message["X-Eventproc-Outcome"] = clean_line(notice.outcome, NAME).encode("ascii", "replace").decode()
-    if facts.digest_ids:
-        message[DIGEST_HEADER] = " ".join(str(notice_id) for notice_id in facts.digest_ids)
+    if facts.digest_ids is not None:
+        message[DIGEST_HEADER] = "{}-{}".format(*facts.digest_ids)
     return message
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import bindparam, case, exists, func, literal_column, select, update
 
 from eventproc.model import Mailed, NewNotice, Notice, NoticeState
 from eventproc.store.base import Rows, any_of, tuple_from_json, tuple_to_json
@@ -14,7 +14,7 @@ from eventproc.store.schema import notices, runs
 
 _HANDLERS = select(runs.c.id, runs.c.handler_id).where(any_of(runs.c.id, "ids"))
 _KNOWN = select(notices.c.run_id, notices.c.outcome, notices.c.serial).where(any_of(notices.c.run_id, "ids"))
-_PENDING = notices.c.state == "pending"
+_PENDING = notices.c.state == literal_column("'pending'")  # as the partial indexes have it
 _DUE = (
     select(notices)
     .where(_PENDING, notices.c.due_us <= bindparam("now_us"))
@@ -56,10 +56,58 @@ _MAILS_SINCE = (
     .order_by(notices.c.sent_us.desc())
     .limit(bindparam("wanted"))
 )
-_PENDING_OF = (
-    select(notices)
-    .where(notices.c.handler_id == bindparam("handler_id"), notices.c.outcome == bindparam("outcome"), _PENDING)
-    .order_by(notices.c.id)
+_PENDING_OF = (notices.c.handler_id == bindparam("_handler_id"), notices.c.outcome == bindparam("_outcome"), _PENDING)
+_OLDEST = select(notices.c.id, notices.c.due_us).where(*_PENDING_OF).order_by(notices.c.id).limit(1)
+_WAITS = select(exists().where(*_PENDING_OF, notices.c.error.startswith(bindparam("_begins"))))
+_HOLD = _OURS.values(error=bindparam("_error"), due_us=bindparam("_due_us"), attempts=notices.c.attempts - 1)
+_PUT_OFF = (
+    update(notices)
+    .where(
+        *_PENDING_OF,
+        notices.c.id > bindparam("_after"),
+        notices.c.due_us <= bindparam("_now_us"),
+        notices.c.mail.is_(None),
+    )
+    .values(
+        due_us=bindparam("_due_us"),
+        error=case(
+            (notices.c.error.startswith(bindparam("_keep")), notices.c.error),
+            else_=bindparam("_error"),
+        ),
+    )
+)
+_CARRIER = notices.alias("carrier")
+_CARRIED = (
+    notices.c.handler_id
+    == select(_CARRIER.c.handler_id).where(_CARRIER.c.id == bindparam("_carrier")).scalar_subquery(),
+    notices.c.outcome == bindparam("_outcome"),
+    _PENDING,
+    notices.c.id > bindparam("_carrier"),
+    notices.c.mail.is_(None),
+)
+_LEASED = select(_CARRIER.c.id).where(
+    _CARRIER.c.id == bindparam("_carrier"),
+    _CARRIER.c.token == bindparam("_token"),
+    _CARRIER.c.state == literal_column("'pending'"),
+)
+_GATHER = (
+    update(notices)
+    .where(*_CARRIED, notices.c.recipients_json == bindparam("_recipients_json"), _LEASED.exists())
+    .values(error=bindparam("_mark"), due_us=bindparam("_due_us"), token=notices.c.token + 1, attempts=0)
+)
+_GATHERED = select(notices).where(*_CARRIED, notices.c.error == bindparam("_mark")).limit(bindparam("_wanted"))
+_FIRST_GATHERED = _GATHERED.order_by(notices.c.id)
+_LAST_GATHERED = _GATHERED.order_by(notices.c.id.desc())
+_SETTLE = (
+    update(notices)
+    .where(*_CARRIED, notices.c.id <= bindparam("_last"), notices.c.error == bindparam("_mark"))
+    .values(
+        state=bindparam("_state"),
+        sent_us=bindparam("_sent_us"),
+        error=bindparam("_error"),
+        due_us=bindparam("_now_us"),
+        refused_json=bindparam("_refused_json"),
+    )
 )
 
 
@@ -198,6 +246,69 @@ class SqlNotices(Rows):
         params = {"handler_id": handler_id, "outcome": outcome, "since_us": since_us, "wanted": limit}
         return [Mailed(*row) for row in self._all(_MAILS_SINCE, params)]
 
-    def pending_of(self, handler_id: int, outcome: str) -> list[Notice]:
-        """Return the pending notices of that handler and outcome, oldest first (for digests)."""
-        return [_notice(row) for row in self._all(_PENDING_OF, {"handler_id": handler_id, "outcome": outcome})]
+    def oldest_pending(self, handler_id: int, outcome: str) -> tuple[int, int] | None:
+        """Return the id of the oldest pending notice of that handler and outcome, and when it is due."""
+        row = self._first(_OLDEST, {"_handler_id": handler_id, "_outcome": outcome})
+        return None if row is None else (row.id, row.due_us)
+
+    def waits(self, handler_id: int, outcome: str, begins: str) -> bool:
+        """Return whether a pending notice of that handler and outcome has an error that begins so."""
+        return bool(self._scalar(_WAITS, {"_handler_id": handler_id, "_outcome": outcome, "_begins": begins}))
+
+    def hold(self, notice_id: int, token: int, *, until_us: int, reason: str) -> bool:
+        """Give back a leased notice for later; it has not been tried. False for a lost lease."""
+        values = {"_id": notice_id, "_token": token, "_due_us": until_us, "_error": reason}
+        return self._changed(_HOLD, values) > 0
+
+    def put_off(
+        self, handler_id: int, outcome: str, *, after: int, until_us: int, reason: str, keep: str, now_us: int
+    ) -> int:
+        """
+        Let all that are due, have no mail yet and are newer than id `after` wait; return how many they are.
+
+        `reason` becomes their error, but of those whose error begins with `keep`.
+        """
+        values = {"_handler_id": handler_id, "_outcome": outcome, "_after": after, "_now_us": now_us}
+        return self._changed(_PUT_OFF, values | {"_due_us": until_us, "_error": reason, "_keep": keep})
+
+    def gather(self, carrier: Notice, *, mark: str, until_us: int) -> int:
+        """
+        Let a notice that is leased stand for all newer ones of its handler, outcome and recipients without a mail.
+
+        Their error becomes `mark`, and whoever had leased one of them loses it. Return how many they are.
+        """
+        values = {"_carrier": carrier.id, "_token": carrier.token, "_outcome": carrier.outcome, "_mark": mark}
+        to = tuple_to_json(carrier.recipients)
+        return self._changed(_GATHER, values | {"_recipients_json": to, "_due_us": until_us})
+
+    def gathered(self, carrier: Notice, *, mark: str, limit: int) -> tuple[list[Notice], Notice | None]:
+        """Return the first ones that a notice stands for, oldest first, and the last of all."""
+        values = {"_carrier": carrier.id, "_outcome": carrier.outcome, "_mark": mark}
+        last = self._first(_LAST_GATHERED, values | {"_wanted": 1})
+        first = [_notice(row) for row in self._all(_FIRST_GATHERED, values | {"_wanted": limit})]
+        return first, None if last is None else _notice(last)
+
+    def settle(
+        self,
+        carrier: Notice,
+        *,
+        mark: str,
+        last: int,
+        state: NoticeState,
+        now_us: int,
+        error: str | None = None,
+        refused: Sequence[str] = (),
+    ) -> int:
+        """Record what became of the digest for those that a notice stands for, up to id `last`."""
+        values = {
+            "_carrier": carrier.id,
+            "_outcome": carrier.outcome,
+            "_mark": mark,
+            "_last": last,
+            "_state": state.value,
+            "_sent_us": now_us if state is NoticeState.SENT else None,
+            "_now_us": now_us,
+            "_error": error,
+            "_refused_json": tuple_to_json(refused),
+        }
+        return self._changed(_SETTLE, values)

@@ -473,30 +473,127 @@ def test_of_many_failures_the_first_are_mailed_at_once_and_the_rest_as_digests(
     notifier = notifier_for(
         world,
         SmtpMailer(f"smtp://127.0.0.1:{smtp.port}"),
-        settings=NotifierSettings(burst=3, burst_s=600.0, digest_max=500),
+        settings=NotifierSettings(burst=3, burst_s=600.0),
     )
-    failed = [world.ended(failure=Failure(kind="exit", message=f"status {number}")) for number in range(1000)]
+    failed = [world.ended(failure=Failure(kind="exit", message=f"status {number}")) for number in range(10)]
+    world.more(failed[4], 5000)
+    failed.append(world.ended())
     drain(notifier)
     subjects = [subject_of(mail) for _, _, mail in smtp.box.mails]
     assert len(subjects) == 3
     assert not any("times" in subject for subject in subjects)
-    assert "waits for a digest at" in str(world.now(failed[500]).error)
-    for count in (4, 5, 5):
-        clock.forward(600)
-        drain(notifier)
-        assert len(smtp.box.mails) == count
-    assert ["501 times" in subject_of(mail) for _, _, mail in smtp.box.mails[3:]] == [True, False]
-    assert "496 times" in subject_of(smtp.box.mails[4][2])
-    text = text_of(smtp.box.mails[4][2])
-    first, last = failed[504].run_id, failed[999].run_id
-    assert f"The first was run {first} at " in text
-    assert f"the last was run {last} at " in text
+    assert "waits for a digest at" in str(world.now(failed[8]).error)
+    clock.forward(600)
+    drain(notifier)
+    assert len(smtp.box.mails) == 4
+    digest = smtp.box.mails[3][2]
+    assert "5008 times" in subject_of(digest)
+    assert len(digest) < 50_000
+    text = text_of(digest)
+    assert f"The first was run {failed[3].run_id} at " in text
+    assert f"the last was run {failed[10].run_id} at " in text
+    assert "... and 4957 more" in text
     assert "eventproc runs list --handler" in text
-    assert states(world, failed) == {NoticeState.SENT}
+    assert states(world, everything(world)) == {NoticeState.SENT}
+    clock.forward(600)
     for _ in range(2):  # it has been quiet: failures are single again
         world.ended()
         drain(notifier)
-    assert len(smtp.box.mails) == 7
+    assert len(smtp.box.mails) == 6
+
+
+def everything(world: NoticeWorld) -> list[Notice]:
+    with world.store.read() as tx:
+        return tx.notices.page(limit=100_000)
+
+
+def test_a_server_that_was_down_gets_one_digest_soon_and_what_came_later_in_the_next(
+    world: NoticeWorld, clock: HandClock, smtp: SmtpServer
+) -> None:
+    """Being held back is no try: the first one that fails is followed by the shortest pause."""
+    notifier = notifier_for(
+        world,
+        SmtpMailer(f"smtp://127.0.0.1:{smtp.port}"),
+        settings=NotifierSettings(burst=1, burst_s=600.0, jitter=0.0),
+    )
+    world.ended()
+    drain(notifier)
+    carrier = world.ended()
+    world.more(carrier, 300)
+    for _ in range(3):
+        drain(notifier)
+        clock.forward(190)
+    smtp.box.data_answers = ["451 later", "451 later"]
+    clock.forward(30)
+    drain(notifier)
+    assert (world.now(carrier).attempts, world.now(carrier).due_us) == (1, clock.now_us() + 30_000_000)
+    later = world.ended()
+    for wait in (30, 60):
+        drain(notifier)
+        clock.forward(wait)
+    drain(notifier)
+    assert [told_by(subject_of(mail)) for _, _, mail in smtp.box.mails] == [1, 301]
+    assert [notice.id for notice in everything(world) if notice.state is NoticeState.PENDING] == [later.id]
+    clock.forward(600)
+    drain(notifier)
+    assert states(world, everything(world)) == {NoticeState.SENT}
+    assert len(smtp.box.mails) == 3
+
+
+class Killed(BaseException):
+    """Ends a notifier wherever it is, and leaves what it had written."""
+
+
+class Dies(Renderer, Mailer):
+    """Ends the notifier once: right before a mail is written, or right after it was sent."""
+
+    def __init__(self, renderer: Renderer, mailer: Mailer, when: str) -> None:
+        self.renderer, self.mailer, self.when = renderer, mailer, when
+
+    def render(self, facts: NoticeFacts) -> Rendered:
+        if self.when == "gathered":
+            raise Killed
+        return self.renderer.render(facts)
+
+    def send(self, *args: Any) -> Any:
+        refused = self.mailer.send(*args)
+        if self.when == "sent":
+            raise Killed
+        return refused
+
+    def describe(self) -> str:
+        return self.mailer.describe()
+
+    def check(self) -> str:
+        return self.mailer.check()
+
+
+@pytest.mark.parametrize(("when", "told"), [("gathered", [1, 52]), ("sent", [1, 51, 51, 1])])
+def test_a_notifier_that_ends_over_a_digest_leaves_no_failure_untold(
+    world: NoticeWorld, clock: HandClock, when: str, told: list[int]
+) -> None:
+    mailer = MemoryMailer()
+    settings = NotifierSettings(burst=1, burst_s=600.0, jitter=0.0)
+    world.ended()
+    drain(notifier_for(world, mailer, settings=settings))
+    world.more(world.ended(), 50)
+    drain(notifier_for(world, mailer, settings=settings))
+    clock.forward(600)
+    dies = Dies(TemplateRenderer(), mailer, when)
+    with pytest.raises(Killed):
+        notifier_for(world, dies, renderer=dies, settings=settings).turn()
+    later = world.ended()
+    after = notifier_for(world, mailer, settings=settings)
+    drain(after)
+    clock.forward(settings.lease_s + 2)
+    drain(after)
+    assert world.now(later).state is (NoticeState.SENT if when == "gathered" else NoticeState.PENDING)
+    clock.forward(600)
+    drain(after)
+    assert states(world, everything(world)) == {NoticeState.SENT}
+    assert [told_by(mail.subject) for mail in mailer.sent] == told
+    if when == "sent":
+        assert mailer.sent[1].message == mailer.sent[2].message
 
 
 def test_while_failures_go_on_there_is_one_digest_in_each_period(world: NoticeWorld, clock: HandClock) -> None:

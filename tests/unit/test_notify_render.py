@@ -221,7 +221,7 @@ def test_facts_that_retention_took_are_left_out() -> None:
 
 def test_a_digest_lists_the_runs_it_stands_for_and_says_what_it_left_out() -> None:
     runs = tuple(make_run(id=100 + number) for number in range(60))
-    facts = make_facts(digest=runs, digest_ids=tuple(range(200)), digest_count=200, digest_why="at most one in 300 s")
+    facts = make_facts(digest=runs, digest_ids=(13, 250), digest_count=200, digest_why="at most one in 300 s")
     rendered = TemplateRenderer().render(facts)
     assert "failed 201 times" in rendered.subject
     body = text_of(rendered)
@@ -229,7 +229,7 @@ def test_a_digest_lists_the_runs_it_stands_for_and_says_what_it_left_out() -> No
     assert "Run 149 " in body
     assert "... and 150 more" in body
     assert "at most one in 300 s" in body
-    assert str(parse(rendered)[DIGEST_HEADER]).split() == [str(number) for number in range(200)]
+    assert str(parse(rendered)[DIGEST_HEADER]) == "13-250"
 
 
 # ------------------------------------------------------------------------------------------------- hostile facts
