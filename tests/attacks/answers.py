@@ -175,6 +175,7 @@ def ordinary_work(db, **canary):
     import asyncio
     import concurrent.futures
     import decimal
+    import pathlib
     import shutil
     import sqlite3
     import ssl
@@ -189,8 +190,14 @@ def ordinary_work(db, **canary):
         file.write("x")
         file.flush()
         shutil.copy2(file.name, "copied")
-        shutil.make_archive("packed", "zip", directory)
-        shutil.unpack_archive("packed.zip", "unpacked")
+        for kind, name in (("zip", "packed.zip"), ("gztar", "packed.tar.gz")):
+            shutil.make_archive("packed", kind, directory)
+            shutil.unpack_archive(name, "unpacked")
+            assert pathlib.Path("unpacked/x").read_text() == "x"
+            shutil.rmtree("unpacked")
+    for _ in range(2):
+        pathlib.Path("touched").touch()
+    assert pathlib.Path("touched").stat().st_size == 0
     base = sqlite3.connect("work.db")
     base.execute("create table t (a)")
     base.execute("insert into t values (1)")

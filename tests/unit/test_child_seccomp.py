@@ -197,9 +197,13 @@ def test_the_full_network_is_tcp_and_udp(machine):
         assert decide(program, known.audit_arch, known.socket, family, kind, protocol) == answer(errno.EAFNOSUPPORT)
 
 
-SETTING = {  # chmod and the like; utime and the like; chown, setxattr
-    "x86_64": {"chmod": 90, "fchmod": 91, "fchmodat": 268, "utimensat": 280, "chown": 92, "setxattr": 188},
-    "aarch64": {"fchmod": 52, "fchmodat": 53, "utimensat": 88, "fchownat": 54, "setxattr": 5},
+SETTING = {  # chmod and the like; chown, setxattr
+    "x86_64": {"chmod": 90, "fchmod": 91, "fchmodat": 268, "chown": 92, "setxattr": 188},
+    "aarch64": {"fchmod": 52, "fchmodat": 53, "fchownat": 54, "setxattr": 5},
+}
+TIMING = {  # the calls that set times by path and times, and those by directory, path and times
+    "x86_64": {(132, 235): (), (261, 280): (3,)},
+    "aarch64": {(88,): (3,)},
 }
 INOTIFY_ADD_WATCH = {"x86_64": 254, "aarch64": 27}
 
@@ -213,12 +217,41 @@ def test_where_the_hosts_directories_are_shared_they_can_not_be_watched(machine)
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_where_the_hosts_user_is_shared_modes_and_times_are_left_as_they_are(machine):
+def test_where_the_hosts_user_is_shared_modes_are_left_as_they_are(machine):
     known, program = TABLES[machine], seccomp.build(PID, machine=machine, gaps=seccomp.Gaps(shared_user=True))
     for name, number in SETTING[machine].items():
-        pretended = name.startswith(("chmod", "fchmod", "utime"))
+        pretended = name.startswith(("chmod", "fchmod"))
         assert decide(program, known.audit_arch, number) == answer(0 if pretended else errno.EPERM)
         assert decide(seccomp.build(PID, machine=machine), known.audit_arch, number) == seccomp.ALLOW
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_where_the_hosts_user_is_shared_times_are_left_as_they_are_and_no_path_is_said_to_be_touched(machine):
+    known, program = TABLES[machine], seccomp.build(PID, machine=machine, gaps=seccomp.Gaps(shared_user=True))
+    low, high = 0x5000, 0x5000 << 32
+    for numbers, before in TIMING[machine].items():
+        for number in numbers:
+            for path in (low, high):
+                for times in (low, high):
+                    assert decide(program, known.audit_arch, number, *before, path, times) == answer(0)
+                assert decide(program, known.audit_arch, number, *before, path, 0) == answer(errno.EPERM)
+            assert decide(program, known.audit_arch, number, *before, 0, 0) == answer(0)  # an open file
+            assert decide(seccomp.build(PID, machine=machine), known.audit_arch, number) == seccomp.ALLOW
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("network", ["", "listed"])
+def test_where_the_hosts_user_is_shared_no_subvolumes_are_made_in_directories_that_can_be_read(machine, network):
+    known, powers = TABLES[machine], seccomp.Powers(network=network)
+    shared = seccomp.build(PID, machine=machine, powers=powers, gaps=seccomp.Gaps(shared_user=True))
+    alone = seccomp.build(PID, machine=machine, powers=powers)
+    # BTRFS_IOC_SUBVOL_CREATE, SNAP_CREATE_V2, SNAP_DESTROY; FICLONE; BCH_IOCTL_SUBVOLUME_CREATE
+    for request in (0x5000940E, 0x50009417, 0x5000940F, 0x40049409, 0x4020BC10):
+        assert decide(shared, known.audit_arch, known.ioctl, 3, request) == answer(errno.EOPNOTSUPP)
+        assert decide(alone, known.audit_arch, known.ioctl, 3, request) == seccomp.ALLOW
+    for request in (0x5401, 0x5421, 0x541B):  # TCGETS, FIONBIO, FIONREAD
+        assert decide(shared, known.audit_arch, known.ioctl, 3, request) == seccomp.ALLOW
+    assert decide(shared, known.audit_arch, known.ioctl, 3, 0x5412) == answer(errno.EPERM)
 
 
 @pytest.mark.parametrize("machine", MACHINES)

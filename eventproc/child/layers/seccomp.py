@@ -42,6 +42,8 @@ SOCKET_IOCTLS = (0x8900, 0x89FF)  # tell of the host's network
 S_IFMT, S_IFREG, S_IFIFO = 0o170000, 0o100000, 0o010000
 TRICKY_IOCTLS = (0x5412, 0x541C, 0x5423, 0x8901, 0x8902)  # TIOCSTI, TIOCLINUX, TIOCSETD, FIOSETOWN, SIOCSPGRP
 FILE_IOCTLS = (0x40086602, 0x401C5820, 0x40806685)  # FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR, FS_IOC_ENABLE_VERITY
+IOCTL_TYPE = 0xFF00
+SUBVOLUME_IOCTLS = (0x9400, 0xBC00)  # types: btrfs, bcachefs
 O_ACCMODE, O_WRONLY, O_RDWR, O_TRUNC = 3, 1, 2, 0o1000
 SIGNALLING = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: have the kernel signal another process
 QUERY_PERSONALITY = 0xFFFFFFFF
@@ -122,7 +124,7 @@ def build(pid: int, *, machine: str, powers: Powers = _NONE, gaps: Gaps = _NO_GA
             program.answer(number, errno.EPERM)
     program.answer(table.clone3, errno.ENOSYS)  # its flags are behind a pointer; the C library then takes clone
     program.rule(table.socketpair, _only_stream_pairs())
-    program.rule(table.ioctl, _no_tricks(network=bool(powers.network)))
+    program.rule(table.ioctl, _no_tricks(network=bool(powers.network), shared_user=gaps.shared_user))
     program.rule(table.personality, _only_asking())
     program.rule(table.fcntl, _no_signalling())
     for number, position in table.mknod:
@@ -140,6 +142,8 @@ def _files(program: Program, table: Table, gaps: Gaps) -> None:
         # Files of its own are among them, and much that copies or unpacks files would fail over a mode or a time.
         for number in table.pretended:
             program.answer(number, 0)
+        for number, position in table.timing:
+            program.rule(number, _pretend_to_set(position))
         for number in table.owning:
             program.answer(number, errno.EPERM)
     if gaps.truncation:
@@ -147,6 +151,27 @@ def _files(program: Program, table: Table, gaps: Gaps) -> None:
         program.answer(table.openat2, errno.ENOSYS)  # its flags are behind a pointer
         for number, position in table.opening:
             program.rule(number, _no_truncation_without_writing(position))
+
+
+def _pretend_to_set(times: int) -> List[bytes]:
+    """
+    Answer as if the times of a file had been set, but refuse to set those of a path to now (no times: NULL).
+
+    Who touches a path that is not there must hear so, and then creates it; an open file (no path) is there.
+    """
+    path = times - 1
+    return [
+        _argument(times),
+        _op(JEQ, 0, 0, 7),
+        _argument(times, high=True),
+        _op(JEQ, 0, 0, 5),
+        _argument(path),
+        _op(JEQ, 0, 0, 2),
+        _argument(path, high=True),
+        _op(JEQ, 0, 1, 0),
+        _deny(errno.EPERM),
+        _deny(0),
+    ]
 
 
 def _no_truncation_without_writing(position: int) -> List[bytes]:
@@ -263,7 +288,7 @@ def _no_tcp_tricks() -> List[bytes]:
     return [*body, _PERMIT]
 
 
-def _no_tricks(*, network: bool) -> List[bytes]:
+def _no_tricks(*, network: bool, shared_user: bool) -> List[bytes]:
     """Refuse what would type into a terminal, send signals, change files unseen, or ask a socket about its host."""
     body = [_argument(1)]
     for command in (*TRICKY_IOCTLS, *FILE_IOCTLS):
@@ -271,6 +296,12 @@ def _no_tricks(*, network: bool) -> List[bytes]:
     if network:
         first, last = SOCKET_IOCTLS
         body += [_op(JGE, first, 0, 2), _op(JGT, last, 1, 0), _deny(errno.EPERM)]
+    if shared_user:
+        # They make and remove subvolumes in directories that are open for reading, which Landlock does not see. Those
+        # that clone files have the same type: copiers that hear EOPNOTSUPP (some not with EPERM) copy the bytes.
+        body.append(_op(AND, IOCTL_TYPE))
+        for kind in SUBVOLUME_IOCTLS:
+            body += [_op(JEQ, kind, 0, 1), _deny(errno.EOPNOTSUPP)]
     return [*body, _PERMIT]
 
 

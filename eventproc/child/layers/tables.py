@@ -73,7 +73,8 @@ class Table(NamedTuple):
     sending: Tuple[Tuple[int, int], ...]  # calls that send, with the position of their flags
     setsockopt: int
     watching: Tuple[int, ...]  # inotify_add_watch: tells of files that can not be opened
-    pretended: Tuple[int, ...]  # change the mode or the times of a file, by its path or an open file
+    pretended: Tuple[int, ...]  # change the mode of a file, by its path or an open file
+    timing: Tuple[Tuple[int, int], ...]  # change its times: (number, position of the times, behind the path's)
     owning: Tuple[int, ...]  # change the owner of a file, or its extended attributes
     truncate: int  # by path
     opening: Tuple[Tuple[int, int], ...]  # open, openat: (number, position of the flags)
@@ -105,7 +106,8 @@ TABLES: Dict[str, Table] = {
         sending=((44, 3), (46, 2), (307, 3)),
         setsockopt=54,
         watching=(254,),
-        pretended=(90, 91, 268, 132, 235, 261, 280),
+        pretended=(90, 91, 268),
+        timing=((132, 1), (235, 1), (261, 2), (280, 2)),
         owning=(92, 93, 94, 260, 188, 189, 190, 197, 198, 199),
         truncate=76,
         opening=((2, 1), (257, 2)),
@@ -135,7 +137,8 @@ TABLES: Dict[str, Table] = {
         sending=((206, 3), (211, 2), (269, 3)),
         setsockopt=208,
         watching=(27,),
-        pretended=(52, 53, 88),
+        pretended=(52, 53),
+        timing=((88, 2),),
         owning=(54, 55, 5, 6, 7, 14, 15, 16),
         truncate=45,
         opening=((56, 2),),
