@@ -15,8 +15,11 @@ NEWEST_CALL = {  # kernel → number of the newest call that it has
     "5.4": {"x86_64": 435, "aarch64": 435},  # no close_range (5.9), openat2 and pidfd_getfd (5.6)
     "4.18": {"x86_64": 334, "aarch64": 293},  # no clone3, no pidfds; no user notification by a filter (5.0)
 }
-FILTERED = "filtered"  # this kernel, but whoever asks for a namespace is killed, as by systemd's SystemCallFilter=
-UNSHARE = {"x86_64": 272, "aarch64": 97}
+# This kernel, but whoever asks for a namespace, or mounts in it, is killed, as by systemd's SystemCallFilter=.
+FILTERED = {
+    "no unshare": {"x86_64": 272, "aarch64": 97},
+    "no mount": {"x86_64": 165, "aarch64": 40},
+}
 NEW_LISTENER, ADD_FD = seccomp.NEW_LISTENER, 0x40182103
 
 
@@ -25,8 +28,9 @@ def pretend(release: str) -> None:
     machine = platform.machine()
     table = TABLES[machine]
     code = [seccomp._op(seccomp.LOAD, seccomp.NUMBER)]
-    if release == FILTERED:
-        code += [seccomp._op(seccomp.JEQ, UNSHARE[machine], 0, 1), seccomp._op(seccomp.RET, seccomp.KILL_PROCESS)]
+    if release in FILTERED:
+        code.append(seccomp._op(seccomp.JEQ, FILTERED[release][machine], 0, 1))
+        code.append(seccomp._op(seccomp.RET, seccomp.KILL_PROCESS))
     else:
         code += [seccomp._op(seccomp.JGT, NEWEST_CALL[release][machine], 0, 1), seccomp._deny(errno.ENOSYS)]
     if release in {"5.4", "4.18"}:  # a notified worker can not put descriptors into a handler's place before 5.9

@@ -97,8 +97,9 @@ def test_places_can_be_reached_on_the_oldest_kernel_that_asks(fight):
     assert str(found["around_the_filter"]["result"]).startswith("contained")
 
 
-def test_a_filter_around_the_worker_is_named_when_it_ends_the_fork_server(fight):
-    done = fight(FILTERED)
+@pytest.mark.parametrize("forbidden", FILTERED)
+def test_a_filter_around_the_worker_is_named_when_it_ends_the_fork_server(fight, forbidden):
+    done = fight(forbidden)
     assert done.returncode != 0
     assert "a filter around the worker forbids what the sandbox needs (systemd: SystemCallFilter=)" in done.stderr
 

@@ -9,6 +9,7 @@ A level is found by putting it up: whatever fails raises, and the worker tries t
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
@@ -239,7 +240,12 @@ def _unshared(namespaces: int) -> bool:
 
 
 def _wait_for(pid: int) -> None:
-    """Stay behind as the parent of the real zygote, and end with it."""
+    """Stay behind as the parent of the real zygote, and end with it, and as it did."""
     os.closerange(3, 1 << 16)
     _, status = os.waitpid(pid, 0)
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        if number != signal.SIGKILL:
+            signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
     os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 1)
