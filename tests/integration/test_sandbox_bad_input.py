@@ -573,3 +573,16 @@ def test_much_output_while_large_calls_wait_does_not_jam(sandbox):
     outcomes = list(child.execute([(call(n, {"big": "b" * 900_000}), Session()) for n in range(8)]))
     child.close()
     assert [outcome.result_json for outcome in outcomes] == ["900000"] * 8
+
+
+@pytest.mark.parametrize("level", ["A", "B"])
+def test_directories_whose_names_are_no_utf8_are_as_good_as_others(tmp_path, level):
+    tmp_path.chmod(0o711)
+    strange = tmp_path / os.fsdecode(b"caf\xe9")
+    strange.mkdir()
+    made = ForkServerSandbox(scratch=strange, levels=[level])
+    child = made.spawn(program(lambda db: 1), Limits())
+    (outcome,) = child.execute([(call(1), Session())])
+    child.close()
+    made.close()
+    assert outcome.result_json == "1"

@@ -130,11 +130,11 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = 
 
 
 def detach(target: str) -> None:
-    check(libc.umount2(target.encode(), MNT_DETACH), f"umount {target}")
+    check(libc.umount2(os.fsencode(target), MNT_DETACH), f"umount {target}")
 
 
 def pivot_root(new: str, old: str) -> None:
-    syscall("pivot_root", ctypes.c_char_p(new.encode()), ctypes.c_char_p(old.encode()))
+    syscall("pivot_root", ctypes.c_char_p(os.fsencode(new)), ctypes.c_char_p(os.fsencode(old)))
 
 
 class _MountAttr(ctypes.Structure):
@@ -153,7 +153,7 @@ def restrict_mount(target: str, attributes: int) -> None:
         syscall(
             "mount_setattr",
             AT_FDCWD,
-            ctypes.c_char_p(target.encode()),
+            ctypes.c_char_p(os.fsencode(target)),
             AT_RECURSIVE,
             ctypes.byref(attr),
             ctypes.sizeof(attr),
