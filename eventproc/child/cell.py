@@ -8,6 +8,7 @@ While one fork runs the next is made, and waits, confined, for its call: no call
 
 from __future__ import annotations
 
+import _thread
 import gc
 import os
 import resource
@@ -46,7 +47,8 @@ class Cell:
         self._runner = runner
         self._cpu_s = cpu_s
         self._spare: Optional[Spare] = None
-        if threading.active_count() > 1:  # of the handler's own, that will not be there in forks
+        # Threads of the handler's own will not be there in forks; `threading` knows only those that it started.
+        if threading.active_count() > 1 or _thread._count() > 0:  # noqa: SLF001  it has no public name
             forking.do_all()
         self._confinement = seccomp.ForFork()
         gc.collect()

@@ -305,6 +305,41 @@ def test_threads_that_a_handler_started_when_it_was_loaded_are_known_to_be_gone_
     assert told == [[level_a, True]] * 2
 
 
+def test_locks_that_a_thread_without_an_object_held_are_free_in_a_run():
+    """`threading` does not count threads of `_thread`, and C libraries start theirs like that."""
+
+    class WithLock:
+        def __call__(self, db):
+            return self.log.lock.acquire(blocking=False)
+
+        def __setstate__(self, state):
+            import _thread
+            import logging
+
+            self.log = logging.Handler()
+            held, never = _thread.allocate_lock(), _thread.allocate_lock()
+            held.acquire()
+            never.acquire()
+
+            def hold():
+                self.log.lock.acquire()
+                held.release()
+                never.acquire()
+
+            _thread.start_new_thread(hold, ())
+            held.acquire()
+
+        def __getstate__(self):
+            return {"some": "state"}
+
+    sandbox = ForkServerSandbox(levels=["A"])  # at B each call has a process of its own, with its thread
+    child = cell(sandbox, WithLock())
+    told = [run(child, number).result_json for number in range(2)]
+    child.close()
+    sandbox.close()
+    assert told == ["true"] * 2
+
+
 def test_threads_and_locks_work_in_each_run(sandbox):
     def handler(db):
         import logging
