@@ -102,7 +102,9 @@ class Scorer:
             return Scores(raw, anomaly, predictions)
         before = likelihood.seen
         anomaly[places] = likelihood.update(np.clip(raw[places], 0.0, 1.0).tolist(), values[places].tolist())
-        fits = [(int(places[fit.record - before - 1]), fit.known) for fit in likelihood.fits]
+        # One that was made before this batch's first record has no place in it.
+        new = [fit for fit in likelihood.fits if fit.record > before]
+        fits = [(int(places[fit.record - before - 1]), fit.known) for fit in new]
         return Scores(raw, anomaly, predictions, fits)
 
     def _own(self, values: NDArray[np.float64], times: NDArray[np.float64]) -> _Columns:

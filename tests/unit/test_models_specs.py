@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from models_world import wave
 
 from eventproc.errors import DamagedData, InvalidInput
+from eventproc.htm.likelihood import EngineLikelihood
 from eventproc.models.display import likelihood_of, rescale
 from eventproc.models.parameters import model_params
 from eventproc.models.scorer import Scorer
@@ -315,3 +316,18 @@ def test_a_periodic_spike_that_is_missing_is_reported():
     scores = scored(values, min=0, max=100)
     assert scores[1200:2400].max() < 0.99
     assert scores[2400:].max() > 0.99999
+
+
+def test_a_fit_that_was_made_before_a_batch_has_no_place_in_it():
+    """A likelihood that repeats the original's batches fits before the first record of a short one after a long one."""
+    scorer = Scorer.new(PARAMS)
+    scorer.likelihood = EngineLikelihood(batched=True)
+    values, times = np.array(wave(600)), np.arange(600) * 300_000_000
+    at, before = 0, 0
+    for size in (531, 10, 59):
+        scores = scorer.score(values[at : at + size], times[at : at + size])
+        records = [fit.record for fit in scorer.likelihood.fits]
+        assert [at + place + 1 for place, _ in scores.fits] == [record for record in records if record > at]
+        before += sum(record <= at for record in records)
+        at += size
+    assert before
