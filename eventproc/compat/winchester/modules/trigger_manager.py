@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from eventproc.compat.winchester.modules.config import ConfigManager
 from eventproc.compat.winchester.modules.time_sync import TimeSync
 from eventproc.errors import ConfigError, Conflict
 from eventproc.model import DATETIMES, NewEvent
+
+logger = logging.getLogger("winchester.trigger_manager")
 
 _OWN = ("message_id", "event_type", "timestamp")
 
@@ -27,6 +30,8 @@ def new_event(event: Mapping[str, Any]) -> NewEvent:
         if isinstance(value, dt.datetime):
             moments.append(name)
             value = value.isoformat()  # noqa: PLW2901 - the same value, as JSON has it
+        elif isinstance(value, bytes):
+            value = value.decode("utf-8", "ignore")  # noqa: PLW2901 - as winchester stores it
         payload[name] = value
     if moments:
         payload[DATETIMES] = moments
@@ -87,6 +92,10 @@ class TriggerManager:
 
     def add_event(self, event: Mapping[str, Any]) -> bool:
         """Send an event given as a dict; tell whether it is new. Raises EventprocError."""
+        lacking = [name for name in _OWN if not event.get(name)]
+        if lacking:
+            logger.warning("Received invalid event, without %s: %s", ", ".join(lacking), event.get("message_id"))
+            return False
         return self._send(new_event(event))
 
     def _send(self, event: NewEvent) -> bool:
@@ -99,9 +108,12 @@ class TriggerManager:
         return new
 
     def add_trigger_definition(self, list_of_triggerdefs: Sequence[Mapping[str, Any]]) -> None:
-        """Store triggers, for all processes."""
+        """Store triggers, for all processes; one whose name is known stays as it is."""
+        known = {trigger["name"] for trigger in self._connection.triggers()}
         for definition in list_of_triggerdefs:
-            self._connection.put_trigger(**definition)
+            if definition.get("name") in known:
+                continue
+            known.add(self._connection.put_trigger(**definition)["name"])
 
     def delete_trigger_definition(self, trigger_def_name: str) -> None:
         """Delete a trigger, for all processes."""
