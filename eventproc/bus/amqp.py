@@ -25,6 +25,7 @@ from eventproc.errors import BrokerUnavailable, ConfigError, Unavailable
 
 FIRST_PAUSE_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 15.0
+_ACCESS_REFUSED: Final = 403
 _NOT_FOUND: Final = 404
 _PRECONDITION_FAILED: Final = 406
 
@@ -97,6 +98,21 @@ def declare_exchange(connection: BlockingConnection, name: str, kind: str) -> No
         channel.exchange_declare(name, exchange_type=kind, durable=True)
     except ChannelClosedByBroker as error:  # which spares the connection
         if error.reply_code != _PRECONDITION_FAILED or "'type'" in error.reply_text:
+            raise
+        return
+    channel.close()
+
+
+def bind_queue(connection: BlockingConnection, name: str, exchange: str, routing_key: str) -> None:
+    """Make a durable queue and bind it; one that is there is taken as it is, also where others have to bind it."""
+    known = is_there(connection, "queue_declare", name)
+    channel = connection.channel()
+    try:
+        if not known:
+            channel.queue_declare(name, durable=True)
+        channel.queue_bind(name, exchange, routing_key)
+    except ChannelClosedByBroker as error:  # which spares the connection
+        if not known or error.reply_code != _ACCESS_REFUSED:
             raise
         return
     channel.close()

@@ -10,7 +10,7 @@ from pika.adapters.blocking_connection import BlockingChannel, BlockingConnectio
 from pika.exceptions import ChannelClosedByBroker, NackError, UnroutableError
 
 from eventproc.abc import Carrier, Delivery
-from eventproc.bus.amqp import LOST, Broker, close, declare_exchange, describe
+from eventproc.bus.amqp import LOST, Broker, bind_queue, close, declare_exchange, describe
 from eventproc.errors import BrokerUnavailable, InvalidInput
 from eventproc.model import Outgoing
 
@@ -25,7 +25,7 @@ class RabbitMQCarrier(Carrier):
     Publishes with publisher confirms: what `deliver` calls delivered is the broker's.
 
     A message to a named exchange that no queue is bound to is delivered too, as ever with AMQP; one to the default
-    exchange whose queue does not exist is not.
+    exchange whose queue does not exist is not, and neither is one with a `queue` that is not there any more.
     """
 
     kind = "amqp"
@@ -36,6 +36,7 @@ class RabbitMQCarrier(Carrier):
         self._connection: BlockingConnection | None = None
         self._channel: BlockingChannel | None = None
         self._declared: set[tuple[str, str]] = set()
+        self._bound: set[tuple[str, str, str]] = set()
 
     def describe(self) -> str:
         return str(self._broker)
@@ -65,8 +66,9 @@ class RabbitMQCarrier(Carrier):
                 self._channel = None
                 return Delivery(f"{error.reply_text} ({error.reply_code})", final=error.reply_code in _FOREVER)
             except (UnroutableError, NackError) as error:
-                queue = _target(message)[1]
+                queue = message.headers.get("queue") or _target(message)[1]
                 unroutable = isinstance(error, UnroutableError)
+                self._bound.clear()  # one that was deleted is made again at the next try
                 return Delivery(f"there is no queue {queue!r}" if unroutable else "the broker did not take it")
             except InvalidInput as error:
                 return Delivery(str(error), final=True)
@@ -87,6 +89,7 @@ class RabbitMQCarrier(Carrier):
         channel.confirm_delivery()
         self._channel = channel
         self._declared.clear()
+        self._bound.clear()
         return channel
 
     def _publish(self, channel: BlockingChannel, message: Outgoing) -> None:
@@ -100,7 +103,12 @@ class RabbitMQCarrier(Carrier):
         if kind and exchange and (exchange, kind) not in self._declared:
             declare_exchange(channel.connection, exchange, kind)
             self._declared.add((exchange, kind))
-        channel.basic_publish(exchange, routing_key, message.body, properties, mandatory=not exchange)
+        queue = message.headers.get("queue")
+        if queue and exchange and (queue, exchange, routing_key) not in self._bound:
+            bind_queue(channel.connection, queue, exchange, routing_key)
+            self._bound.add((queue, exchange, routing_key))
+        mandatory = not exchange or bool(queue)
+        channel.basic_publish(exchange, routing_key, message.body, properties, mandatory=mandatory)
 
 
 def _target(message: Outgoing) -> tuple[str, str]:

@@ -107,12 +107,14 @@ class Ep:
         content_type: Optional[str] = None,
         headers: Optional[Dict[str, str]] = None,
         declare: Optional[str] = None,
+        queue: Optional[str] = None,
     ) -> None:
         """
         Send a message to the platform's broker once this run's result is stored.
 
         `body` is bytes, a text, or what can be written as JSON. `declare` (topic, direct or fanout) makes the exchange
-        if it is not there. The outbox keeps the message until the broker has it; it can arrive twice.
+        if it is not there; `queue` is made too, durable, and bound to it under the routing key. The outbox keeps the
+        message until the broker has it; it can arrive twice.
         """
         data, kind = _bytes(body)
         args = {
@@ -121,6 +123,7 @@ class Ep:
             "content_type": content_type or kind,
             "headers": headers or {},
             "declare": declare,
+            "queue": queue,
         }
         self._current().ask("publish", args, [data])
 

@@ -231,8 +231,13 @@ class Ep(Protocol):
         content_type: str | None = None,
         headers: Mapping[str, str] | None = None,
         declare: str | None = None,
+        queue: str | None = None,
     ) -> None:
-        """Send a message to the platform's broker once the run has committed; `declare` makes the exchange."""
+        """
+        Send a message to the platform's broker once the run has committed.
+
+        `declare` makes the exchange, `queue` a durable queue that is bound to it under the routing key.
+        """
 
     def post(
         self,

@@ -27,7 +27,8 @@ class NewOutgoing:
     kind "amqp": `target` is `EXCHANGE/ROUTING-KEY` (both may be empty; what comes before the first slash is the
     exchange), `headers` are its properties: `content_type`, `content_encoding`, `type`, `message_id`, `expiration`,
     `app_id`, and as headers of the message all whose names start with `header.`. `declare` = `fanout`, `direct` or
-    `topic` declares the exchange (durable) before the first message; without it the exchange must exist.
+    `topic` declares the exchange (durable) before the first message; without it the exchange must exist. `queue` is
+    made too, durable, and bound to the exchange under the routing key.
     kind "http": `target` is a URL, `headers` are its headers, POST unless `method` says otherwise. `login.server`,
     `login.user` and `login.key` are of an identity service that gives the token to send; `accept-status` lists answers
     that are as good as 2xx. `patience.timeout` is how long an answer may take, `patience.interval` the pause before the

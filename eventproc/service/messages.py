@@ -17,7 +17,7 @@ from eventproc.service import args as take
 
 METHODS = ("POST", "PUT", "PATCH", "DELETE")
 EXCHANGE_TYPES = ("topic", "direct", "fanout")
-OWN = ("amq.", "eventproc")  # beginnings of exchanges that are the broker's, or the platform's
+OWN = ("amq.", "eventproc")  # beginnings of exchanges and queues that are the broker's, or the platform's
 MAX_NAME = 200  # characters; AMQP allows 255 bytes
 MAX_URL = 2000
 MAX_BODY_BYTES = 1 << 20
@@ -41,6 +41,11 @@ def to_broker(args: Mapping[str, Any], body: bytes) -> NewOutgoing:
         if declare not in EXCHANGE_TYPES:
             raise InvalidInput(f"declare: {declare!r} is none of {', '.join(EXCHANGE_TYPES)}", argument="declare")
         headers["declare"] = declare
+    queue = take.optional_text(args, "queue", max_length=MAX_NAME)
+    if queue:
+        if queue.startswith(OWN):
+            raise InvalidInput(f"handlers can not publish to the queue {queue!r}", argument="queue")
+        headers["queue"] = queue
     return NewOutgoing(kind="amqp", target=f"{exchange}/{routing_key}", body=_body(body), headers=headers)
 
 

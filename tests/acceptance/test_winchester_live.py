@@ -19,6 +19,7 @@ from serving import Served
 from waiting import wait_until
 
 from eventproc import Connection
+from eventproc.bus.amqp import is_there
 
 DELAY_S = 2
 IDLE_S = 4
@@ -116,9 +117,6 @@ class Nova:
         self.channel = self.connection.channel()
         self.channel.exchange_declare("nova", "topic")
         self.channel.queue_declare("monitor.info")
-        self.channel.exchange_declare("usage", "topic")
-        self.channel.queue_declare("results")
-        self.channel.queue_bind("results", "usage", "usage.results")
 
     def heard(self) -> bool:
         return bool(self.channel.queue_declare("monitor.info", passive=True).method.consumer_count)
@@ -127,6 +125,8 @@ class Nova:
         self.channel.basic_publish("nova", "monitor.info", body)
 
     def get(self, queue: str) -> bytes | None:
+        if not is_there(self.connection, "queue_declare", queue):
+            return None
         found: bytes | None = self.channel.basic_get(queue, auto_ack=True)[2]
         return found
 
@@ -175,7 +175,7 @@ def test_streams_fire_and_expire_by_the_clock_and_results_are_published(
         messages: dict[str, dict[str, Any]] = {}
 
         def published() -> bool:
-            body = nova.get("results")
+            body = nova.get("usage.results")
             if body is not None:
                 said = json.loads(body)
                 messages[said["payload"]["instance_id"]] = said

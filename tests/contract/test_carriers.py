@@ -102,6 +102,25 @@ def test_an_exchange_that_is_there_is_taken_as_it_is(carrier, channel):
 
 
 @pytest.mark.external_service
+@pytest.mark.parametrize("there", [True, False])
+def test_a_queue_is_made_and_bound_before_the_first_message(carrier, channel, there):
+    queue = f"kept-{there}"
+    if there:  # and is not durable, as OpenStack's are by default
+        channel.queue_declare(queue)
+    asked = {"declare": "topic", "queue": queue}
+    assert carrier.deliver([outgoing(1, f"keeping/{queue}", b"1", **asked)])[0].error is None
+    assert [body for _, body in taken(channel, queue)] == [b"1"]
+    channel.queue_delete(queue)
+    [verdict] = carrier.deliver([outgoing(2, f"keeping/{queue}", b"2", **asked)])
+    assert verdict.error == f"there is no queue {queue!r}"
+    assert not verdict.final
+    assert carrier.deliver([outgoing(2, f"keeping/{queue}", b"2", **asked)])[0].error is None
+    assert [body for _, body in taken(channel, queue)] == [b"2"]
+    if not there:
+        channel.queue_declare(queue, durable=True)  # refused if it were not
+
+
+@pytest.mark.external_service
 def test_one_bad_message_does_not_spoil_its_neighbours(carrier, channel):
     channel.queue_declare("q4")
     channel.exchange_declare("straight", exchange_type="direct", durable=True)

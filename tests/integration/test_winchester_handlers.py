@@ -128,7 +128,11 @@ def test_own_and_bundled_handlers_do_their_work(config: Path) -> None:
         assert [each.payload["original_message_id"] for each in made] == [ID]
         with player.harness.store.read() as tx:
             atom, amqp = tx.outbox.page()
-    assert amqp.target == "nova/monitor.info"
+    assert (amqp.target, amqp.headers["declare"], amqp.headers["queue"]) == (
+        "nova/monitor.info",
+        "topic",
+        "monitor.info",
+    )
     assert json.loads(amqp.body) == {"event_type": "compute.instance.exists", "at": "2015-02-27 10:00:00"}
     assert atom.target == "https://8.8.8.8/feed"
     text = atom.body.decode()

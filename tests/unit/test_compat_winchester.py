@@ -11,10 +11,12 @@ import sys
 import threading
 import types
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
+from eventproc.child.pipeline import Part, Pipeline
 from eventproc.compat.winchester import MODULES, install
 from eventproc.errors import Conflict
 from eventproc.model.network import NetworkGrant, NetworkPolicy
@@ -383,3 +385,75 @@ print(made._get_core_fields(), made.handle_events(events, {"stream_id": 1})[-1][
     blob = pack(Mine).blob
     done = subprocess.run([sys.executable, "-c", program], input=blob, capture_output=True, check=True)
     assert done.stdout.decode().split() == ["['launched_at']", "U0"]
+
+
+class Asked:
+    """An execution that keeps what it is asked for."""
+
+    def __init__(self) -> None:
+        self.on_commit: list[Any] = []
+        self.on_rollback: list[Any] = []
+        self.published: list[str] = []
+
+    def ask(self, *_: Any) -> None: ...
+
+    def publish(self, exchange: str, routing_key: str, *_: Any, **__: Any) -> None:
+        self.published.append(f"{exchange}/{routing_key}")
+
+
+@pytest.mark.usefixtures("installed")
+def test_what_goes_into_the_outbox_needs_no_commit_and_own_ones_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    from winchester.pipeline_handler import AtomPubHandler, NotabeneHandler
+
+    class Own(NotabeneHandler):
+        def commit(self) -> None:
+            print("committed")
+
+    run = Asked()
+    monkeypatch.setattr(builtins, "ep", run, raising=False)
+    params = {"queue_name": "q", "exchange": "e", "env_keys": ["k"]}
+    fill = Part("fill", lambda events, env: env.update(k=[{"event_type": "a.b"}]) or events, {})
+    parts = [fill, Part("amqp", NotabeneHandler, params), Part("atom", AtomPubHandler, {"url": "https://x/"})]
+    Pipeline([*parts, Part("own", Own, params)], naive=True).run(
+        run, None, {"events": [], "stream_id": 1, "stream_name": "s"}
+    )
+    assert run.published == ["e/q", "e/q"]
+    assert [name for name, _ in run.on_commit] == ["own.commit"]
+
+
+class Triggers:
+    """A platform as far as TriggerManager goes."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+        self.kept = {"t": 1}
+
+    def emit_many(self, events: list[Any]) -> list[dict[str, Any]]:
+        self.sent += events
+        return [{"id": event.id, "duplicate": False} for event in events]
+
+    def triggers(self) -> list[dict[str, Any]]:
+        return [{"name": name} for name in self.kept]
+
+    def put_trigger(self, *, name: str, number: int) -> dict[str, Any]:
+        self.kept[name] = number
+        return {"name": name}
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_trigger_manager_takes_what_winchesters_takes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from winchester.trigger_manager import TriggerManager
+
+    (tmp_path / "p.yaml").write_text("{}\n")
+    (tmp_path / "w.yaml").write_text("database: {url: 'sqlite://'}\npipeline_handlers: {}\npipeline_config: p.yaml\n")
+    platform = Triggers()
+    manager = TriggerManager(tmp_path / "w.yaml", connection=platform)
+    moment = dt.datetime(2026, 1, 2)  # noqa: DTZ001 - winchester's are naive
+    event = {"message_id": "m", "event_type": "a.b", "timestamp": moment, "host": b"h\xc3\xa4\xff"}
+    for name in ("timestamp", "message_id", "event_type"):
+        assert manager.add_event({key: value for key, value in event.items() if key != name}) is False
+        assert f"without {name}" in caplog.text
+    assert manager.add_event(event) is True
+    assert [each.payload for each in platform.sent] == [{"host": "hä"}]
+    manager.add_trigger_definition([{"name": "t", "number": 2}, {"name": "u", "number": 3}, {"name": "u", "number": 4}])
+    assert platform.kept == {"t": 1, "u": 3}

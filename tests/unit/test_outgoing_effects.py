@@ -30,14 +30,14 @@ def run(handler: Any) -> tuple[Any, list[Outgoing]]:
 
 def test_messages_are_stored_with_the_result_of_the_run() -> None:
     def handler(db: Any, **_: Any) -> None:
-        ep.publish("usage", "verified", {"a": 1}, headers={"x": "y"}, declare="topic")  # noqa: F821
+        ep.publish("usage", "verified", {"a": 1}, headers={"x": "y"}, declare="topic", queue="q")  # noqa: F821
         ep.publish("usage", "plain", "text")  # noqa: F821
         ep.post("https://8.8.8.8/hook", b"raw", {"X-Token": "t"})  # noqa: F821
 
     done, (first, second, third) = run(handler)
     assert done.state == RunState.SUCCEEDED
     assert (first.kind, first.target, first.body) == ("amqp", "usage/verified", b'{"a":1}')
-    assert first.headers == {"header.x": "y", "content_type": "application/json", "declare": "topic"}
+    assert first.headers == {"header.x": "y", "content_type": "application/json", "declare": "topic", "queue": "q"}
     assert (second.target, second.body) == ("usage/plain", b"text")
     assert (third.kind, third.target, third.body) == ("http", "https://8.8.8.8/hook", b"raw")
     assert third.headers == {"x-token": "t", "content-type": "application/octet-stream", "method": "POST"}
@@ -85,6 +85,8 @@ def test_a_refusal_is_told_to_the_handler_at_once() -> None:
         ({"exchange": "a/b"}, "can not publish to the exchange"),
         ({"exchange": "x" * 300}, "at most 200"),
         ({"exchange": "x", "declare": "headers"}, "declare: 'headers' is none of topic"),
+        ({"exchange": "x", "queue": "eventproc.in"}, "can not publish to the queue 'eventproc.in'"),
+        ({"exchange": "x", "queue": "q" * 300}, "at most 200"),
         ({"exchange": "x", "headers": {"a b": "c"}}, "'a b' is no name of a header"),
     ],
 )

@@ -33,6 +33,13 @@ def _platform() -> Any:
     return getattr(builtins, "ep", None)
 
 
+def _spare_commit(handler: NothingToDo, of: Any) -> None:
+    """Leave commit out where before_commit has done its work: the run saves a transaction, and what may go wrong."""
+    made = type(handler)
+    if _platform() is not None and made.commit is of.commit and made.before_commit is of.before_commit:  # type: ignore[attr-defined]
+        handler.commit = NothingToDo.commit.__get__(handler)  # type: ignore[method-assign]
+
+
 # ---------------------------------------------------------------------- AMQP
 
 
@@ -49,7 +56,7 @@ def _create_exchange(name: str, exchange_type: str) -> Any:
 
 
 def _create_queue(name: str, exchange: Any, routing_key: str, channel: Any = None) -> Any:
-    del name, exchange, routing_key, channel  # who consumes has made it, or the operator
+    del name, exchange, routing_key, channel  # the notifier makes it before it sends the first message
     return SimpleNamespace(declare=lambda: None)
 
 
@@ -59,7 +66,14 @@ def _send_notification(notification: Event, routing_key: str, connection: Any, e
     if platform is None:
         raise NotabeneException("publishing needs the platform: it works where eventproc runs the pipeline")
     body = json.dumps(notification, default=str).encode()
-    platform.publish(exchange.name, routing_key, body, content_type="application/json", declare=exchange.type)
+    platform.publish(
+        exchange.name,
+        routing_key,
+        body,
+        content_type="application/json",
+        declare=exchange.type,
+        queue=routing_key,  # a handler's queue_name is both
+    )
 
 
 # Under the names of notabene's module, so that what replaces them in tests of winchester's users does so here.
@@ -130,6 +144,7 @@ class NotabeneHandler(NothingToDo):
         self.connection, self.exchange = connection_manager.get_connection(kw, self.queue_name)
         self.env_keys: List[str] = kw.get("env_keys", [])
         self.pending_notifications: List[Event] = []
+        _spare_commit(self, NotabeneHandler)
 
     def handle_events(self, events: List[Event], env: Dict[str, Any]) -> List[Event]:
         self.pending_notifications = []
@@ -224,6 +239,7 @@ class AtomPubHandler(NothingToDo):
         self.excluded_types: List[str] = []
         self._read_types(event_types)
         self.events: List[Event] = []
+        _spare_commit(self, AtomPubHandler)
 
     def _read_types(self, event_types: Any) -> None:
         names = [event_types] if isinstance(event_types, str) else (event_types or ["*"])
