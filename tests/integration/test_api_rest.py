@@ -457,6 +457,6 @@ def test_the_page_of_a_run_is_what_its_mail_links_to(api, registration, service_
     page = httpx.get(url, auth=("anybody", key))
     assert page.status_code == 200
     assert f"Run {run_id}: queued" in page.text
-    assert "marked, version 0" in page.text
+    assert "<bdi>marked</bdi>, version 0" in page.text
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert httpx.get(f"{url}99999", auth=("anybody", key)).status_code == 404
