@@ -26,8 +26,12 @@ class OutboxRows(Protocol):
     def delivered(self, leases: Sequence[tuple[int, int]]) -> set[int]:
         """Delete messages by (id, token); return the ids of those that were still ours."""
 
-    def failed(self, message_id: int, token: int, *, error: str, retry_us: int | None) -> bool:
-        """Record a failed try; `retry_us` None gives up. False for a lost lease."""
+    def failed(self, message_id: int, token: int, *, error: str, retry_us: int | None, refusals: int = 0) -> bool:
+        """
+        Record a failed try, and how many `refusals` there are now one after another; `retry_us` None gives up.
+
+        False for a lost lease.
+        """
 
     def release(self, leases: Sequence[tuple[int, int]], *, due_us: int, error: str) -> None:
         """Give messages back that were not tried, because the other side is not there; their `attempts` shrinks."""
@@ -46,7 +50,7 @@ class OutboxRows(Protocol):
         """Return the number of messages by state."""
 
     def prune(self, before_us: int, *, limit: int) -> int:
-        """Delete given-up messages that were written before that time."""
+        """Delete given-up messages that were written, or requeued, before that time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 import threading
 from collections import defaultdict
 from collections.abc import Sequence
@@ -17,8 +16,6 @@ from eventproc.model import SECOND_US, Outgoing
 
 TOPIC = "outbox"
 STORE_PAUSE_S = 1.0  # after the store failed
-
-_REFUSALS = re.compile(r" \(try (\d+) of \d+\)$")  # how many there were before is told by the last error
 
 log = structlog.get_logger(__name__)
 
@@ -133,15 +130,15 @@ class Postman:
     def _failed(self, tx: Tx, message: Outgoing, verdict: Delivery, now_us: int) -> None:
         error = verdict.error or ""
         old = now_us - message.since_us > self._settings.max_age_s * SECOND_US
-        enough = False
+        refusals, enough = 0, False
         if verdict.tries is not None:
-            refusals = _refusals(message) + 1
+            refusals = message.refusals + 1
             error, enough = f"{error} (try {refusals} of {verdict.tries})", refusals >= verdict.tries
         delay_s = self._delay_s(message)
         retry_us = None if verdict.final or old or enough else now_us + round(delay_s * SECOND_US)
         if retry_us is None:
             log.warning("a message is given up", message=message.id, target=message.target, error=error)
-        tx.outbox.failed(message.id, message.token, error=error, retry_us=retry_us)
+        tx.outbox.failed(message.id, message.token, error=error, retry_us=retry_us, refusals=refusals)
 
     def _delay_s(self, message: Outgoing) -> float:
         settings = self._settings
@@ -156,12 +153,6 @@ class Postman:
         if due_us is None:
             return self._settings.poll_s
         return min(self._settings.poll_s, max(0.05, (due_us - self._clock.now_us()) / SECOND_US))
-
-
-def _refusals(message: Outgoing) -> int:
-    """Return how often it was refused so, one time after another, since it was written or requeued."""
-    said = _REFUSALS.search(message.error or "")
-    return min(int(said[1]), message.attempts - 1) if said else 0
 
 
 __all__ = ["TOPIC", "Postman", "PostmanSettings"]

@@ -16,7 +16,6 @@ class OutgoingState(StrEnum):
 LOGIN: Final = "login."  # what the names of headers begin with that are for logging in
 ACCEPT: Final = "accept-status"
 PATIENCE: Final = "patience."  # what the names of headers begin with that say how long to wait for what
-SINCE: Final = PATIENCE + "since"  # written when a message is requeued: its age counts from then
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,11 +56,8 @@ class Outgoing:
     created_us: int
     error: str | None
     token: int
-
-    @property
-    def since_us(self) -> int:
-        """When it was written, or requeued. `created_us` stays as it is: the ids that receivers see are made of it."""
-        return int(self.headers.get(SINCE, self.created_us))
+    since_us: int  # when it was written, or requeued; the ids that receivers see are made of `created_us`
+    refusals: int  # one after another, that only a person can put right
 
     def patience(self, name: str, default: float) -> float:
         """Return a time in seconds that the message brings along, else the default."""

@@ -10,7 +10,6 @@ from typing import Any
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from eventproc.model import NewOutgoing, Outgoing, OutgoingState
-from eventproc.model.outbox import SINCE
 from eventproc.store.base import Rows, any_of, to_json
 from eventproc.store.schema import outbox
 
@@ -34,7 +33,12 @@ _DELETE = delete(outbox).where(any_of(outbox.c.id, "ids"))
 _FAIL = (
     update(outbox)
     .where(outbox.c.id == bindparam("_id"), outbox.c.token == bindparam("_token"), _PENDING)
-    .values(state=bindparam("_state"), error=bindparam("_error"), due_us=bindparam("_due_us"))
+    .values(
+        state=bindparam("_state"),
+        error=bindparam("_error"),
+        due_us=bindparam("_due_us"),
+        refusals=bindparam("_refusals"),
+    )
 )
 _RELEASE = (
     update(outbox)
@@ -46,17 +50,18 @@ _RELEASE = (
         token=outbox.c.token + 1,
     )
 )
-_GIVEN_UP = select(outbox.c.id, outbox.c.headers_json).where(any_of(outbox.c.id, "ids"), _FAILED).with_for_update()
 _REQUEUE = (
     update(outbox)
-    .where(outbox.c.id == bindparam("_id"))
+    .where(any_of(outbox.c.id, "_ids"), _FAILED)
     .values(
         state="pending",
         due_us=bindparam("_now_us"),
+        since_us=bindparam("_now_us"),
         attempts=0,
+        refusals=0,
         token=outbox.c.token + 1,
-        headers_json=bindparam("_headers"),
     )
+    .returning(outbox.c.id)
 )
 _GET = select(outbox).where(outbox.c.id == bindparam("id"))
 _NEXT = select(func.min(outbox.c.due_us)).where(_PENDING, outbox.c.kind == bindparam("kind"))
@@ -64,8 +69,8 @@ _COUNTS = select(outbox.c.state, func.count().label("found")).group_by(outbox.c.
 _PRUNE = delete(outbox).where(
     outbox.c.id.in_(
         select(outbox.c.id)
-        .where(outbox.c.created_us < bindparam("before_us"), _FAILED)
-        .order_by(outbox.c.created_us)
+        .where(outbox.c.since_us < bindparam("before_us"), _FAILED)
+        .order_by(outbox.c.since_us)
         .limit(bindparam("wanted"))
     )
 )
@@ -84,6 +89,8 @@ def _outgoing(row: Any) -> Outgoing:
         created_us=row.created_us,
         error=row.error,
         token=row.token,
+        since_us=row.since_us,
+        refusals=row.refusals,
     )
 
 
@@ -103,6 +110,7 @@ class SqlOutbox(Rows):
                 "due_us": now_us if message.due_us is None else message.due_us,
                 "created_us": now_us,
                 "token": 0,
+                "since_us": now_us,
             }
             for message in messages
         ]
@@ -135,7 +143,7 @@ class SqlOutbox(Rows):
         rows = self._all(_HELD, {"ids": sorted(tokens)})
         return {row.id for row in rows if row.token == tokens[row.id]}
 
-    def failed(self, message_id: int, token: int, *, error: str, retry_us: int | None) -> bool:
+    def failed(self, message_id: int, token: int, *, error: str, retry_us: int | None, refusals: int = 0) -> bool:
         """Record a failed try; `retry_us` None gives up. False for a lost lease."""
         values = {
             "_id": message_id,
@@ -143,6 +151,7 @@ class SqlOutbox(Rows):
             "_state": "failed" if retry_us is None else "pending",
             "_error": error,
             "_due_us": 0 if retry_us is None else retry_us,
+            "_refusals": refusals,
         }
         return self._changed(_FAIL, values) > 0
 
@@ -169,17 +178,7 @@ class SqlOutbox(Rows):
         """Have given-up messages tried again, as if they were new; return the ids of those that were."""
         if not message_ids:
             return set()
-        rows = self._all(_GIVEN_UP, {"ids": sorted(message_ids)})
-        changes = [
-            {
-                "_id": row.id,
-                "_now_us": now_us,
-                "_headers": to_json({**json.loads(row.headers_json), SINCE: str(now_us)}),
-            }
-            for row in rows
-        ]
-        if changes:
-            self.work.conn.execute(_REQUEUE, changes)
+        rows = self._all(_REQUEUE, {"_ids": sorted(message_ids), "_now_us": now_us})
         return {row.id for row in rows}
 
     def delete(self, message_ids: Sequence[int]) -> set[int]:
@@ -197,5 +196,5 @@ class SqlOutbox(Rows):
         return {row.state: row.found for row in self._all(_COUNTS)}
 
     def prune(self, before_us: int, *, limit: int) -> int:
-        """Delete given-up messages that were written before that time."""
+        """Delete given-up messages that were written, or requeued, before that time."""
         return self._changed(_PRUNE, {"before_us": before_us, "wanted": limit})

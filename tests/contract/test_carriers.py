@@ -33,6 +33,8 @@ def outgoing(number: int, target: str, body: bytes = b"{}", **headers: str) -> O
         created_us=7,
         error=None,
         token=1,
+        since_us=7,
+        refusals=0,
     )
 
 

@@ -128,9 +128,8 @@ def test_a_database_from_before_searches_by_traits_can_be_searched_so(empty_url,
     engine = engine_of(empty_url)
     with engine.begin() as conn:
         upgrade(conn, "0006")
-        assert not sa.inspect(conn).has_table(
-            "trait_blocks"
-        )  # 0006 is what databases in use have: it must stay as it was
+        # 0006 is what databases in use have: it must stay as it was
+        assert not sa.inspect(conn).has_table("trait_blocks")
         if between:  # the table came with a revision that such a database has already
             metadata.tables["trait_blocks"].create(conn)
     store = open_store(empty_url)
@@ -140,6 +139,28 @@ def test_a_database_from_before_searches_by_traits_can_be_searched_so(empty_url,
     with store.read() as tx:
         assert [event.id for event in tx.events.page(traits={"who": "ada"})] == ["e1"]
         assert tx.events.next_block(1) is None
+    store.close()
+    engine.dispose()
+
+
+def test_messages_that_were_given_up_before_they_had_an_age_keep_theirs(empty_url):
+    engine = engine_of(empty_url)
+    with engine.begin() as conn:
+        upgrade(conn, "0006")
+        conn.execute(
+            sa.text(
+                "INSERT INTO outbox (kind, target, headers_json, body, state, attempts, due_us, created_us, token)"
+                " VALUES ('http', 'http://x/', '{}', :body, 'failed', 3, 0, 1000, 1)"
+            ),
+            {"body": b"{}"},
+        )
+    store = open_store(empty_url)
+    store.upgrade()
+    with store.begin() as tx:
+        (message,) = tx.outbox.page()
+        assert (message.since_us, message.refusals) == (1000, 0)
+        assert tx.outbox.prune(1000, limit=10) == 0
+        assert tx.outbox.prune(1001, limit=10) == 1
     store.close()
     engine.dispose()
 

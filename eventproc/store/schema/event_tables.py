@@ -214,7 +214,9 @@ outbox = Table(
     Column("created_us", Big, nullable=False),
     Column("error", Text),
     Column("token", Integer, nullable=False),
+    Column("since_us", Big, nullable=False, server_default="0"),  # when it was written, or requeued
+    Column("refusals", Integer, nullable=False, server_default="0"),  # one after another, that only a person ends
     partial("ix_outbox_kind_due_us", "kind", "due_us", "id", where="state = 'pending'"),
-    partial("ix_outbox_failed", "created_us", where="state = 'failed'"),
+    partial("ix_outbox_failed", "since_us", where="state = 'failed'"),
     sqlite_autoincrement=True,
 )
