@@ -170,7 +170,7 @@ def _database(settings: Settings, platform: Platform) -> Iterator[Finding]:
     from eventproc.config import mask_url
 
     url = mask_url(settings.database)
-    if settings.database_url is None and not (settings.data / "eventproc.db").exists():
+    if not _is_there(settings):
         yield Finding("database", "info", f"{url} does not exist yet; `eventproc serve` makes it")
         return
     found, needed = platform.store.revision()
@@ -186,14 +186,23 @@ def _database(settings: Settings, platform: Platform) -> Iterator[Finding]:
         yield Finding("database", "problem", f"{url} has revision {found}, {needed} is needed; `eventproc db upgrade`")
 
 
+def _is_there(settings: Settings) -> bool:
+    return settings.database_url is not None or (settings.data / "eventproc.db").exists()
+
+
+def _is_readable(settings: Settings, platform: Platform) -> bool:
+    """Tell whether the database is there and of this program's revision; `_database` has told of it where not."""
+    if not _is_there(settings):
+        return False
+    found, needed = platform.store.revision()
+    return found == needed
+
+
 def _secrets(settings: Settings, platform: Platform) -> Iterator[Finding]:
     """Whether the key that is set opens the secrets that are stored; their values are not looked at."""
     from eventproc.errors import ConfigError
 
-    if settings.database_url is None and not (settings.data / "eventproc.db").exists():
-        return
-    found, needed = platform.store.revision()
-    if found != needed:
+    if not _is_readable(settings, platform):
         return
     with platform.store.read() as tx:
         stored = tx.secrets.all_values()
@@ -414,11 +423,7 @@ def _time(settings: Settings, platform: Platform) -> Iterator[Finding]:
 def _playback(settings: Settings, platform: Platform) -> Iterator[Finding]:
     from eventproc.playback.place import END, alive, describe
 
-    database = settings.data / "eventproc.db"
-    if settings.database_url is None and not database.exists():
-        return
-    found, needed = platform.store.revision()
-    if found != needed:
+    if not _is_readable(settings, platform):
         return
     with platform.store.read() as tx:
         played = tx.playback.get()

@@ -64,6 +64,16 @@ class _Letter:
     mail: bytes
     last: int | None = None
 
+    def settle(
+        self, tx: Tx, state: NoticeState, *, now_us: int, refused: Sequence[str], error: str | None = None
+    ) -> None:
+        """Record what became of a digest for the further notices."""
+        if self.last is not None:
+            mark = _mark(self.notice)
+            tx.notices.settle(
+                self.notice, mark=mark, last=self.last, state=state, now_us=now_us, error=error, refused=refused
+            )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Crowd:
@@ -364,15 +374,7 @@ class Notifier:
                 gone = _union(notice.refused, refused)
                 if not tx.notices.sent(notice.id, notice.token, now_us=now_us, refused=gone):
                     log.warning("a notice was sent after its lease was lost; it may arrive twice", notice=notice.id)
-                if letter.last is not None:
-                    tx.notices.settle(
-                        notice,
-                        mark=_mark(notice),
-                        last=letter.last,
-                        state=NoticeState.SENT,
-                        now_us=now_us,
-                        refused=refused,
-                    )
+                letter.settle(tx, NoticeState.SENT, now_us=now_us, refused=refused)
 
         _insist(mark, until=turn.deadline + self._settings.send_s)
         log.info("notice sent", notice=notice.id, run=notice.run_id, refused=list(refused), digest=letter.last)
@@ -385,16 +387,7 @@ class Notifier:
             tx.notices.failed(
                 notice.id, notice.token, error=error.message, retry_us=None, now_us=now_us, refused=refused
             )
-            if letter.last is not None:
-                tx.notices.settle(
-                    notice,
-                    mark=_mark(notice),
-                    last=letter.last,
-                    state=NoticeState.FAILED,
-                    now_us=now_us,
-                    error=error.message,
-                    refused=refused,
-                )
+            letter.settle(tx, NoticeState.FAILED, now_us=now_us, error=error.message, refused=refused)
         log.warning("notice refused for good", notice=notice.id, run=notice.run_id, error=error.message)
 
     def _again(self, notice: Notice, message: str, error: MailError | None = None) -> None:

@@ -29,9 +29,7 @@ _ANSWER_BYTES: Final = 16384
 _ANSWER_CHARS: Final = 200
 _AWAY_S: Final = 2.0  # before a host that was not there is looked for again; doubles
 _AWAY_MAX_S: Final = 60.0
-_AWAY_SHARE: Final = (
-    4.0  # or so many times what looking took, so that all others wait for it a fifth of the time at most
-)
+_AWAY_SHARE: Final = 4.0  # or so many times what looking took: all others wait for it a fifth of the time at most
 _FORGET_S: Final = 3600.0
 _SEND_ERRORS: Final = (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError, ValueError)
 

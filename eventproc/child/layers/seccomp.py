@@ -78,9 +78,7 @@ class Gaps(NamedTuple):
     """What the filter makes up for where the host's directories are shared: Landlock decides on opening files only."""
 
     shared_files: bool = False  # what happens in directories could be watched
-    shared_user: bool = (
-        False  # files of the host belong to its user: their modes, times and attributes could be changed
-    )
+    shared_user: bool = False  # modes, times and attributes of the host's files, being its user's, could be changed
     truncation: bool = False  # this Landlock (before Linux 6.2) does not look at truncation
 
 

@@ -141,13 +141,13 @@ class PlatformInterface(DBInterface):
         mark: str | None = None,
     ) -> list[dict[str, Any]]:
         """Return streams as dicts, the newest first (oldest with a mark that begins with +), or their count."""
+        after, oldest_first = read_mark(mark)
         if stream_id is not None:
             try:
                 found = [self._shape(stream_id)]
             except NoSuchStreamError:
                 found = []
         else:
-            after, oldest_first = read_mark(mark)
             params = {
                 "trigger": name,
                 "state": state if state is None or isinstance(state, str) else StreamState(state).name,
@@ -160,8 +160,7 @@ class PlatformInterface(DBInterface):
             found = self._list("/streams", params, limit=None if count else limit or LIMIT)
         if count:
             return [{"count": len(found)}]
-        upwards = bool(mark) and str(mark).startswith("+")
-        return [self._as_dict(shape, upwards=upwards, events=include_events) for shape in found]
+        return [self._as_dict(shape, upwards=oldest_first, events=include_events) for shape in found]
 
     def reset_stream(self, stream: Stream) -> Stream:
         """Make error retry_fire and expire_error retry_expire; return the stream as it is then."""
