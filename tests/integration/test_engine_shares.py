@@ -49,11 +49,17 @@ def test_a_run_ends_though_another_user_has_runs_for_all_slots_that_never_end(la
         assert lab.run(run).state in {RunState.RUNNING, RunState.QUEUED}
 
 
-def test_one_user_alone_has_all_slots(lab):
+def test_one_user_has_all_slots_and_not_the_one_that_is_kept_for_others(lab):
+    with lab.store.begin() as tx:
+        other = tx.users.add("other", Role.DEVELOPER, now_us=lab.now_us())
     lab.register(sleeps, "test.long")
+    lab.register(quick, "test.quick", owner=other)
     lab.start(slots=3)
     long = [lab.emit("test.long").runs[0] for _ in range(4)]
     wait_until(lambda: running(lab, long) == 3, what="all slots to be taken")
+    for _ in range(3):
+        assert lab.result_of("test.quick").state is RunState.SUCCEEDED
+        assert running(lab, long) == 3
 
 
 def test_what_was_held_back_goes_on_as_soon_as_there_is_a_slot(lab):
