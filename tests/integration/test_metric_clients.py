@@ -77,6 +77,9 @@ def program(*command: str | Path, log: Path, env: dict[str, str] | None = None) 
         )
     try:
         yield process
+    except BaseException:
+        print(f"{command[0]} said:\n{log.read_text(errors='replace')}")  # pytest shows it with the failure
+        raise
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -146,13 +149,12 @@ def test_carbon_c_relay(world: Listening, tmp_path: Path):
     # -T: it takes a server that is not quick for one that is down, and leaves it alone for longer and longer.
     with program(found, "-f", config, "-p", str(port), "-T", "20000", log=tmp_path / "log") as process:
 
-        def connected() -> socket.socket | None:
-            assert process.poll() is None, (tmp_path / "log").read_text()
-            with contextlib.suppress(OSError):  # not up yet
-                return socket.create_connection(("127.0.0.1", port), timeout=5)
-            return None
+        def ready() -> bool:  # it listens earlier, and a client that comes then can make it crash
+            assert process.poll() is None, f"it ended with {process.returncode}"
+            return "startup sequence complete" in (tmp_path / "log").read_text()
 
-        with wait_until(connected, what="carbon-c-relay to listen") as client:
+        wait_until(ready, what="carbon-c-relay to be ready")
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
             for number in range(700):
                 client.sendall(b"relayed.%d %d %d\n" % (number % 7, number, 1_700_000_000 + number))
             for number in range(7):
