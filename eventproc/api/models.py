@@ -109,6 +109,7 @@ class StreamsIn(Body):
     older_than: str | None = Field(default=None, description="ISO-8601; compared with the first event.")
     younger_than: str | None = Field(default=None, description="ISO-8601; compared with the last event.")
     traits: dict[str, Any] | None = Field(default=None, description="Values of distinguishing traits.")
+    all: bool = Field(default=False, description="All of them, with no ids and no filter.")
 
 
 class CurrentIn(Body):
@@ -152,6 +153,7 @@ class RunsIn(Body):
     event: str | None = None
     since: str | None = None
     until: str | None = None
+    all: bool = Field(default=False, description="All of them, with no ids and no filter.")
 
 
 class RunsRequeueIn(RunsIn):

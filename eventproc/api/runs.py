@@ -88,13 +88,13 @@ def counts(principal: Principal, cases: Cases) -> Response:
 
 @router.post("/cancel", summary="Cancel many runs, by ids or by a filter")
 def cancel_many(principal: Principal, cases: Cases, body: RunsIn) -> Response:
-    done = cases.runs.cancel_many(principal, _which(body))
+    done = cases.runs.cancel_many(principal, _which(body), everything=body.all)
     return shapes.answer({"cancelled": done.count - done.asked, "asked": done.asked, **_rest(done)})
 
 
 @router.post("/requeue", summary="Requeue many runs, by ids or by a filter")
 def requeue_many(principal: Principal, cases: Cases, body: RunsRequeueIn) -> Response:
-    done = cases.runs.requeue_many(principal, _which(body), current=body.current)
+    done = cases.runs.requeue_many(principal, _which(body), everything=body.all, current=body.current)
     return shapes.answer({"requeued": done.count, **_rest(done)})
 
 

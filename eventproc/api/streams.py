@@ -268,24 +268,27 @@ def stream(principal: Principal, cases: Cases, stream_id: Id, *, events: bool = 
 
 @streams.post("/reset", summary="Send streams in error through their pipeline again")
 def reset(principal: Principal, cases: Cases, body: StreamsIn) -> Response:
-    return _changed(cases.streams.reset(principal, _which(body)))
+    return _changed(cases.streams.reset(principal, _which(body), everything=body.all))
 
 
 @streams.post("/delete", summary="Delete streams; their events stay")
 def delete(principal: Principal, cases: Cases, body: StreamsIn) -> Response:
-    return _changed(cases.streams.delete(principal, _which(body)))
+    return _changed(cases.streams.delete(principal, _which(body), everything=body.all))
 
 
 def _which(body: StreamsIn) -> StreamFilter | list[int]:
-    if body.ids is not None:
-        return list(body.ids)
-    return StreamFilter(
+    which = StreamFilter(
         name=body.trigger,
         states=_states(body.state),
         distinguished_by=body.traits or {},
         older_than_us=shapes.parse_time(body.older_than, "older_than"),
         younger_than_us=shapes.parse_time(body.younger_than, "younger_than"),
     )
+    if body.ids is None:
+        return which
+    if which != StreamFilter():
+        raise InvalidInput("give either 'ids' or a filter, not both", path="$.ids")
+    return body.ids
 
 
 def _changed(done: Changed) -> Response:

@@ -104,12 +104,14 @@ def _chunks(remote: Remote, run_id: int, *, follow: bool) -> Iterator[dict[str, 
             time.sleep(POLL_S)
 
 
-def _ids_or_filter(ids: tuple[int, ...], which: dict[str, Any], remote: Remote) -> dict[str, Any]:
+def _ids_or_filter(ids: tuple[int, ...], which: dict[str, Any], remote: Remote, *, everything: bool) -> dict[str, Any]:
     chosen = _which(which, remote)
-    if not ids and not chosen:
-        raise click.UsageError("say which runs: ids, or --state, --hook, --handler, --event")
-    if ids and chosen:
-        raise click.UsageError("say which runs either by ids or by a filter")
+    if not (ids or chosen or everything):
+        raise click.UsageError("say which runs: ids, or --state, --hook, --handler, --event, or --all")
+    if bool(ids) + bool(chosen) + everything > 1:
+        raise click.UsageError("say which runs by ids, by a filter or by --all: one of these")
+    if everything:
+        return {"all": True}
     return {"ids": list(ids)} if ids else chosen
 
 
@@ -119,11 +121,12 @@ def _ids_or_filter(ids: tuple[int, ...], which: dict[str, Any], remote: Remote) 
 @click.option("--hook")
 @click.option("--handler", metavar="ID|NAME")
 @click.option("--event", metavar="ID")
-def cancel(run_ids: tuple[int, ...], states: tuple[str, ...], **which: str | None) -> int:
+@click.option("--all", "everything", is_flag=True, help="All that are not over.")
+def cancel(run_ids: tuple[int, ...], states: tuple[str, ...], *, everything: bool, **which: str | None) -> int:
     """Cancel runs by id or by filter."""
     remote = connect()
-    done = remote.post("/runs/cancel", _ids_or_filter(run_ids, {"state": split_tags(states), **which}, remote))
-    return _tell(done, "cancelled")
+    chosen = _ids_or_filter(run_ids, {"state": split_tags(states), **which}, remote, everything=everything)
+    return _tell(remote.post("/runs/cancel", chosen), "cancelled")
 
 
 @runs.command("requeue")
@@ -133,12 +136,14 @@ def cancel(run_ids: tuple[int, ...], states: tuple[str, ...], **which: str | Non
 @click.option("--hook")
 @click.option("--handler", metavar="ID|NAME")
 @click.option("--event", metavar="ID")
+@click.option("--all", "everything", is_flag=True, help="All that failed.")
 @wait_option
 @timeout_option
 def requeue(
     run_ids: tuple[int, ...],
     states: tuple[str, ...],
     *,
+    everything: bool,
     current: bool,
     wait: bool,
     timeout_s: float,
@@ -146,7 +151,7 @@ def requeue(
 ) -> int:
     """Queue failed or cancelled runs again, by id or by filter."""
     remote = connect()
-    body = _ids_or_filter(run_ids, {"state": split_tags(states), **which}, remote)
+    body = _ids_or_filter(run_ids, {"state": split_tags(states), **which}, remote, everything=everything)
     done = remote.post("/runs/requeue", body | {"current": current})
     if not wait:
         return _tell(done, "requeued")

@@ -76,6 +76,7 @@ def _shown(found: dict[str, Any]) -> None:
 def _ids_or_filter(what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         for option in (
+            click.option("--all", "everything", is_flag=True, help=f"{what} all there are."),
             click.option("--trait", "-t", multiple=True, metavar="NAME:VALUE"),
             click.option("--state", "-s", multiple=True, type=STATES),
             click.option("--trigger", help=f"{what} all of this trigger."),
@@ -87,13 +88,20 @@ def _ids_or_filter(what: str) -> Callable[[Callable[..., None]], Callable[..., N
     return decorate
 
 
-def _body(ids: tuple[int, ...], trigger: str | None, state: tuple[str, ...], trait: tuple[str, ...]) -> dict[str, Any]:
-    if ids:
-        return {"ids": list(ids)}
+def _body(
+    ids: tuple[int, ...], *, trigger: str | None, state: tuple[str, ...], trait: tuple[str, ...], everything: bool
+) -> dict[str, Any]:
     from eventproc.registry.traits import parse_trait
 
-    if not (trigger or state or trait):
-        raise click.UsageError("say which streams: IDS, --trigger, --state or --trait")
+    restricted = bool(trigger or state or trait)
+    if not (ids or restricted or everything):
+        raise click.UsageError("say which streams: IDS, --trigger, --state, --trait or --all")
+    if bool(ids) + restricted + everything > 1:
+        raise click.UsageError("say which streams by ids, by a filter or by --all: one of these")
+    if ids:
+        return {"ids": list(ids)}
+    if everything:
+        return {"all": True}
     return {
         "trigger": trigger,
         "state": list(state) or None,
@@ -103,28 +111,28 @@ def _body(ids: tuple[int, ...], trigger: str | None, state: tuple[str, ...], tra
 
 @streams.command("reset")
 @_ids_or_filter("Reset")
-def reset(ids: tuple[int, ...], trigger: str | None, state: tuple[str, ...], trait: tuple[str, ...]) -> None:
+def reset(ids: tuple[int, ...], **which: Any) -> None:
     """
     Send streams in error through their pipeline again, for example `streams reset 12`.
 
     `streams reset --trigger usage` takes all of a trigger.
     Of a stream in commit_error only the commits that failed are repeated.
     """
-    _change("reset", _body(ids, trigger, state, trait), trigger, trait)
+    _change("reset", ids, which)
 
 
 @streams.command("delete")
 @_ids_or_filter("Delete")
-def delete(ids: tuple[int, ...], trigger: str | None, state: tuple[str, ...], trait: tuple[str, ...]) -> None:
+def delete(ids: tuple[int, ...], **which: Any) -> None:
     """Delete streams that no run works on; their events stay."""
-    _change("delete", _body(ids, trigger, state, trait), trigger, trait)
+    _change("delete", ids, which)
 
 
-def _change(action: str, body: dict[str, Any], trigger: str | None, trait: tuple[str, ...]) -> None:
-    done = connect().post(f"/streams/{action}", body)
+def _change(action: str, ids: tuple[int, ...], which: dict[str, Any]) -> None:
+    done = connect().post(f"/streams/{action}", _body(ids, **which))
     output.show(done, lambda: _changed(action, done))
     if not (done["count"] or done["refused"]):
-        show_hints(trait, trigger)
+        show_hints(which["trait"], which["trigger"])
     if done["refused"]:
         raise click.exceptions.Exit(5)
 

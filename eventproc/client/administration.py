@@ -106,12 +106,17 @@ class Administration(Calls):
         return self._object("GET", f"/streams/{int(stream_id)}", params=params)
 
     def reset_streams(self, *ids: int, **which: Any) -> dict[str, Any]:
-        """Send streams in error through their pipeline again: `count`, up to 1,000 `ids`, `refused` with reasons."""
-        return self._object("POST", "/streams/reset", {"ids": list(ids)} if ids else which)
+        """
+        Send streams in error through their pipeline again: `count`, up to 1,000 `ids`, `refused` with reasons.
+
+        :param which: instead of ids: `trigger`, `state` (a list), `traits` (a dict), `older_than`, `younger_than`; or
+            `all=True`
+        """
+        return self._object("POST", "/streams/reset", {**({"ids": list(ids)} if ids else {}), **which})
 
     def delete_streams(self, *ids: int, **which: Any) -> dict[str, Any]:
-        """Delete streams that no run works on; their events stay."""
-        return self._object("POST", "/streams/delete", {"ids": list(ids)} if ids else which)
+        """Delete streams that no run works on, chosen as in `reset_streams`; their events stay."""
+        return self._object("POST", "/streams/delete", {**({"ids": list(ids)} if ids else {}), **which})
 
     # users and keys
 

@@ -478,13 +478,15 @@ class Connection(Administration, Metrics, Monitoring):
         """Run a failed or cancelled run again, with its own version or the handler's current one."""
         return self._object("POST", f"/runs/{int(run_id)}/requeue", json={"current": current})
 
-    def cancel_runs(self, ids: Sequence[int] | None = None, **which: Any) -> dict[str, Any]:
-        """Cancel many runs, by ids or by the arguments of `runs`."""
-        return self._object("POST", "/runs/cancel", json=_run_choice(ids, which))
+    def cancel_runs(self, ids: Sequence[int] | None = None, *, all: bool = False, **which: Any) -> dict[str, Any]:
+        """Cancel many runs, by ids or by the arguments of `runs`; with `all` every one that is not over."""
+        return self._object("POST", "/runs/cancel", json=_run_choice(ids, which, all=all))
 
-    def requeue_runs(self, ids: Sequence[int] | None = None, *, current: bool = False, **which: Any) -> dict[str, Any]:
-        """Requeue many runs, by ids or by the arguments of `runs`."""
-        body = {**_run_choice(ids, which), "current": current}
+    def requeue_runs(
+        self, ids: Sequence[int] | None = None, *, all: bool = False, current: bool = False, **which: Any
+    ) -> dict[str, Any]:
+        """Requeue many runs, by ids or by the arguments of `runs`; with `all` every dead one."""
+        body = {**_run_choice(ids, which, all=all), "current": current}
         return self._object("POST", "/runs/requeue", json=body)
 
     # ------------------------------------------------------------------------------------------- files, archives
@@ -593,15 +595,15 @@ def _run_filter(
 _RUN_FILTERS = ("state", "hook", "handler", "event", "since", "until")
 
 
-def _run_choice(ids: Sequence[int] | None, which: Mapping[str, Any]) -> dict[str, Any]:
+def _run_choice(ids: Sequence[int] | None, which: Mapping[str, Any], *, all: bool) -> dict[str, Any]:
     for name in which:
         if name not in _RUN_FILTERS:
             near = get_close_matches(name, _RUN_FILTERS, n=1)
             raise TypeError(f"unexpected filter {name!r}; there are {', '.join(near or _RUN_FILTERS)}")
-    if ids is None and not which:
-        raise InvalidInput("say which runs: their ids, or a filter such as state='failed'")
+    if ids is None and not which and not all:
+        raise InvalidInput("say which runs: their ids, a filter such as state='failed', or all=True")
     chosen = given(_run_filter(**{name: which.get(name) for name in _RUN_FILTERS}))
-    return {**chosen, **({} if ids is None else {"ids": [int(number) for number in ids]})}
+    return {**chosen, **({} if ids is None else {"ids": [int(number) for number in ids]}), "all": all}
 
 
 def _pieces(file: BinaryIO, timeout: float) -> Iterator[bytes]:

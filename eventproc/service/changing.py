@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from eventproc.errors import EventprocError
+from eventproc.errors import EventprocError, InvalidInput
 
 CHUNK = 500  # things changed in one transaction
 MAX_IDS = 1000  # in one answer
@@ -37,6 +37,14 @@ class Changed:
         self.count, self.asked = count, asked
         for id_, why in other.refused:
             self.refuse(id_, why)
+
+
+def check_choice(what: str, ways: str, *, restricted: bool, everything: bool) -> None:
+    """Refuse a filter that lets all pass, where nobody said in so many words that all are meant; and the reverse."""
+    if not restricted and not everything:
+        raise InvalidInput(f"say which {what}: by {ways}; or say that you mean all of them, with 'all': true", path="$")
+    if restricted and everything:
+        raise InvalidInput(f"'all' means all {what}: give no ids and no filter with it", path="$.all")
 
 
 def chunks(ids: Sequence[int]) -> Iterator[list[int]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from eventproc.abc import Tx
-from eventproc.errors import Conflict, Forbidden, InvalidInput, NotFound
+from eventproc.errors import Conflict, Forbidden, NotFound
 from eventproc.model import (
     CLAIMABLE_STATES,
     DEAD_STATES,
@@ -19,7 +19,7 @@ from eventproc.model import (
     RunState,
     User,
 )
-from eventproc.service.changing import CHUNK, Changed, chunks, pages
+from eventproc.service.changing import CHUNK, Changed, check_choice, chunks, pages
 from eventproc.service.context import ServiceContext
 from eventproc.service.handlers import require_handler_owner
 from eventproc.service.rights import require
@@ -70,13 +70,21 @@ class Runs:
         changed = self._change(principal, [run_id], "run.requeue", current=current)
         return self._after(principal, run_id, changed, "requeued")
 
-    def cancel_many(self, principal: User, which: RunFilter | Sequence[int]) -> Changed:
-        """Cancel the runs of those ids, or all that the filter finds and are not final."""
-        return self._change_many(principal, which, "run.cancel", CANCELLABLE)
+    def cancel_many(self, principal: User, which: RunFilter | Sequence[int], *, everything: bool = False) -> Changed:
+        """Cancel the runs of those ids, or all that the filter finds and are not final; with `everything` all those."""
+        return self._change_many(principal, which, "run.cancel", CANCELLABLE, everything=everything)
 
-    def requeue_many(self, principal: User, which: RunFilter | Sequence[int], *, current: bool = False) -> Changed:
-        """Requeue the runs of those ids, or all dead ones that the filter finds."""
-        return self._change_many(principal, which, "run.requeue", tuple(sorted(DEAD_STATES)), current=current)
+    def requeue_many(
+        self,
+        principal: User,
+        which: RunFilter | Sequence[int],
+        *,
+        everything: bool = False,
+        current: bool = False,
+    ) -> Changed:
+        """Requeue the runs of those ids, or all dead ones that the filter finds; with `everything` all dead ones."""
+        dead = tuple(sorted(DEAD_STATES))
+        return self._change_many(principal, which, "run.requeue", dead, everything=everything, current=current)
 
     # ------------------------------------------------------------------------------------------ changing
 
@@ -87,9 +95,13 @@ class Runs:
         action: str,
         states: tuple[RunState, ...],
         *,
+        everything: bool,
         current: bool = False,
     ) -> Changed:
         require(principal, Role.DEVELOPER, "changing runs")
+        check_choice(
+            "runs", "ids, hook, handler, event, state or time", restricted=which != RunFilter(), everything=everything
+        )
         total = Changed()
         for ids in self._chunks(which, states):
             total.merge(self._change(principal, ids, action, current=current))
@@ -98,8 +110,6 @@ class Runs:
     def _chunks(self, which: RunFilter | Sequence[int], states: tuple[RunState, ...]) -> Iterator[list[int]]:
         if not isinstance(which, RunFilter):
             return chunks(which)
-        if which == RunFilter():
-            raise InvalidInput("say which runs: by ids, hook, handler, event, state or time")
         wanted = which if which.states else replace(which, states=states)
 
         def read(after: int | None) -> list[Run]:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from eventproc.abc import Tx
-from eventproc.errors import Conflict, Forbidden, InvalidInput, NotFound
+from eventproc.errors import Conflict, Forbidden, NotFound
 from eventproc.model import Event, Role, Stream, StreamFilter, StreamState, User
-from eventproc.service.changing import CHUNK, Changed, chunks, pages
+from eventproc.service.changing import CHUNK, Changed, check_choice, chunks, pages
 from eventproc.service.context import ServiceContext
 from eventproc.service.rights import require
 from eventproc.service.triggers import require_trigger_owner
@@ -48,22 +48,30 @@ class Streams:
             stream = existing_stream(tx, stream_id)
             return stream, tx.streams.events([stream_id])[stream_id] if events else []
 
-    def reset(self, principal: User, which: StreamFilter | Sequence[int]) -> Changed:
+    def reset(self, principal: User, which: StreamFilter | Sequence[int], *, everything: bool = False) -> Changed:
         """
-        Send streams in error through their pipeline again, with its present version.
+        Send streams in error through their pipeline again, with its present version; with `everything` all those.
 
         Of a stream in commit_error only the commits are repeated, with the version that made its events.
         """
-        return self._change(principal, which, "stream.reset", RESETTABLE)
+        return self._change(principal, which, "stream.reset", RESETTABLE, everything=everything)
 
-    def delete(self, principal: User, which: StreamFilter | Sequence[int]) -> Changed:
-        """Delete streams that no run works on; their events stay."""
-        return self._change(principal, which, "stream.delete", ())
+    def delete(self, principal: User, which: StreamFilter | Sequence[int], *, everything: bool = False) -> Changed:
+        """Delete streams that no run works on, with `everything` all those; their events stay."""
+        return self._change(principal, which, "stream.delete", (), everything=everything)
 
     def _change(
-        self, principal: User, which: StreamFilter | Sequence[int], action: str, states: tuple[StreamState, ...]
+        self,
+        principal: User,
+        which: StreamFilter | Sequence[int],
+        action: str,
+        states: tuple[StreamState, ...],
+        *,
+        everything: bool,
     ) -> Changed:
         require(principal, Role.DEVELOPER, "changing streams")
+        restricted = which != StreamFilter()
+        check_choice("streams", "ids, trigger, state, traits or time", restricted=restricted, everything=everything)
         total = Changed()
         for ids in self._chunks(which, states):
             with self._context.store.begin() as tx:
@@ -101,8 +109,6 @@ class Streams:
     def _chunks(self, which: StreamFilter | Sequence[int], states: tuple[StreamState, ...]) -> Iterator[Sequence[int]]:
         if not isinstance(which, StreamFilter):
             return chunks(which)
-        if which == StreamFilter():
-            raise InvalidInput("say which streams: by ids, trigger, state, traits or time")
         wanted = which if which.states or not states else replace(which, states=states)
 
         def read(after: int | None) -> list[Stream]:

@@ -129,12 +129,28 @@ def test_by_ids_each_run_gets_its_verdict(world):
 
 @pytest.mark.parametrize(
     ("body", "says"),
-    [({}, "say which runs"), ({"ids": [1], "hook": "x"}, "not both"), ({"ids": "all"}, "$.ids"), ({"state": "x"}, "x")],
+    [
+        ({}, "'all': true"),
+        ({"hook": "", "state": []}, "say which runs"),
+        ({"ids": [1], "hook": "x"}, "not both"),
+        ({"ids": [1], "all": True}, "give no ids"),
+        ({"hook": "x", "all": True}, "no filter"),
+        ({"ids": "all"}, "$.ids"),
+        ({"state": "x"}, "x"),
+    ],
 )
-def test_changing_all_runs_by_an_empty_filter_is_refused(world, body, says):
-    answer = world.developer.post("/runs/cancel", json=body)
+@pytest.mark.parametrize("action", ["cancel", "requeue"])
+def test_changing_all_runs_by_an_empty_filter_is_refused(world, action, body, says):
+    answer = world.developer.post(f"/runs/{action}", json=body)
     assert answer.status_code == 400
     assert says in error_of(answer)["message"]
+    assert world.developer.get("/runs/counts").json()["queued"] == 4
+
+
+def test_all_runs_are_changed_where_that_is_said(world):
+    admin = world.api.client("admin")
+    assert admin.post("/runs/cancel", json={"all": True}).json()["cancelled"] == 4
+    assert admin.post("/runs/requeue", json={"all": True}).json()["requeued"] == 0  # none of them failed
 
 
 def test_a_runs_output_and_files_can_be_read(world):

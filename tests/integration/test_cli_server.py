@@ -196,7 +196,9 @@ def test_a_paused_handlers_runs_wait_and_can_be_cancelled(served):
 
 
 def test_which_runs_must_be_said(served):
-    assert served.cli("runs", "cancel").returncode == 2
+    assert "--all" in served.cli("runs", "cancel").stderr
+    assert served.cli("runs", "cancel", "1", "--all").returncode == 2
+    assert served.json("runs", "cancel", "--all")["refused"] == []
 
 
 def test_unknown_things_are_exit_code_4(served):

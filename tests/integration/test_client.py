@@ -195,6 +195,10 @@ def test_emit_and_look(conn):
     assert conn.requeue(done["runs"][0])["state"] == "queued"
     assert conn.cancel_runs(hook="door.opened")["cancelled"] == 1
     assert conn.requeue_runs([done["runs"][0]])["requeued"] == 1
+    with pytest.raises(InvalidInput, match="all=True"):
+        conn.cancel_runs()
+    assert conn.requeue_runs(all=True)["requeued"] == 0
+    assert conn.cancel_runs(all=True)["ids"] == done["runs"]
 
 
 def test_event_ids_with_any_characters(conn):

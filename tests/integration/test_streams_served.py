@@ -182,6 +182,14 @@ def test_streams_are_deleted_and_their_events_stay(served: Served, conn: Connect
     assert "active" in served.cli("streams", "counts").stdout
 
 
+@pytest.mark.parametrize("command", ["reset", "delete"])
+def test_the_command_line_changes_all_streams_only_where_that_is_said(served: Served, command: str) -> None:
+    assert "--all" in served.cli("streams", command).stderr
+    for both in (("1", "--all"), ("1", "--trigger", "orders"), ("--all", "--state", "error")):
+        said = served.cli("streams", command, *both)
+        assert (said.returncode, "one of these" in said.stderr) == (2, True), said.stderr
+
+
 def test_a_wrong_trigger_file_changes_nothing_and_says_where(served: Served, conn: Connection, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text(TRIGGERS.replace("orders", "others") + "- name: x\n  expiraton: 1\n")
@@ -201,8 +209,14 @@ def test_refusals_name_what_there_is(conn: Connection) -> None:
         conn.pipeline("bil")
     with pytest.raises(InvalidInput, match="state"):
         conn.streams(state="activ")
-    with pytest.raises(InvalidInput, match="which streams"):
-        conn.reset_streams()
+    for change in (conn.reset_streams, conn.delete_streams):
+        with pytest.raises(InvalidInput, match=r"say which streams.*'all': true"):
+            change()
+        with pytest.raises(InvalidInput, match="not both"):
+            change(1, trigger="orders")
+        with pytest.raises(InvalidInput, match="give no ids and no filter"):
+            change(trigger="orders", all=True)
+    assert conn.reset_streams(all=True)["refused"] == []
 
 
 def test_pipelines_and_triggers_are_listed_paused_and_deleted(served: Served, conn: Connection) -> None:
