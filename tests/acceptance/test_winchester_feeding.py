@@ -16,6 +16,7 @@ from servers import RabbitServer
 from waiting import wait_until
 
 from eventproc import Connection
+from eventproc.compat.winchester import moving
 from eventproc.compat.winchester.configuration import Configuration, read_configuration
 from eventproc.compat.winchester.moving import feed
 from eventproc.compat.winchester.queues import QueueFeed
@@ -24,17 +25,24 @@ from eventproc.model import NewEvent
 
 
 class Platform:
-    """Stores events; the next requests end as `ill` says: a status, or 0 for a connection that breaks."""
+    """
+    Stores events; the next requests end as `ill` says: a status, or 0 for a connection that breaks.
+
+    Requests with an event of which it `chokes` are answered with 500, each time.
+    """
 
     def __init__(self) -> None:
         self.stored: list[str] = []
         self.ill: list[int] = []
+        self.chokes: set[str] = set()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 events = json.loads(self.rfile.read(int(self.headers["content-length"])))["events"]
                 status = outer.ill.pop(0) if outer.ill else 200
+                if outer.chokes & {event["id"] for event in events}:
+                    status = 500
                 if status == 0:
                     self.connection.close()
                     return
@@ -103,8 +111,43 @@ def test_what_was_taken_from_a_pipe_waits_for_the_platform(
     records = ((number, notification(number)) for number in range(1100))
     counts = feed(connection, configuration, records, on_wait=waited.append)
     assert (counts["events"], counts["duplicates"], counts["refused"]) == (1100, 0, [])
-    assert platform.stored == [f"m{number}" for number in range(1100)]
+    once = list(dict.fromkeys(platform.stored))  # the first one is sent again, to see whether the platform works
+    assert once == [f"m{number}" for number in range(1100)]
     assert len(waited) == 1  # told once, not at each try
+
+
+def test_what_the_platform_breaks_down_on_each_time_is_refused_and_holds_up_nothing(
+    platform: Platform, connection: Connection, configuration: Configuration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moving, "FIRST_PAUSE_S", 0.001)
+    platform.chokes = {"m7", "m8", "m700", "m1099"}
+    waited: list[EventprocError] = []
+    records = ((number, notification(number)) for number in range(1100))
+    counts = feed(connection, configuration, records, on_wait=waited.append)
+    assert [each["message_id"] for each in counts["refused"]] == ["m7", "m8", "m700", "m1099"]
+    assert {each["error"] for each in counts["refused"]} == {
+        "the platform takes other events, and failed on this one 7 times: no"
+    }
+    assert (counts["events"], counts["duplicates"], waited) == (1096, 0, [])
+    assert set(platform.stored) == {f"m{number}" for number in range(1100)} - platform.chokes
+
+
+def test_a_platform_that_breaks_down_on_everything_is_waited_for(
+    platform: Platform, connection: Connection, configuration: Configuration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moving, "FIRST_PAUSE_S", 0.001)
+    waited: list[EventprocError] = []
+
+    def records() -> Iterator[tuple[int, bytes]]:
+        for number in range(600):
+            if number == 500:  # the first batch is on its way, or taken
+                wait_until(lambda: "m499" in platform.stored, timeout_s=60, what="the first batch")
+                platform.ill = [500] * 20
+            yield number, notification(number)
+
+    counts = feed(connection, configuration, records(), on_wait=waited.append)
+    assert (counts["events"], counts["refused"], len(waited)) == (600, [], 1)
+    assert platform.ill == []
 
 
 @pytest.mark.parametrize(("ill", "error"), [([0, 0, 0], ServerUnreachable), ([401], Unauthorized)])
@@ -137,6 +180,45 @@ class Fragile:
     def when(self, said: Any) -> int | None:
         time_us: int | None = self._inner.when(said)
         return time_us
+
+
+@pytest.mark.external_service
+def test_a_notification_that_the_platform_breaks_down_on_leaves_the_queue_to_those_behind_it(
+    platform: Platform,
+    connection: Connection,
+    configuration: Configuration,
+    rabbitmq: RabbitServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(moving, "FIRST_PAUSE_S", 0.001)
+    platform.chokes = {"m1"}
+    feeding = QueueFeed(connection, configuration, broker=rabbitmq.url, queue="choking")
+    counts: dict[str, int] = {}
+    thread = threading.Thread(target=lambda: counts.update(feeding.run()))
+    broker = pika.BlockingConnection(pika.URLParameters(rabbitmq.url))
+    channel = broker.channel()
+    channel.queue_declare("choking", durable=True)
+    channel.queue_declare("choking.rejected", durable=True)
+    for number in (1, 2):
+        channel.basic_publish("", "choking", notification(number))
+    thread.start()
+    try:
+        wait_until(
+            lambda: channel.queue_declare("choking.rejected", passive=True).method.message_count == 1,
+            timeout_s=60,
+            what="the bad one",
+        )
+        _, properties, body = channel.basic_get("choking.rejected", auto_ack=True)
+        channel.basic_publish("", "choking", notification(3))
+        wait_until(lambda: "m3" in platform.stored, timeout_s=60, what="the one behind it")
+    finally:
+        feeding.stop()
+        thread.join()
+        broker.close()
+    assert body == notification(1)
+    assert "failed on this one 7 times" in properties.headers["reason"]
+    assert set(platform.stored) == {"m2", "m3"}
+    assert counts["rejected"] == 1
 
 
 @pytest.mark.external_service

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from eventproc.client import Connection
+from eventproc.client.requests import error_item
 from eventproc.codec.records import Records, in_batches
 from eventproc.compat.winchester.configuration import READY, Configuration
 from eventproc.compat.winchester.replay import Read, read_notifications
@@ -17,6 +18,7 @@ from eventproc.model import NewEvent, TriggerDefinition
 BATCH = 500  # events in one request
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 15.0
+TRIES = 7  # of an event that the platform breaks down on, while it takes others: some 16 seconds
 
 
 def move_in(connection: Connection, configuration: Configuration) -> dict[str, Any]:
@@ -74,6 +76,7 @@ def feed(
     from a pipe can not be taken again.
     """
     read = Read()
+    sender = Sender(connection)
     counts = {"events": 0, "duplicates": 0}
 
     def events() -> Iterator[NewEvent]:
@@ -83,7 +86,7 @@ def feed(
 
     refused: list[dict[str, Any]] = []
     for batch in in_batches(events(), size=BATCH):
-        for event, answer in zip(batch, _sent(connection, batch, on_wait), strict=True):
+        for event, answer in zip(batch, _sent(sender, batch, on_wait), strict=True):
             if "error" in answer:
                 refused.append({"message_id": event.id, "error": answer["error"]["message"]})
             else:
@@ -99,22 +102,86 @@ def feed(
 
 
 def _sent(
-    connection: Connection, events: Sequence[NewEvent], on_wait: Callable[[EventprocError], None] | None
+    sender: Sender, events: Sequence[NewEvent], on_wait: Callable[[EventprocError], None] | None
 ) -> list[dict[str, Any]]:
     """Return the answers to all events. Sending one again does no harm: notifications have ids."""
-    answers: list[dict[str, Any]] = []
+    answers: dict[int, dict[str, Any]] = {}
     pause_s = FIRST_PAUSE_S
     while True:
         try:
-            return answers + connection.emit_many(events[len(answers) :])
+            sender.send(events, answers)
         except EventprocError as error:
             if on_wait is None or not passes(error) or error.details.get("for_good"):
                 raise
             if pause_s == FIRST_PAUSE_S:
                 on_wait(error)
-            answers += error.details.get("done", [])
+        else:
+            return [answers[place] for place in range(len(events))]
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+
+class Sender:
+    """
+    Sends events, and gives up those that the platform breaks down on by themselves, each time, while it takes others.
+
+    Else one such event would hold up all that come behind it, for ever. A platform that breaks down on all of them is
+    another matter: it is ill, and is waited for.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._taken: NewEvent | None = None  # sent once more it changes nothing, but shows that the platform works
+
+    def send(self, events: Sequence[NewEvent], answers: dict[int, dict[str, Any]]) -> None:
+        """
+        Put the answers to events into `answers`, by their places; what has one there already is not sent.
+
+        Raises an EventprocError for which `passes` when the platform is away or ill; what it took is in `answers`.
+        """
+        pause_s = FIRST_PAUSE_S
+        for attempt in range(1, TRIES + 1):
+            places = [place for place in range(len(events)) if place not in answers]
+            error = self._some(events, places, answers) if places else None
+            if error is None:
+                return
+            if not self._works():
+                raise error
+            if attempt < TRIES:
+                time.sleep(pause_s)
+                pause_s *= 2
+        reason = EventprocError(f"the platform takes other events, and failed on this one {TRIES} times: {error}")
+        for place in range(len(events)):
+            answers.setdefault(place, error_item(reason))
+
+    def _some(
+        self, events: Sequence[NewEvent], places: Sequence[int], answers: dict[int, dict[str, Any]]
+    ) -> EventprocError | None:
+        """Try events, halving those that the platform fails on; return why it failed on one, if it did."""
+        try:
+            found = self._connection.emit_many([events[place] for place in places])
+        except EventprocError as error:
+            if type(error) is not EventprocError:
+                raise
+            if len(places) == 1 or (self._taken is not None and not self._works()):
+                return error
+            half = len(places) // 2
+            first = self._some(events, places[:half], answers)
+            return self._some(events, places[half:], answers) or first
+        answers.update(zip(places, found, strict=True))
+        self._taken = next((events[place] for place in places if "error" not in answers[place]), self._taken)
+        return None
+
+    def _works(self) -> bool:
+        if self._taken is None:
+            return False
+        try:
+            self._connection.emit_many([self._taken])
+        except EventprocError as error:
+            if not passes(error):
+                raise
+            return False
+        return True
 
 
 def passes(error: EventprocError) -> bool:

@@ -10,7 +10,7 @@ import structlog
 from eventproc.bus.consumer import QueueConsumer
 from eventproc.client import Connection
 from eventproc.compat.winchester.configuration import Configuration
-from eventproc.compat.winchester.moving import passes
+from eventproc.compat.winchester.moving import Sender, passes
 from eventproc.compat.winchester.replay import Read, read_notifications
 from eventproc.errors import ConfigError, EventprocError, Unavailable
 from eventproc.model import NewEvent
@@ -22,8 +22,8 @@ class QueueFeed:
     """
     Sends the events of a queue's notifications; a message is acknowledged once its event is stored.
 
-    What can not be read, and what the platform refuses, is moved to the queue with `.rejected` behind its name, with
-    the reason. While the platform is away messages stay where they are. Raises ConfigError.
+    What can not be read, and what the platform refuses or fails on each time, is moved to the queue with `.rejected`
+    behind its name, with the reason. While the platform is away messages stay where they are. Raises ConfigError.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class QueueFeed:
     ) -> None:
         if configuration.distiller is None:
             raise ConfigError(f"{configuration.path}: distiller_config is missing, so notifications can not be read")
-        self._connection = connection
+        self._sender = Sender(connection)
         self._configuration = configuration
         self._on_progress = on_progress
         self._counts = {"notifications": 0, "events": 0, "duplicates": 0, "dropped": 0, "rejected": 0}
@@ -82,14 +82,14 @@ class QueueFeed:
         return event, read.refused[0]["error"] if read.refused else None
 
     def _send(self, events: Sequence[NewEvent]) -> list[dict[str, Any]]:
-        if not events:
-            return []
+        answers: dict[int, dict[str, Any]] = {}
         try:
-            return self._connection.emit_many(events)
+            self._sender.send(events, answers)
         except EventprocError as error:
             if not passes(error):
                 raise
             raise Unavailable(str(error)) from error
+        return [answers[place] for place in range(len(events))]
 
     def _count(self, bodies: Sequence[bytes], reasons: Sequence[str | None], **some: int) -> None:
         rejected = sum(reason is not None for reason in reasons)
