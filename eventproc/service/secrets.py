@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from eventproc.abc import Tx
 from eventproc.engine.redaction import MIN_LENGTH
-from eventproc.errors import ConfigError, InvalidInput, MissingSecret, NotFound
+from eventproc.errors import ConfigError, Conflict, InvalidInput, MissingSecret, NotFound
 from eventproc.model import Role, SecretRecord, User
 from eventproc.registry.checks import check_secret_name
 from eventproc.service.context import ServiceContext
@@ -16,6 +16,7 @@ from eventproc.service.vault import KEY_SETTING, Vault
 
 MAX_VALUE = 32 << 10  # bytes
 MAX_SECRETS = 1000  # of one user
+MAX_NAMED = 20  # in an error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,14 +61,25 @@ class Secrets:
             self._context.audit(tx, principal, "secret.delete", f"secret:{owner.name}/{name}")
 
     def rotate(self, principal: User) -> int:
-        """Encrypt all secrets anew with the first key, so that the others can go; return how many there are."""
+        """
+        Encrypt all secrets anew with the first key, so that the others can go; return how many there are.
+
+        Raises Conflict, and changes nothing, where no key that is set opens some of them.
+        """
         require(principal, Role.ADMIN, "changing the key of secrets")
         vault = vault_of(self._context)
+        closed: list[tuple[int, str]] = []
         with self._context.store.begin() as tx:
             rows = tx.secrets.all_values()
             for user_id, name, encrypted in rows:
-                value = vault.decrypt(user_id, name, encrypted)
+                try:
+                    value = vault.decrypt(user_id, name, encrypted)
+                except ConfigError:
+                    closed.append((user_id, name))
+                    continue
                 tx.secrets.replace_value(user_id, name, vault.encrypt(user_id, name, value))
+            if closed:
+                raise _not_opened(tx, closed, len(rows))
             self._context.audit(tx, principal, "secret.rotate", "secrets", count=len(rows))
         return len(rows)
 
@@ -80,6 +92,18 @@ class Secrets:
         if owner is None:
             raise NotFound(f"there is no user {user!r}", user=user)
         return owner
+
+
+def _not_opened(tx: Tx, closed: Sequence[tuple[int, str]], stored: int) -> Conflict:
+    owners = {user.id: user.name for user in tx.users.all()}
+    named = [f"{owners[user_id]}/{name}" for user_id, name in closed[:MAX_NAMED]]
+    more = ", …" if len(closed) > len(named) else ""
+    return Conflict(
+        f"{len(closed)} of {stored} secrets can not be decrypted with the keys of {KEY_SETTING} (or of secret.key in "
+        f"the data directory): {', '.join(named)}{more}. Nothing was changed. Add the key that they were stored under "
+        "behind the present one, separated by a comma, restart and rotate again; or have them set anew or deleted",
+        secrets=named,
+    )
 
 
 def vault_of(context: ServiceContext) -> Vault:

@@ -18,7 +18,7 @@ from serving import Served, command_line
 from waiting import wait_until
 
 from eventproc import Connection
-from eventproc.errors import MissingSecret
+from eventproc.errors import Conflict, MissingSecret
 
 VALUE = 'Gr8-s3cr3t/tök3n+77 "q'
 FORMS = (
@@ -163,8 +163,9 @@ def test_the_key_can_be_changed_and_a_wrong_one_says_so(serve):
     assert failed["state"] == "failed"
     assert "EVENTPROC_SECRET_KEY" in failed["failure"]["message"]
     refused = served.cli("secrets", "rotate")
-    assert refused.returncode != 0
-    assert "EVENTPROC_SECRET_KEY" in refused.stderr
+    assert refused.returncode == Conflict.exit_code
+    assert "1 of 1 secrets can not be decrypted with the keys of EVENTPROC_SECRET_KEY" in refused.stderr
+    assert "admin/TOKEN. Nothing was changed" in refused.stderr
     conn.set_secret("TOKEN", VALUE + "!")
     assert run_one(conn, "work", {})["result"] == len(VALUE) + 1
 

@@ -11,7 +11,7 @@ from engine_lab import Lab, lab
 
 from eventproc.abc import Sandbox
 from eventproc.codec.blob import pack
-from eventproc.errors import Forbidden, MissingSecret
+from eventproc.errors import Conflict, Forbidden, MissingSecret
 from eventproc.model import Role, RunState
 from eventproc.sandbox.forkserver import ForkServerSandbox
 from eventproc.sandbox.memory import InProcessSandbox
@@ -273,3 +273,9 @@ def test_a_change_of_keys_leaves_no_hour_without_secrets(here):
     assert here.result_of(payload={"name": "TOKEN"}).state is S.SUCCEEDED
     restart("old")
     assert here.result_of(payload={"name": "TOKEN"}).failure.kind == "secrets"
+    use.secrets.put(here.user, "LATER", VALUE)
+    with pytest.raises(Conflict, match=f"1 of 2 secrets .*{here.user.name}/TOKEN. Nothing was changed") as refused:
+        use.secrets.rotate(root)
+    assert refused.value.details == {"secrets": [f"{here.user.name}/TOKEN"]}
+    restart("old", "new")
+    assert use.secrets.rotate(root) == 2
