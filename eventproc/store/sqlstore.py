@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from sqlalchemy import Connection, Engine, bindparam, inspect, select, text
+from sqlalchemy import Connection, Engine, bindparam, event, inspect, select, text
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from eventproc.abc import Store, Tx
 from eventproc.errors import ConfigError
@@ -125,6 +126,9 @@ class SqlStore(Store):
         self._lock: AbstractContextManager[None] = lock or nullcontext()
         self._one_writes = lock is not None
         self._kept: Connection | None = None
+        self._closed = threading.Event()
+        for engine in (writer, reader):
+            _close_what_comes_back(engine, self._closed)
         self._caches = Caches()
         self._checked = False
         self._store_id: str | None = None
@@ -157,6 +161,8 @@ class SqlStore(Store):
             conn.close()
             raise
         self._kept = conn
+        if self._closed.is_set():
+            self._close_kept()
 
     @contextmanager
     def read(self) -> Iterator[Tx]:
@@ -209,12 +215,26 @@ class SqlStore(Store):
         self._checked = True
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; those that other threads still use when they are done with them."""
+        self._closed.set()
+        self._close_kept()
+        self._writer.dispose()
+        self._reader.dispose()
+
+    def _close_kept(self) -> None:
         kept, self._kept = self._kept, None
         if kept is not None:
             kept.close()
-        self._writer.dispose()
-        self._reader.dispose()
+
+
+def _close_what_comes_back(engine: Engine, closed: threading.Event) -> None:
+    """Once `closed` is set, close connections as they come back: nobody empties the pool again."""
+
+    def on_checkin(_dbapi: Any, record: ConnectionPoolEntry) -> None:
+        if closed.is_set():
+            record.invalidate()
+
+    event.listen(engine, "checkin", on_checkin)
 
 
 def _wrong_revision(found: str, needed: str) -> ConfigError:

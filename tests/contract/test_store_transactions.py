@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sqlite3
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
+import psycopg
 import pytest
 import sqlalchemy
 import store_world
@@ -361,6 +363,29 @@ def test_a_full_disk_is_unavailable_and_writes_nothing(tmp_path):
         tx.events.add([make_event("after")])
     assert ids(store) == ["small", "after"]
     store.close()
+
+
+def test_connections_in_use_when_a_store_closes_close_when_they_come_back(store_url, request):
+    store = open_store(store_url)
+    path = store_url.removeprefix("sqlite:///")
+
+    def connections() -> int:
+        if not store_url.startswith("sqlite"):
+            server, database = request.getfixturevalue("postgres"), store_url.rpartition("/")[2]
+            with psycopg.connect(server.url("postgres")) as conn:
+                found = conn.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = %s", [database]).fetchone()
+            return found[0] if found else 0
+        return [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()].count(os.path.realpath(path))
+
+    with store.read() as reading, store.begin() as tx:
+        tx.events.add([make_event("e1")])
+        store.close()
+        assert connections() == 2
+        assert reading.events.page() == []
+    wait_until(lambda: connections() == 0, what="the connections to be closed")
+    another = open_store(store_url)
+    assert ids(another) == ["e1"]
+    another.close()
 
 
 @pytest.mark.external_service
