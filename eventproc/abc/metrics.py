@@ -147,9 +147,9 @@ class SampleRows(Protocol):
         """
 
     def columns(
-        self, metric_id: int, start_us: int | None = None, end_us: int | None = None
+        self, metric_id: int, start_us: int | None = None, end_us: int | None = None, *, limit: int | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return times and values with start_us <= time < end_us."""
+        """Return times and values with start_us <= time < end_us; with `limit` the first ones."""
 
     def place(self, metric_id: int, time_us: int) -> int:
         """Return the rowid of the first stored sample at or after that time; one behind the last if there is none."""

@@ -324,8 +324,8 @@ class SeriesRows(Protocol):
     def collections(self, prefix: str = "") -> list[str]: ...
     def set_annotations(self, uuid: str, annotations: Mapping[str, str]) -> bool: ...
 
-    def chunks(self, uuid: str, start_ns: int, end_ns: int) -> list[Chunk]:
-        """Return the chunks that overlap [start_ns, end_ns), in order."""
+    def chunks(self, uuid: str, start_ns: int, end_ns: int, *, limit: int | None = None) -> list[Chunk]:
+        """Return the chunks that overlap [start_ns, end_ns), in order; with `limit` the first ones."""
 
     def replace_chunks(self, uuid: str, old: Sequence[int], new: Sequence[Chunk]) -> None:
         """Delete the chunks that start at `old`, insert `new`, and bring count, earliest and latest up to date."""

@@ -45,6 +45,18 @@ def column(data: bytes, code: str) -> Any:
     return numbers
 
 
+def joined(columns: Sequence[Any]) -> Any:
+    """Return columns of one type as one; the first one itself where there are no others."""
+    if len(columns) == 1:
+        return columns[0]
+    np = _numpy()
+    if np is not None:
+        return np.concatenate(columns)
+    for more in columns[1:]:
+        columns[0].extend(more)
+    return columns[0]
+
+
 def windows(columns: Sequence[bytes]) -> Any:
     """Return the six columns of a windows query as one structured array (or `Windows` of columns)."""
     parts: List[Any] = [column(data, code) for data, code in zip(columns, _WINDOW_TYPES)]

@@ -11,6 +11,7 @@ from .runs import Execution
 from .times import from_us, to_ns, to_us
 
 MAX_INSERT = 1 << 18  # samples in one request
+MAX_SAMPLES = 8_000_000  # of one call of `values`: 128 MB
 MIN_TIME = -(1 << 63)
 MAX_TIME = (1 << 63) - 1
 
@@ -253,11 +254,28 @@ class Db:
     # ------------------------------------------------------------------ samples
 
     def values(self, series: SeriesRef, start: Any = None, end: Any = None) -> Tuple[Any, Any]:
-        """Return the samples in [start, end) as (int64 nanoseconds, float64) arrays."""
+        """
+        Return the samples in [start, end) as (int64 nanoseconds, float64) arrays, at most `MAX_SAMPLES`.
+
+        They are fetched page by page; what is committed meanwhile may be among them.
+        """
         args = {"uuid": _uuid(series), "start": _bound(start, MIN_TIME), "end": _bound(end, MAX_TIME)}
-        _, parts = self._wire.ask("values", args)
-        times, values = parts or (b"", b"")
-        return arrays.column(times, "q"), arrays.column(values, "d")
+        times: List[Any] = []
+        values: List[Any] = []
+        count = 0
+        while args.get("start") is not None:
+            answer, parts = self._wire.ask("values", args)
+            count += answer["count"]
+            if count > MAX_SAMPLES:
+                raise InvalidError(
+                    f"over {MAX_SAMPLES:,} samples lie in that range, the limit of one db.values: ask for shorter "
+                    "ranges one after another, or for db.windows",
+                    "too_large",
+                )
+            times.append(arrays.column(parts[0], "q"))
+            values.append(arrays.column(parts[1], "d"))
+            args = dict(args, start=answer.get("next"))
+        return arrays.joined(times), arrays.joined(values)
 
     def windows(self, series: SeriesRef, start: Any, end: Any, width: int) -> Any:
         """Return time, min, mean, max, count, stddev of windows of `width` nanoseconds (structured array)."""

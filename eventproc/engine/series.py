@@ -165,6 +165,22 @@ def values(tx: Tx, uuid: str, start_ns: int, end_ns: int) -> tuple[Times, Values
     return _join([_cut(chunk, start_ns, end_ns) for chunk in found])
 
 
+def page(tx: Tx, uuid: str, start_ns: int, end_ns: int, *, limit: int) -> tuple[Times, Values, int | None]:
+    """
+    Return the first samples of [start_ns, end_ns), `limit` or somewhat more, and the time from which to go on.
+
+    Samples come in whole chunks, so that there may also be fewer; the time is None where nothing is left.
+    """
+    start_ns, end_ns = _range(start_ns, end_ns)
+    series = _series(tx, uuid)
+    wanted = limit if series.layout == "metric" else -(-limit // _TARGET)
+    found = _chunks_of(tx, series, start_ns, end_ns, limit=wanted)
+    held = sum(chunk.count for chunk in found) if series.layout == "metric" else len(found)
+    following = found[-1].end_ns + 1 if held == wanted else end_ns
+    times, numbers = _join([_cut(chunk, start_ns, end_ns) for chunk in found])
+    return times, numbers, following if following < end_ns else None
+
+
 def count(tx: Tx, uuid: str, start_ns: int | None = None, end_ns: int | None = None) -> int:
     """Return the number of samples, of all or of [start_ns, end_ns); only the outer chunks are decoded."""
     series = _series(tx, uuid)
@@ -238,15 +254,15 @@ class _Rows(Chunk):
     values: Values
 
 
-def _chunks_of(tx: Tx, series: Series, start_ns: int, end_ns: int) -> Sequence[Chunk]:
-    """Return the chunks that overlap [start_ns, end_ns), whatever the series' layout."""
+def _chunks_of(tx: Tx, series: Series, start_ns: int, end_ns: int, *, limit: int | None = None) -> Sequence[Chunk]:
+    """Return the chunks that overlap [start_ns, end_ns), the first `limit`; of a metric that many rows as one chunk."""
     if series.layout != "metric":
-        return tx.series.chunks(series.uuid, start_ns, end_ns)
+        return tx.series.chunks(series.uuid, start_ns, end_ns, limit=limit)
     metric = tx.metrics.by_uid(series.uuid)
     if metric is None or end_ns <= start_ns:
         return []
     # Rounded up: a time belongs to the range if it does so to the nanosecond.
-    times_us, numbers = tx.samples.columns(metric.id, -(-start_ns // 1000), -(-end_ns // 1000))
+    times_us, numbers = tx.samples.columns(metric.id, -(-start_ns // 1000), -(-end_ns // 1000), limit=limit)
     if not len(times_us):
         return []
     times = times_us * 1000

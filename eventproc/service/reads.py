@@ -17,7 +17,7 @@ from eventproc.service.aggregates import rank
 from eventproc.service.context import ServiceContext
 from eventproc.service.monitoring import find_metric
 
-MAX_SAMPLES = 8_000_000  # in one answer: 128 MB
+PAGE_SAMPLES = 1 << 20  # about, in one answer: 16 MiB; a handler's `db.values` asks for page after page
 MAX_WINDOWS = 2_000_000
 MAX_EVENTS = 1000
 MAX_METRIC_SAMPLES = 100_000
@@ -87,19 +87,12 @@ class Reads:
         }
 
     def values(self, args: Mapping[str, Any]) -> Answer:
+        """Return a page of samples, and as `next` the time from which to ask for more, null behind the last one."""
         uuid, start, end = _range(args)
         with self._context.store.read() as tx:
             existing(tx, uuid)
-            count = samples.count(tx, uuid, start, end)
-            if count > MAX_SAMPLES:
-                raise TooLarge(
-                    f"{count:,} values in that range, more than the {MAX_SAMPLES:,} of one answer; ask for shorter "
-                    "ranges or for windows",
-                    count=count,
-                    limit=MAX_SAMPLES,
-                )
-            times, values = samples.values(tx, uuid, start, end)
-        return {"count": len(times)}, [_raw(times, "<i8"), _raw(values, "<f8")]
+            times, values, following = samples.page(tx, uuid, start, end, limit=PAGE_SAMPLES)
+        return {"count": len(times), "next": following}, [_raw(times, "<i8"), _raw(values, "<f8")]
 
     def windows(self, args: Mapping[str, Any]) -> Answer:
         uuid, start, end = _range(args)

@@ -257,10 +257,11 @@ class SqlSamples(Rows):
         return int(self._scalar(_PLACE, {"id": metric_id, "time_us": time_us}))
 
     def columns(
-        self, metric_id: int, start_us: int | None = None, end_us: int | None = None
+        self, metric_id: int, start_us: int | None = None, end_us: int | None = None, *, limit: int | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return times and values with start_us <= time < end_us."""
-        rows = self._all(_COLUMNS.where(*self._between(metric_id, start_us, end_us)), {"id": metric_id})
+        """Return times and values with start_us <= time < end_us; with `limit` the first ones."""
+        query = _COLUMNS.where(*self._between(metric_id, start_us, end_us)).limit(limit)
+        rows = self._all(query, {"id": metric_id})
         times, values = zip(*rows, strict=True) if rows else ((), ())
         return np.array(times, dtype=np.int64), np.array(values, dtype=np.float64)
 

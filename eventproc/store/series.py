@@ -29,6 +29,7 @@ _OVERLAPPING = text(
     " AND start_ns >= COALESCE((SELECT max(start_ns) FROM series_chunks WHERE series = :uuid"
     " AND start_ns <= :start_ns), :start_ns) AND end_ns >= :start_ns ORDER BY start_ns"
 )
+_FIRST_OVERLAPPING = text(f"{_OVERLAPPING.text} LIMIT :wanted")
 _OLD = (series_chunks.c.series == bindparam("uuid")) & any_of(series_chunks.c.start_ns, "old")
 _POINTS = select(func.coalesce(func.sum(series_chunks.c.points), 0)).where(_OLD)
 _DELETE = delete(series_chunks).where(_OLD)
@@ -186,9 +187,13 @@ class SqlSeries(Rows):
     def set_annotations(self, uuid: str, annotations: Mapping[str, str]) -> bool:
         return self._changed(_ANNOTATE, {"_uuid": uuid, "_text": to_json(dict(annotations))}) > 0
 
-    def chunks(self, uuid: str, start_ns: int, end_ns: int) -> list[Chunk]:
-        """Return the chunks that overlap [start_ns, end_ns), in order."""
-        rows = self._all(_OVERLAPPING, {"uuid": uuid, "start_ns": start_ns, "end_ns": end_ns})
+    def chunks(self, uuid: str, start_ns: int, end_ns: int, *, limit: int | None = None) -> list[Chunk]:
+        """Return the chunks that overlap [start_ns, end_ns), in order; with `limit` the first ones."""
+        params = {"uuid": uuid, "start_ns": start_ns, "end_ns": end_ns}
+        if limit is None:
+            rows = self._all(_OVERLAPPING, params)
+        else:
+            rows = self._all(_FIRST_OVERLAPPING, params | {"wanted": limit})
         return [
             Chunk(series=uuid, start_ns=row.start_ns, end_ns=row.end_ns, count=row.points, data=bytes(row.data))
             for row in rows

@@ -134,6 +134,35 @@ def test_values_are_arrays(sandbox):
     assert session.asked == [("values", {"uuid": uuid, "start": 0, "end": 5}, b"")]
 
 
+def test_values_come_in_pages(sandbox):
+    pages = {0: ([1, 2], 3), 3: ([], 9), 9: ([10, 11, 12], None)}
+
+    def answer(args, body):
+        times, following = pages[args["start"]]
+        parts = [struct.pack(f"<{len(times)}q", *times), struct.pack(f"<{len(times)}d", *times)]
+        return {"count": len(times), "next": following}, parts
+
+    def handler(db):
+        times, values = db.values("0f2c1c6e-6b3a-4a56-9b4c-0a4a3e1d2c3b", 0, 100)
+        values[0] += 1
+        return [str(times.dtype), times.tolist(), values.tolist()]
+
+    outcome, _ = run_one(sandbox, handler, session=Session({"values": answer}))
+    assert json.loads(outcome.result_json) == ["int64", [1, 2, 10, 11, 12], [2.0, 2.0, 10.0, 11.0, 12.0]]
+
+
+def test_more_values_than_one_call_gives_are_refused_with_a_way_out(sandbox):
+    session = Session({"values": lambda args, body: ({"count": 5_000_000, "next": args["start"] + 1}, [b"", b""])})
+
+    def handler(db):
+        db.values("0f2c1c6e-6b3a-4a56-9b4c-0a4a3e1d2c3b", 0, 100)
+
+    outcome, _ = run_one(sandbox, handler, session=session)
+    assert "over 8,000,000 samples lie in that range" in outcome.failure.message
+    assert "ask for shorter ranges" in outcome.failure.message
+    assert len(session.asked) == 2
+
+
 def test_windows_are_one_structured_array(sandbox):
     columns = [struct.pack("<1q", 0), *(struct.pack("<1d", x) for x in (1.0, 2.0, 3.0))]
     columns += [struct.pack("<1q", 9), struct.pack("<1d", 0.1)]

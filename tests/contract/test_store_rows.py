@@ -340,6 +340,7 @@ def test_chunks_are_replaced_and_read_by_range(store: Store):
         assert starts(big + 5, big + 6) == [big]
         assert tx.series.chunks("u1", 15, 20) == [chunk(10, 19, 3)]
         assert tx.series.chunks("u2", 0, big) == []
+        assert tx.series.chunks("u1", 15, big, limit=1) == [chunk(10, 19, 3)]
     with store.begin() as tx:
         tx.series.replace_chunks("u1", [10, 20], [chunk(12, 18, 4)])
         tx.series.replace_chunks("u1", [big], [])

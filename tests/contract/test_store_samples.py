@@ -175,6 +175,8 @@ def test_samples_are_found_by_time(store: Store, pruned: int):
         assert query(a, start_us=2000) == query(a, end_us=5) == query(a, start_us=500, end_us=500) == []
         times, values = tx.samples.columns(a, 500, 530)
         assert (times.tolist(), values.tolist()) == ([500, 510, 520], [50.0, 51.0, 52.0])
+        assert tx.samples.columns(a, 500, 530, limit=2)[0].tolist() == [500, 510]
+        assert tx.samples.columns(a, limit=1)[0].tolist() == [first * 10]
         times, values = tx.samples.columns(a, 2000)
         assert (len(times), str(times.dtype), str(values.dtype)) == (0, "int64", "float64")
         assert tx.samples.place(999, 5) == 1

@@ -187,6 +187,11 @@ def test_a_metric_is_read_as_a_series(api, conn, service_context):
         assert times.tolist() == [first, first + 60 * 10**9, first + 120 * 10**9]
         assert values.tolist() == [1.0, 2.0, 3.0]
         assert series.values(tx, uid, first + 1, first + 60 * 10**9)[0].tolist() == []
+        times, values, following = series.page(tx, uid, first, first + 121 * 10**9, limit=2)
+        assert (times.tolist(), values.tolist()) == ([first, first + 60 * 10**9], [1.0, 2.0])
+        assert following is not None
+        times, values, following = series.page(tx, uid, following, first + 121 * 10**9, limit=2)
+        assert (times.tolist(), following) == ([first + 120 * 10**9], None)
         assert (series.count(tx, uid), series.count(tx, uid, first + 1, None)) == (5, 4)
         assert series.earliest(tx, uid) == (first, 1.0)
         assert series.latest(tx, uid) == (first + 240 * 10**9, 5.0)

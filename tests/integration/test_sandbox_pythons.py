@@ -87,7 +87,7 @@ def test_our_own_python_is_as_before(sandbox):
 
 def test_without_numpy_arrays_are_arrays_of_the_standard_library(sandbox):
     python = another()  # its wheels know no numpy
-    answer = ({}, [struct.pack("<2q", 1, 2), struct.pack("<2d", 0.5, 1.5)])
+    answer = ({"count": 2}, [struct.pack("<2q", 1, 2), struct.pack("<2d", 0.5, 1.5)])
     session = Session({"values": lambda args, body: answer})
     told = result_of(run(sandbox, blob_of(python, READS), python.version, session=session))
     assert told == ["array", [1, 2], [0.5, 1.5]]
@@ -201,7 +201,7 @@ def test_every_python_of_this_host_runs_handlers_with_numpy(tmp_path):
         pytest.skip("no second CPython is installed")
     provider = Provider(tmp_path)
     sandbox = ForkServerSandbox(provider=provider)
-    answer = ({}, [struct.pack("<2q", 1, 2), struct.pack("<2d", 0.5, 1.5)])
+    answer = ({"count": 2}, [struct.pack("<2q", 1, 2), struct.pack("<2d", 0.5, 1.5)])
     try:
         for version, python in others().items():
             if version == "3.8":  # its dill is another

@@ -79,6 +79,22 @@ def test_the_ends_of_the_range_can_be_stored(tx: Tx) -> None:
     assert everything(tx) == {series.MIN_TIME_NS: 1.0, series.MAX_TIME_NS: 2.0}
 
 
+def test_pages_hold_each_sample_once(tx: Tx) -> None:
+    times = np.arange(5 * TARGET) * 10
+    series.insert(tx, "u", times, times * 0.5)
+    begin, end = 15, int(times[-1]) - 5
+    at: int | None = begin
+    parts = []
+    while at is not None:
+        got, values, at = series.page(tx, "u", at, end, limit=2 * TARGET)
+        assert len(got) <= 2 * TARGET
+        assert (values == got * 0.5).all()
+        parts.append(got)
+    assert len(parts) == 3
+    assert (np.concatenate(parts) == times[2:-1]).all()
+    assert series.page(tx, "u", end + 6, end + 100, limit=1)[2] is None
+
+
 def test_nothing_to_insert_changes_nothing(tx: Tx) -> None:
     assert series.insert(tx, "u", [], []) == 0
     assert stored(tx) == []

@@ -303,7 +303,7 @@ def test_values_and_windows_come_as_raw_arrays(setting):
         samples.insert(tx, UUID, np.arange(10) * 10, np.arange(10) * 1.5)
     session = setting.session()
     value, (times, values) = session.call("values", {"uuid": UUID, "start": 20, "end": 50}, b"")
-    assert value == {"count": 3}
+    assert value == {"count": 3, "next": None}
     assert np.frombuffer(times, "<i8").tolist() == [20, 30, 40]
     assert np.frombuffer(values, "<f8").tolist() == [3.0, 4.5, 6.0]
     value, columns = session.call("windows", {"uuid": UUID, "start": 0, "end": 100, "width": 50}, b"")
