@@ -204,6 +204,25 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
+def hook_times(text: str) -> dict[str, float | None]:
+    """Read `inference.batch_done=7d samples.stored=forever` as seconds by hook; None is forever."""
+    times: dict[str, float | None] = {}
+    for word in text.replace(",", " ").split():
+        name, equals, duration = word.partition("=")
+        if not (name and equals):
+            raise ValueError(f"{word!r} is not HOOK=DURATION, such as inference.batch_done=7d")
+        times[name] = parse_duration(duration)
+    return times
+
+
+def _hook_times(text: str) -> str:
+    hook_times(text)
+    return text
+
+
+HookTimes = Annotated[str, AfterValidator(_hook_times)]
+
+
 class Retention(Section):
     """How long things stay; `forever` keeps them. A hook's own `keep` comes before `events`."""
 
@@ -219,6 +238,8 @@ class Retention(Section):
     outbox: Seconds = "30d"  # type: ignore[assignment]
     dedup: Annotated[float, BeforeValidator(parse_some_duration)] = "7d"  # type: ignore[assignment]
     streams: Seconds = "7d"  # type: ignore[assignment]  # completed ones
+    keep: HookTimes = ""  # both instead of what hook files say
+    keep_idle: HookTimes = ""
 
 
 class Maxima(Section):

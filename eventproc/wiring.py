@@ -14,7 +14,7 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 import structlog
 
 from eventproc.abc import Blobs, Bus, Carrier, Clock, Mailer, Renderer, RetentionPolicy, Sandbox, Store
-from eventproc.config import Address, Settings, current_directory, load
+from eventproc.config import Address, Settings, current_directory, hook_times, load
 from eventproc.engine.clock import SystemClock
 from eventproc.errors import ConfigError, EventprocError, InvalidInput, NotFound
 from eventproc.model import Accepted, HookSpec, NewEvent, Role
@@ -467,7 +467,26 @@ def load_hooks(settings: Settings) -> tuple[list[HookSpec], list[str]]:
         specs, broken = load_specs([file.path], source="bundled" if file.origin == "bundled" else "file")
         merged.update((spec.name, spec) for spec in specs)
         problems += broken
-    return list(merged.values()), [problem.message for problem in problems]
+    told = [problem.message for problem in problems]
+    told += _keep_as_set(merged, hook_times(settings.retention.keep), "keep")
+    told += _keep_as_set(merged, hook_times(settings.retention.keep_idle), "keep_idle")
+    return list(merged.values()), told
+
+
+def _keep_as_set(specs: dict[str, HookSpec], times: Mapping[str, float | None], setting: str) -> list[str]:
+    """Let the operator's settings stand above what the files say; return a line for each hook that no file has."""
+    from eventproc.registry.documents import hint
+
+    told = []
+    for name, seconds in times.items():
+        if name in specs:
+            change: dict[str, Any] = {f"{setting}_s": None if seconds is None else max(1, int(seconds))}
+            specs[name] = replace(specs[name], **change)
+        else:
+            told.append(
+                f"the setting retention.{setting} names the hook {name!r}, which is in no file: {hint(name, specs)}"
+            )
+    return told
 
 
 _lock = threading.Lock()

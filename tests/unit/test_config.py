@@ -319,3 +319,13 @@ def test_durations_that_can_not_be_say_why(monkeypatch, tmp_path, name, text, sa
     with pytest.raises(ConfigError, match=said) as caught:
         load()
     assert name in str(caught.value)
+
+
+def test_times_of_hooks_are_pairs_and_a_mistake_says_how_they_are_written(monkeypatch):
+    monkeypatch.setenv("EVENTPROC_RETENTION__KEEP_IDLE", "inference.batch_done=7d, samples.*=forever")
+    retention = load().retention
+    assert config.hook_times(retention.keep_idle) == {"inference.batch_done": 604_800, "samples.*": None}
+    for wrong in ("inference.batch_done", "=7d", "inference.batch_done=soon"):
+        monkeypatch.setenv("EVENTPROC_RETENTION__KEEP_IDLE", wrong)
+        with pytest.raises(ConfigError, match=r"inference\.batch_done=7d|is no duration"):
+            load()

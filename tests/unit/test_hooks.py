@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from eventproc.config import Retention, load
 from eventproc.errors import InvalidPayload
 from eventproc.registry.catalogue import Catalogue
 from eventproc.registry.specs import load_specs
+from eventproc.wiring import load_hooks
 
 HOOKS = Path(__file__).parents[2] / "hooks"
 SPECS, PROBLEMS = load_specs(sorted(HOOKS.glob("*.yaml")), source="bundled")
@@ -44,6 +46,21 @@ def test_each_hook_says_what_it_is_shows_a_sample_and_is_not_kept_for_ever(name)
 
 def test_idle_inference_batches_go_after_an_hour():
     assert BY_NAME["inference.batch_done"].keep_idle_s == 3600
+
+
+def test_an_operator_says_how_long_events_of_bundled_hooks_stay(tmp_path):
+    settings = load(
+        data=tmp_path,
+        retention=Retention(keep="ctingress.on_complete=2d", keep_idle="inference.batch_done=7d model.loadet=1d"),
+    )
+    specs, told = load_hooks(settings)
+    found = {spec.name: spec for spec in specs}
+    assert found["inference.batch_done"].keep_idle_s == 7 * 86_400
+    assert found["inference.batch_done"].keep_s == BY_NAME["inference.batch_done"].keep_s
+    assert found["ctingress.on_complete"].keep_s == 2 * 86_400
+    (line,) = told
+    assert "retention.keep_idle names the hook 'model.loadet'" in line
+    assert "did you mean 'model.loaded'?" in line
 
 
 def test_comtrade_events_have_exactly_the_documented_members():
