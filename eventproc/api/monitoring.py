@@ -12,6 +12,7 @@ from eventproc.api import shapes
 from eventproc.api.answers import Answer, Page, answers
 from eventproc.api.deps import Cases, Limit, Principal
 from eventproc.api.gate import KeyFirst
+from eventproc.api.metrics import End, Start
 from eventproc.api.models import Body
 from eventproc.model import isoformat
 from eventproc.models.specs import DATASOURCE
@@ -146,9 +147,16 @@ def export(
     principal: Principal,
     cases: Cases,
     which: str,
-    days: Annotated[float, Query(ge=0, description="0: all samples.")] = EXPORT_DAYS,
+    *,
+    days: Annotated[
+        float | None,
+        Query(ge=0, description=f"Before now: {EXPORT_DAYS} if no start or end is given. 0: all samples."),
+    ] = None,
+    start: Start = None,
+    end: End = None,
 ) -> Response:
-    return shapes.answer(cases.monitoring.export(principal, which, days=days))
+    start_us, end_us = shapes.parse_moment(start, "start"), shapes.parse_moment(end, "end")
+    return shapes.answer(cases.monitoring.export(principal, which, days=days, start_us=start_us, end_us=end_us))
 
 
 @router.post("/models/{which:path}/activate", summary="Do not wait for 288 samples", responses=answers(ModelAnswer))

@@ -11,6 +11,7 @@ import click
 from eventproc.cli import output
 from eventproc.cli.base import Group
 from eventproc.cli.emit import read_json
+from eventproc.cli.metrics import end_option, start_option
 from eventproc.cli.priming import params, prime
 from eventproc.cli.remote import connect
 from eventproc.errors import EventprocError, InvalidInput, NotFound
@@ -198,14 +199,29 @@ def retry(metrics: tuple[str, ...], *, everything: bool, fresh: bool) -> None:
 
 @models.command("export")
 @click.argument("metrics", nargs=-1, required=True)
-@click.option("--days", type=click.FloatRange(0), default=14.0, show_default=True, help="0: all samples.")
+@click.option("--days", type=click.FloatRange(0), help="Before now: 14 if no start or end is given. 0: all samples.")
+@start_option
+@end_option
 @click.option("--out", "-o", type=click.File("w"), default="-", help="A file, else standard output.")
-def export(metrics: tuple[str, ...], days: float, out: Any) -> None:
-    """Write METRICS' specifications and last samples as JSON, for `models import`."""
+def export(metrics: tuple[str, ...], days: float | None, start: str | None, end: str | None, out: Any) -> None:
+    """
+    Write METRICS' specifications and samples as JSON, for `models import`.
+
+    The samples are those of the last 14 days before now, unless --days, --start or --end say otherwise:
+    `models export web.requests --days 0 -o web.json` writes all of them.
+    """
     connection = connect().connection
-    found = [connection.export_model(metric, days=days) for metric in metrics]
+    found = [connection.export_model(metric, days=days, start=start, end=end) for metric in metrics]
     json.dump(found[0] if len(found) == 1 else found, out, ensure_ascii=False, indent=1)
     out.write("\n")
+    limited = days is None and start is None and end is None
+    for metric, exported in zip(metrics, found, strict=True):
+        output.note(_of_when(metric, exported["data"]) + (" (the last 14 days; --days 0: all)" if limited else ""))
+
+
+def _of_when(metric: str, data: list[Any]) -> str:
+    span = f" from {data[0][1]} to {data[-1][1]}" if data else ""
+    return output.plain(f"{metric}: {len(data):,} samples{span}")
 
 
 @models.command("import")

@@ -17,7 +17,7 @@ MAX_EXAMPLES = 10
 Time = float | str | dt.datetime | None
 
 
-def _moment(time: Time) -> str | None:
+def moment(time: Time) -> str | None:
     if time is None or isinstance(time, str):
         return time
     if isinstance(time, dt.datetime):
@@ -75,8 +75,8 @@ class Metrics(Calls):
     ) -> list[dict[str, Any]]:
         """Return a metric's samples with start <= time < end: `rowid`, `time`, `value`, `anomaly` and more."""
         params = {
-            "start": _moment(start),
-            "end": _moment(end),
+            "start": moment(start),
+            "end": moment(end),
             "min_score": min_score,
             "scored": scored or None,
             "newest_first": newest_first or None,
@@ -85,14 +85,14 @@ class Metrics(Calls):
 
     def metric_windows(self, which: str, width: float, start: Time = None, end: Time = None) -> list[dict[str, Any]]:
         """Return count, min, mean, max and highest anomaly of each stretch of `width` seconds with samples."""
-        params = {"width": width, "start": _moment(start), "end": _moment(end)}
+        params = {"width": width, "start": moment(start), "end": moment(end)}
         answer: dict[str, Any] = self.request("GET", f"/metrics/{segment(which)}/windows", params=params)
         items: list[dict[str, Any]] = answer["items"]
         return items
 
     def dump_samples(self, *names: str, start: Time = None, end: Time = None) -> Iterator[str]:
         """Return `name value timestamp` lines in pieces, of the named metrics (globs too), or of all."""
-        params = {"name": list(names) or None, "start": _moment(start), "end": _moment(end)}
+        params = {"name": list(names) or None, "start": moment(start), "end": moment(end)}
         return self._text("GET", "/samples", params=given(params))
 
     def rejected_samples(
@@ -105,7 +105,7 @@ class Metrics(Calls):
         limit: int = 1000,
     ) -> list[dict[str, Any]]:
         """Return what was refused, by reason, source and metric, with the last examples."""
-        params = {"reason": reason, "metric": metric, "source": source, "since": _moment(since), "limit": limit}
+        params = {"reason": reason, "metric": metric, "source": source, "since": moment(since), "limit": limit}
         items: list[dict[str, Any]] = self.request("GET", "/samples/rejected", params=params)["items"]
         return items
 

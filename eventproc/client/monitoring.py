@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eventproc.client.calls import Calls, given
+from eventproc.client.metrics import Time, moment
 from eventproc.client.paths import segment
 
 
@@ -86,9 +87,17 @@ class Monitoring(Calls):
         """Return all models at a glance: metrics by status, samples that wait, workers."""
         return self._object("GET", "/models/status")
 
-    def export_model(self, which: str, *, days: float = 14) -> dict[str, Any]:
-        """Return a model's specification and `data`, [value, time] of the last days; 0 days: of all."""
-        return self._object("GET", f"/models/{segment(which)}/export", params={"days": days})
+    def export_model(
+        self, which: str, *, days: float | None = None, start: Time = None, end: Time = None
+    ) -> dict[str, Any]:
+        """
+        Return a model's specification and `data`: [value, time] of its metric's samples.
+
+        :param days: the samples of so many days before now; 14 unless a start or an end is given, 0: all samples
+        :param start: instead of days: samples with start <= time < end
+        """
+        params = given({"days": days, "start": moment(start), "end": moment(end)})
+        return self._object("GET", f"/models/{segment(which)}/export", params=params)
 
     def import_model(self, exported: Mapping[str, Any]) -> dict[str, Any]:
         """Make a model of what `export_model` gave; its data are stored if the metric has none."""

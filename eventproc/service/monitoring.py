@@ -191,21 +191,39 @@ class Monitoring:
 
     # Export and import.
 
-    def export(self, principal: User, which: str, *, days: float = EXPORT_DAYS) -> dict[str, Any]:
-        """Return a model's specification and `data`: [value, time] of the last days; 0 days: all that there is."""
+    def export(
+        self,
+        principal: User,
+        which: str,
+        *,
+        days: float | None = None,
+        start_us: int | None = None,
+        end_us: int | None = None,
+    ) -> dict[str, Any]:
+        """
+        Return a model's specification and `data`: [value, time] of start <= time < end, else of the last days.
+
+        :param days: before now, `EXPORT_DAYS` unless a start or an end is given; 0: all that there is
+        """
         require(principal, Role.VIEWER, "exporting models")
-        if not math.isfinite(days) or days < 0:
-            raise InvalidInput(f"days must be 0 or more, not {days!r}", field="days")
+        if start_us is None and end_us is None:
+            start_us = self._days_ago_us(EXPORT_DAYS if days is None else days)
+        elif days is not None:
+            raise InvalidInput("give either days, which end now, or a start and an end", field="days")
         with self._context.store.read() as tx:
             metric = find_metric(tx, which)
             model = tx.models.of_metric(metric.id)
             if model is None:
                 raise MetricNotMonitored(f"the metric {metric.name!r} is not monitored", uid=metric.uid)
-            since_us = None if days == 0 else self._now_us - round(days * DAY_US)
-            samples = tx.samples.query(metric.id, start_us=since_us, limit=MAX_EXPORT + 1)
+            samples = tx.samples.query(metric.id, start_us=start_us, end_us=end_us, limit=MAX_EXPORT + 1)
         if len(samples) > MAX_EXPORT:
-            raise TooLarge(f"these are more than {MAX_EXPORT} samples; ask for fewer days, or use metrics export")
+            raise TooLarge(f"these are more than {MAX_EXPORT:,} samples; ask for fewer days or a later start")
         return {**model.spec, "data": [[sample.value, isoformat(sample.time_us)] for sample in samples]}
+
+    def _days_ago_us(self, days: float) -> int | None:
+        if not math.isfinite(days) or days < 0:
+            raise InvalidInput(f"days must be 0 or more, not {days!r}", field="days")
+        return None if days == 0 else self._now_us - round(days * DAY_US)
 
     def import_(self, principal: User, exported: Any) -> ModelView:
         """

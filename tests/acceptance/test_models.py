@@ -240,7 +240,10 @@ def test_the_command_line_leads_through_a_models_life(metrics):
     assert cli("models", "retry", "by.hand").returncode == 5
     missing = cli("models", "show", "by.hnad")
     assert (missing.returncode, "did you mean: by.hand" in missing.stderr) == (4, True)
+    told = cli("models", "export", "by.hand")
+    assert "the last 14 days; --days 0: all" in told.stderr
     exported = cli("models", "export", "by.hand", "--days", "0")
+    assert "by.hand: 10 samples from 20" in exported.stderr
     assert cli("models", "delete", "by.hand", "--yes").returncode == 0
     assert cli("models", "import", "-", stdin=exported.stdout).returncode == 0
     assert metrics.model("by.hand")["last_rowid"] == 10

@@ -77,6 +77,12 @@ def test_an_export_makes_the_same_model_elsewhere(api):
     assert (made.status_code, made.json()["last_rowid"]) == (200, 20), made.text
     exported = client.get("/models/a/export", params={"days": 0}).json()
     assert [value for value, _ in exported["data"]] == wave(20)
+    first, last = exported["data"][4][1], exported["data"][9][1]
+    part = client.get("/models/a/export", params={"start": first, "end": last}).json()
+    assert part["data"] == exported["data"][4:9]
+    assert client.get("/models/a/export", params={"start": first}).json()["data"] == exported["data"][4:]
+    both = client.get("/models/a/export", params={"start": first, "days": 3})
+    assert (both.status_code, "either days" in error_of(both)["message"]) == (400, True)
     client.delete("/metrics/a")
     assert client.post("/models/import", json=exported).json()["status"] == "CREATE_PENDING"
     assert client.get("/models/a/export", params={"days": 0}).json() == exported
