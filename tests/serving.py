@@ -91,7 +91,7 @@ class Served:
         assert self.process is not None
         status = self.process.wait(timeout_s)
         if self._reader is not None:
-            self._reader.join(10)
+            self._reader.join(60)
         return status
 
     def close(self) -> None:

@@ -25,21 +25,21 @@ def bus(request, tmp_path):
 def test_a_wake_up_reaches_its_listener(bus):
     listener = bus.listen("runs")
     bus.wake("runs")
-    assert listener.wait(10) == {"runs"}
+    assert listener.wait(60) == {"runs"}
 
 
 def test_a_wake_up_sent_before_the_wait_is_not_lost(bus):
     listener = bus.listen("runs", "cancel")
     bus.wake("cancel")
     bus.wake("runs")
-    assert listener.wait(10) == {"runs", "cancel"}
+    assert listener.wait(60) == {"runs", "cancel"}
 
 
 def test_wake_ups_of_one_topic_melt_into_one(bus):
     listener = bus.listen("runs")
     for _ in range(5):
         bus.wake("runs")
-    assert listener.wait(10) == {"runs"}
+    assert listener.wait(60) == {"runs"}
     assert listener.wait(0) == set()
 
 
@@ -52,14 +52,14 @@ def test_other_topics_are_not_heard(bus):
 def test_several_topics_go_out_in_one_call_and_each_listener_hears_its_own(bus):
     first, second = bus.listen("runs"), bus.listen("cancel", "notices")
     bus.wake("runs", "cancel")
-    assert first.wait(10) == {"runs"}
-    assert second.wait(10) == {"cancel"}
+    assert first.wait(60) == {"runs"}
+    assert second.wait(60) == {"cancel"}
 
 
 def test_everybody_who_listens_is_woken(bus):
     listeners = [bus.listen("runs") for _ in range(5)]
     bus.wake("runs")
-    assert [listener.wait(10) for listener in listeners] == [{"runs"}] * 5
+    assert [listener.wait(60) for listener in listeners] == [{"runs"}] * 5
 
 
 def test_waking_nobody_is_fine(bus):
@@ -72,7 +72,7 @@ def test_a_closed_listener_is_not_woken_and_disturbs_nobody(bus):
     closed.close()
     closed.close()
     bus.wake("runs")
-    assert other.wait(10) == {"runs"}
+    assert other.wait(60) == {"runs"}
     assert closed.wait(0) == set()
 
 
@@ -80,7 +80,7 @@ def test_a_flood_without_a_reader_neither_blocks_nor_raises(bus):
     listener = bus.listen("runs")
     for _ in range(20_000):
         bus.wake("runs")
-    assert listener.wait(10) == {"runs"}
+    assert listener.wait(60) == {"runs"}
 
 
 def test_waiting_ends_with_the_time_out(bus):
@@ -126,7 +126,7 @@ def test_many_threads_may_wake_at_once(bus):
     for thread in threads:
         thread.join()
     assert not failures
-    assert {topic: listener.wait(10) for topic, listener in listeners.items()} == {t: {t} for t in listeners}
+    assert {topic: listener.wait(60) for topic, listener in listeners.items()} == {t: {t} for t in listeners}
 
 
 def test_a_closed_bus_is_silent(bus):

@@ -72,7 +72,7 @@ def test_without_a_broker_the_host_goes_on_alone_and_nothing_waits(hosts):
     listener = bus.listen("runs")
     for _ in range(100):
         bus.wake("runs")
-    assert listener.wait(10) == {"runs"}
+    assert listener.wait(60) == {"runs"}
     assert not bus.connected(0)
 
 
@@ -87,7 +87,7 @@ def test_a_broker_that_was_killed_and_comes_back_is_used_again(hosts):
         broker.kill()
         wait_until(lambda: not here.connected(0), timeout_s=60, what="the loss to be seen")
         here.wake("runs")
-        assert local.wait(10) == {"runs"}
+        assert local.wait(60) == {"runs"}
         broker.start()
         assert here.connected(90)
         assert there.connected(90)

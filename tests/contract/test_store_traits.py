@@ -168,7 +168,7 @@ def test_history_is_summed_up_beside_the_other_duties(store: Store, events: list
     try:
         wait_until(is_done, what="all summaries")
     finally:
-        house.stop(5)
+        house.stop(60)
         running.join()
     assert paged(store, {"near": 3}, newest_first=True) == expected(events, {"near": 3})
 

@@ -94,7 +94,7 @@ def front(service_context, certificates) -> Iterator[Front]:
             keys[role.value] = issue_key(tx, user, label="test", now_us=service_context.clock.now_us())[0]
     server.start()
     yield Front(service_context, cases, server, certificates.ca.read_bytes(), keys)
-    server.stop(5)
+    server.stop(60)
 
 
 # ------------------------------------------------------------------------------------------------- the interface

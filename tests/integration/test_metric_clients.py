@@ -205,7 +205,7 @@ def test_graphites_own_carbon_relay(world: Listening, tmp_path: Path, protocol: 
         def connected() -> socket.socket | None:
             assert process.poll() is None, (tmp_path / "log").read_text()
             with contextlib.suppress(OSError):  # not up yet
-                return socket.create_connection(("127.0.0.1", port), timeout=5)
+                return socket.create_connection(("127.0.0.1", port), timeout=20)
             return None
 
         with wait_until(connected, timeout_s=60, what="carbon-relay to listen") as client:

@@ -173,7 +173,7 @@ def test_metrics_are_created_with_tags_and_say_so_once():
     with listening(store, intake=make_intake(store, bus=bus)) as world:
         world.send(b"disk;host=b;dc=eu 1 1\ndisk;dc=eu;host=b 2 2\nplain 1 1\n")
         assert len(world.wait_for("disk;dc=eu;host=b", 2)) == 2
-        assert ear.wait(10) == {"samples"}
+        assert ear.wait(60) == {"samples"}
         with store.read() as tx:
             events = [event.payload_json for event in tx.events.page(hook="metric.created")]
             assert [metric.name for metric in tx.metrics.find(tags={"host": "b"})] == ["disk;dc=eu;host=b"]

@@ -155,7 +155,7 @@ def test_nothing_is_accepted_when_the_callers_transaction_fails(lab):
     assert lab.runs() == []
     assert listener.wait(0) == set()
     lab.emit(id="a")
-    assert listener.wait(10) == {"runs"}
+    assert listener.wait(60) == {"runs"}
 
 
 def test_the_catalogue_follows_changes(lab):

@@ -28,7 +28,7 @@ class Counting:
 
     @contextmanager
     def begin(self) -> Iterator[Tx]:
-        self.gate.wait(10)
+        self.gate.wait(60)
         if self.away:
             raise StoreUnavailable
         self.transactions += 1
@@ -62,7 +62,7 @@ def test_writes_that_come_together_share_a_transaction(store):
     first = group.submit(put("first"))
     others = [group.submit(put(f"n{number}")) for number in range(50)]
     store.gate.set()
-    assert [future.result(10) for future in [first, *others]] == ["first", *(f"n{number}" for number in range(50))]
+    assert [future.result(60) for future in [first, *others]] == ["first", *(f"n{number}" for number in range(50))]
     assert store.transactions <= 2
     group.close()
 
@@ -100,9 +100,9 @@ def test_a_store_that_is_away_fails_all_that_wait_and_the_next_ones_work(store):
     group = GroupCommit(store)
     store.away = True
     with pytest.raises(StoreUnavailable):
-        group.run(put("a"), timeout_s=10)
+        group.run(put("a"), timeout_s=60)
     store.away = False
-    assert group.run(put("b"), timeout_s=10) == "b"
+    assert group.run(put("b"), timeout_s=60) == "b"
     group.close()
 
 
@@ -145,7 +145,7 @@ def test_items_are_handled_in_order_and_a_fault_does_not_end_the_thread(caplog):
     batches = Batches(handle, name="test", max_items=1)
     for number in range(6):
         batches.put(number)
-    assert done.wait(10)
+    assert done.wait(60)
     batches.stop()
     assert seen == [0, 1, 2, 4, 5]
     assert "boom" in caplog.text
