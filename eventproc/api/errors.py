@@ -1,4 +1,4 @@
-"""Every error as a status and one JSON shape; nothing of the inside reaches the client."""
+"""Every error as a status and one JSON shape, or a page for browsers; nothing of the inside reaches the client."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from eventproc.api import html
 from eventproc.api.shapes import answer, error_json
 from eventproc.errors import (
     Conflict,
@@ -50,6 +51,7 @@ STATUSES: tuple[tuple[type[EventprocError], int], ...] = (
     (IngressError, 400),
 )
 _CODES = {404: "not_found", 405: "invalid", 413: "too_large"}
+_TITLES = {401: "Please log in", 403: "Not allowed", 404: "Not found", 429: "Too many tries", 503: "Not just now"}
 
 
 def status_of(error: EventprocError) -> int:
@@ -84,19 +86,30 @@ def install(app: FastAPI) -> None:
     def known(request: Request, error: EventprocError) -> Response:
         if status_of(error) == 500:
             log.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
-        return error_response(error, basic=getattr(request.state, "basic", False))
+        found = error_response(error, basic=getattr(request.state, "basic", False))
+        return _for_people(request, error.message, found)
 
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> Response:
-        del request
-        return error_response(_explain(error.errors()))
+        explained = _explain(error.errors())
+        return _for_people(request, explained.message, error_response(explained))
 
     @app.exception_handler(HTTPException)
     def http(request: Request, error: HTTPException) -> Response:
         code = _CODES.get(error.status_code, "error")
         message = error.detail if error.status_code == 413 else f"{request.method} {request.url.path}: {error.detail}"
         body = {"error": {"code": code, "message": message, "details": {}}}
-        return answer(body, status=error.status_code, headers=error.headers)
+        found = answer(body, status=error.status_code, headers=error.headers)
+        return _for_people(request, message, found)
+
+
+def _for_people(request: Request, message: str, found: Response) -> Response:
+    """Give a browser a page that says what the JSON would, with the same status; programs get the JSON."""
+    if not html.wanted(request):
+        return found
+    headers = {name: found.headers[name] for name in ("www-authenticate", "retry-after") if name in found.headers}
+    title = _TITLES.get(found.status_code, "That did not work")
+    return html.page(request, "error.html", status=found.status_code, headers=headers, title=title, message=message)
 
 
 def _explain(problems: Sequence[Any]) -> InvalidInput:

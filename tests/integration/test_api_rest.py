@@ -396,7 +396,7 @@ def test_the_front_page_says_what_runs_here_and_runs_no_scripts(api):
     answer = httpx.get(api.url)
     assert answer.status_code == 200
     assert "eventproc" in answer.text
-    assert 'href="/docs"' in answer.text
+    assert 'href="docs"' in answer.text
     assert "<script" not in answer.text
     assert answer.headers["content-security-policy"].startswith("default-src 'none'")
     assert httpx.get(f"{api.url}/static/plain.css").headers["content-type"].startswith("text/css")
@@ -456,7 +456,38 @@ def test_the_page_of_a_run_is_what_its_mail_links_to(api, registration, service_
     key = client.headers["authorization"].removeprefix("Bearer ")
     page = httpx.get(url, auth=("anybody", key))
     assert page.status_code == 200
-    assert f"Run {run_id}: queued" in page.text
+    assert f"<title>Run {run_id} queued: marked</title>" in page.text
     assert "<bdi>marked</bdi>, version 0" in page.text
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert httpx.get(f"{url}99999", auth=("anybody", key)).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "says"),
+    [
+        ("/runs/1", 401, "with any user name, and an API key as the password"),
+        ("/runs/<b>", 400, "run_id: Input should be a valid integer"),
+        ("/<script>x", 404, "GET /&lt;script&gt;x: Not Found"),
+    ],
+)
+def test_browsers_are_told_of_errors_on_a_page_and_programs_in_json(api, path, status, says):
+    client = api.client("viewer")
+    login = () if status == 401 else ("anybody", client.headers["authorization"].removeprefix("Bearer "))
+    page = httpx.get(api.url + path, auth=login or None, headers={"Accept": "text/html,*/*;q=0.8"})
+    assert (page.status_code, page.headers["content-type"]) == (status, "text/html; charset=utf-8")
+    assert says in page.text
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    found = httpx.get(api.url + path, auth=login or None)
+    assert (found.status_code, found.headers["content-type"]) == (status, "application/json")
+    assert page.headers.get("www-authenticate") == found.headers.get("www-authenticate")
+    described = client.get("/runs/99999", headers={"Accept": "text/html"})
+    assert (described.status_code, described.headers["content-type"]) == (404, "application/json")
+
+
+def test_what_a_page_links_to_is_found_below_a_proxys_path_too(api):
+    browsing = {"Accept": "text/html"}
+    for path, root in [("/", ""), ("/docs", ""), ("/nowhere", ""), ("/runs/x", "../"), ("/a/b%2Fc/d", "../../")]:
+        page = httpx.get(api.url + path, headers=browsing)
+        assert f'<link rel="stylesheet" href="{root}static/plain.css">' in page.text, path
+        assert 'href="/' not in page.text
+    assert httpx.get(f"{api.url}/static/icon.svg").headers["content-type"] == "image/svg+xml"

@@ -1,0 +1,124 @@
+"""A real browser for tests: Debian's Chromium, driven by its chromedriver over WebDriver, which is JSON over HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from servers import missing
+from waiting import wait_until
+
+APT_CHROMIUM = "apt-get install --no-install-recommends chromium chromium-driver"
+STARTED = re.compile(r"started successfully on port (\d+)")
+ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the standard's name of a reference to one
+START_S = 300.0
+# As root there is no sandbox of the browser's own; all that it opens here is from this machine.
+ARGUMENTS = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--no-first-run"]
+
+
+class Browser:
+    """One window of a browser with a profile of its own."""
+
+    def __init__(self, client: httpx.Client, downloads: Path) -> None:
+        self._client = client
+        self.downloads = downloads
+
+    def open(self, url: str) -> None:
+        """Go to a page and wait until it is loaded."""
+        self._do("POST", "/url", url=url)
+
+    @property
+    def url(self) -> str:
+        return str(self._do("GET", "/url"))
+
+    @property
+    def title(self) -> str:
+        return str(self._do("GET", "/title"))
+
+    @property
+    def text(self) -> str:
+        """What is to be seen of the page."""
+        return str(self.evaluate("return document.body.innerText"))
+
+    def evaluate(self, script: str) -> Any:
+        return self._do("POST", "/execute/sync", script=script, args=[])
+
+    def click(self, selector: str) -> None:
+        """Click on what the CSS selector finds."""
+        found = self._do("POST", "/element", using="css selector", value=selector)
+        self._do("POST", f"/element/{found[ELEMENT]}/click")
+
+    def width(self, pixels: int) -> None:
+        """Look through a screen of that width, as a phone's."""
+        size = {"width": pixels, "height": 800, "deviceScaleFactor": 1, "mobile": pixels < 600}
+        self._do("POST", "/goog/cdp/execute", cmd="Emulation.setDeviceMetricsOverride", params=size)
+
+    def complaints(self) -> list[str]:
+        """Return what the console says since it was last asked: refused scripts and styles above all."""
+        return [entry["message"] for entry in self._do("POST", "/se/log", type="browser")]
+
+    def downloaded(self, name: str) -> bytes:
+        """Wait for a download of that name; return its bytes."""
+        file = self.downloads / name  # it gets its name when it is whole
+        wait_until(file.exists, timeout_s=120, what=f"the download {name}")
+        return file.read_bytes()
+
+    def _do(self, method: str, path: str, **body: Any) -> Any:
+        answer = self._client.request(method, path.lstrip("/"), json=body if method == "POST" else None)
+        value = answer.json()["value"]
+        if answer.status_code != 200:
+            raise AssertionError(f"{path}: {value['error']}: {value['message'].splitlines()[0]}")
+        return value
+
+
+@contextlib.contextmanager
+def browser(home: Path) -> Iterator[Browser]:
+    """Run a browser whose profile and downloads are below `home`."""
+    driver = shutil.which("chromedriver")
+    if driver is None or shutil.which("chromium") is None:
+        missing("Chromium with its driver", APT_CHROMIUM)
+    downloads = home / "downloads"
+    downloads.mkdir(parents=True)
+    said = home / "chromedriver.log"
+    with said.open("wb") as log:
+        process = subprocess.Popen([str(driver), "--port=0"], stdout=log, stderr=log, cwd=home, start_new_session=True)
+
+    def port() -> str:
+        if process.poll() is not None:
+            pytest.fail(f"chromedriver did not start: {said.read_text(errors='replace')[-2000:]}")
+        found = STARTED.search(said.read_text(errors="replace"))
+        return found[1] if found else ""
+
+    try:
+        base = f"http://127.0.0.1:{wait_until(port, timeout_s=START_S, what='chromedriver to start')}"
+        with httpx.Client(timeout=START_S, trust_env=False) as client:
+            answer = client.post(f"{base}/session", json={"capabilities": {"alwaysMatch": _wanted(home, downloads)}})
+            session = answer.json()["value"]
+            if "sessionId" not in session:
+                pytest.fail(f"Chromium did not start: {session}")
+            client.base_url = httpx.URL(f"{base}/session/{session['sessionId']}/")
+            yield Browser(client, downloads)
+            client.delete("")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # the browser is in the same group
+        process.wait()
+
+
+def _wanted(home: Path, downloads: Path) -> dict[str, Any]:
+    return {
+        "goog:loggingPrefs": {"browser": "ALL"},
+        "goog:chromeOptions": {
+            "args": [*ARGUMENTS, f"--user-data-dir={home / 'profile'}"],
+            "prefs": {"download.default_directory": str(downloads)},
+        },
+    }
