@@ -361,6 +361,7 @@ class Settings(BaseSettings):
     mail_sender: str = "eventproc <eventproc@localhost>"
     mail_burst: int = Field(default=5, ge=0)  # failure mails of one handler in `mail_digest` that go at once; 0: all do
     mail_digest: Annotated[float, BeforeValidator(parse_some_duration), Field(gt=0)] = "15m"  # type: ignore[assignment]
+    outbox_max_age: Annotated[float, BeforeValidator(parse_some_duration), Field(gt=0)] = "3d"  # type: ignore[assignment]
     templates: DataPath | None = None
     project: DataPath | None = None  # directory with hooks/ (and handlers/); the settings file's own unless said
     unsafe_sandbox: bool = False

@@ -111,6 +111,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         ("hooks", _hooks),
         ("mail", _mail),
         ("broker", _broker),
+        ("outbox", _outbox),
         ("time", _time),
     ]
     with Platform(settings) as platform:
@@ -401,6 +402,20 @@ def _broker(settings: Settings, _platform: Platform) -> Iterator[Finding]:
     broker = Broker(settings.broker_url.get_secret_value(), purpose="doctor")
     close(broker.connect())
     yield Finding("broker", "ok", f"{broker} answers: wake-ups between hosts, and messages of the outbox")
+
+
+def _outbox(settings: Settings, platform: Platform) -> Iterator[Finding]:
+    if not _is_readable(settings, platform):
+        return
+    with platform.store.read() as tx:
+        given_up = tx.outbox.counts().get("failed", 0)
+    if given_up:
+        yield Finding(
+            "outbox",
+            "warning",
+            f"given up: {given_up} of the messages to brokers and webhooks; `eventproc outbox list --state failed` "
+            "says why, `eventproc outbox requeue ID` sends one again",
+        )
 
 
 def _time(settings: Settings, platform: Platform) -> Iterator[Finding]:

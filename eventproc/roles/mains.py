@@ -95,11 +95,12 @@ def make_housekeeper(platform: Platform) -> Service:
 
 def make_notifier(platform: Platform) -> Service:
     """Return what sends mails, with what delivers the outbox's messages beside it."""
-    from eventproc.engine.postman import Postman
+    from eventproc.engine.postman import Postman, PostmanSettings
     from eventproc.roles.together import Together
 
+    settings = PostmanSettings(max_age_s=platform.settings.outbox_max_age)
     postmen = [
-        Postman(store=platform.store, bus=platform.bus, carrier=carrier, clock=platform.clock)
+        Postman(store=platform.store, bus=platform.bus, carrier=carrier, clock=platform.clock, settings=settings)
         for carrier in platform.carriers
     ]
     return Together([_make_mail_notifier(platform), *postmen])

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
 import pika
 import pytest
 from servers import free_port
@@ -10,6 +14,45 @@ from waiting import wait_until
 from eventproc.engine.clock import SystemClock
 from eventproc.model import NewOutgoing
 from eventproc.store import open_store
+
+
+class Server:
+    """A web server that answers 500 on the paths that it can not take."""
+
+    def __init__(self) -> None:
+        self.got: list[str] = []
+        self.broken: set[str] = set()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["content-length"]))
+                bad = self.path in outer.broken
+                if not bad:
+                    outer.got.append(self.path)
+                self.send_response(500 if bad else 204)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None: ...
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02})
+        self.thread.start()
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}{path}"
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    yield made
+    made.close()
 
 
 def put(served, *messages: NewOutgoing) -> None:
@@ -58,6 +101,28 @@ def test_what_was_given_up_is_listed_requeued_and_deleted(serve):
     assert again.returncode == 4
     assert "what is delivered leaves it" in again.stderr
     assert set(states()) == {dead}
+
+
+def test_a_message_that_always_gets_a_500_is_given_up_and_holds_up_none_behind_it(serve, server):
+    served = serve(EVENTPROC_OUTBOX_MAX_AGE="1s")
+    server.broken = {"/bad"}
+    put(served, *[NewOutgoing(kind="http", target=server.url(path), body=b"{}") for path in ("/bad", "/a", "/b")])
+    wait_until(lambda: server.got == ["/a", "/b"], timeout_s=120, what="those behind it")
+
+    def given_up() -> list[dict[str, object]]:
+        found: list[dict[str, object]] = served.json("outbox", "list", "--state", "failed")
+        return found
+
+    wait_until(lambda: len(given_up()) == 1, timeout_s=120, what="the end of its tries")
+    [bad] = given_up()
+    assert (bad["target"], bad["error"]) == (server.url("/bad"), "500 Internal Server Error")
+    findings = {finding["what"]: finding for finding in served.json("doctor")["findings"]}
+    assert findings["outbox"]["level"] == "warning"
+    server.broken = set()
+    served.json("outbox", "requeue", str(bad["id"]))
+    wait_until(lambda: served.json("outbox", "list") == [], timeout_s=120, what="its delivery")
+    assert server.got == ["/a", "/b", "/bad"]
+    assert "outbox" not in {finding["what"] for finding in served.json("doctor")["findings"]}
 
 
 def test_a_broker_url_that_is_none_ends_the_start_with_its_reason(serve):
