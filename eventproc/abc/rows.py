@@ -102,11 +102,13 @@ class EventRows(Protocol):
 
     def get(self, event_id: str) -> Event | None: ...
     def by_seq(self, seqs: Sequence[int]) -> dict[int, Event]: ...
+    def hooks(self) -> list[str]:
+        """Return the hooks that there are events of."""
 
     def page(
         self,
         *,
-        hook: str | None = None,
+        hook: str | Sequence[str] | None = None,
         tag: str | None = None,
         key: str | None = None,
         since_us: int | None = None,
@@ -119,7 +121,8 @@ class EventRows(Protocol):
         """
         Return events by seq, starting behind seq `after` (keyset paging); since/until compare `time_us`.
 
-        `traits` are top-level members of the payload, with values of the same type.
+        Several hooks mean events of any of them. `traits` are top-level members of the payload, with values of the
+        same type.
         """
 
     def horizon(self) -> Horizon | None:

@@ -24,7 +24,9 @@ def events(
     principal: Principal,
     cases: Cases,
     *,
-    hook: str | None = None,
+    hook: Annotated[
+        str | None, Query(description="A name, or a pattern such as `stream.*`; `!stream.*` means all others.")
+    ] = None,
     tag: str | None = None,
     key: str | None = None,
     since: Annotated[str | None, Query(description="ISO-8601; compared with the events' own time.")] = None,

@@ -15,6 +15,7 @@ from eventproc.api.gate import KeyFirst
 from eventproc.api.models import RequeueIn, RunsIn, RunsRequeueIn
 from eventproc.errors import InvalidInput
 from eventproc.model import DEAD_STATES, RunFilter, RunState
+from eventproc.registry.globs import is_pattern
 from eventproc.service.changing import Changed
 
 router = APIRouter(prefix="/runs", tags=["runs"], route_class=KeyFirst)
@@ -43,6 +44,11 @@ def _filter(body: RunsIn) -> RunFilter:
         if not handler.isdecimal() or len(handler) > 18:
             raise InvalidInput(f"'handler' must be a handler's id, not {handler[:100]!r}", path="$.handler")
         handler = int(handler)
+    if body.hook and is_pattern(body.hook):
+        raise InvalidInput(
+            f"'hook' must be the name of one hook, not the pattern {body.hook!r}; give the handler that is on it",
+            path="$.hook",
+        )
     return RunFilter(
         hook=body.hook or None,
         handler_id=handler,

@@ -13,6 +13,7 @@ from eventproc.cli.hints import show_hints
 from eventproc.cli.remote import connect, find_handler
 from eventproc.client.paths import segment
 from eventproc.errors import UnknownHook
+from eventproc.registry.globs import is_pattern
 
 
 @click.group(cls=Group)
@@ -21,7 +22,7 @@ def events() -> None:
 
 
 @events.command("list")
-@click.option("--hook")
+@click.option("--hook", metavar="NAME", help="Also a pattern: 'stream.*', or '!stream.*' for all others.")
 @click.option("--tag")
 @click.option("--key")
 @click.option("--since", metavar="ISO")
@@ -40,7 +41,7 @@ def list_(limit: int, trait: tuple[str, ...], **which: str | None) -> None:
     if items:
         return
     show_hints(trait)
-    if which.get("hook"):  # perhaps it is only mistyped
+    if which.get("hook") and not is_pattern(str(which["hook"])):  # perhaps it is only mistyped
         try:
             remote.get(f"/hooks/{segment(str(which['hook']))}")
         except UnknownHook as error:

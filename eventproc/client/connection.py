@@ -385,7 +385,11 @@ class Connection(Administration, Metrics, Monitoring):
         until: dt.datetime | str | None = None,
         limit: int | None = 100,
     ) -> list[dict[str, Any]]:
-        """List events, newest first; `limit` None lists all."""
+        """
+        List events, newest first; `limit` None lists all.
+
+        `hook` is a name, or a pattern such as `stream.*`; `!stream.*` means all others.
+        """
         params = {"hook": hook, "tag": tag, "key": key, "since": timestamp(since), "until": timestamp(until)}
         return list(self.pages("/events", params, limit))
 

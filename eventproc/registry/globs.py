@@ -25,6 +25,17 @@ def matches(pattern: str, name: str) -> bool:
     return pattern == name or (is_glob(pattern) and _compiled(pattern).match(name) is not None)
 
 
+def is_pattern(text: str) -> bool:
+    """Tell whether `chosen` may take several names for it."""
+    return text.startswith("!") or is_glob(text)
+
+
+def chosen(pattern: str, among: Iterable[str]) -> list[str]:
+    """Return those names that a pattern means; with `!` before it those that it does not."""
+    wanted = pattern.removeprefix("!")
+    return [name for name in among if matches(wanted, name) == (wanted == pattern)]
+
+
 def names(pattern: str, name: str) -> bool:
     """Tell whether `pattern` matches `name` and says at least its first word, as `stream.*` does and `*` does not."""
     return pattern.startswith(name.partition(".")[0] + ".") and matches(pattern, name)

@@ -10,6 +10,7 @@ from eventproc.abc import Tx
 from eventproc.engine.accept import Result, accept_events
 from eventproc.errors import EventprocError, InvalidInput, NotFound
 from eventproc.model import Accepted, Event, NewEvent, Role, User
+from eventproc.registry import globs
 from eventproc.service.context import ServiceContext
 from eventproc.service.rights import require
 
@@ -72,11 +73,11 @@ class Events:
         limit: int = 100,
         traits: Mapping[str, Any] | None = None,
     ) -> list[Event]:
-        """Return events, newest first."""
+        """Return events, newest first; `hook` may be a pattern, such as `stream.*`, or `!stream.*` for all others."""
         require(principal, Role.VIEWER, "listing events")
         with self._context.store.read() as tx:
             return tx.events.page(
-                hook=hook,
+                hook=hooks_meant(tx, hook),
                 tag=tag,
                 key=key,
                 since_us=since_us,
@@ -90,6 +91,13 @@ class Events:
         require(principal, Role.VIEWER, "reading events")
         with self._context.store.read() as tx:
             return existing_event(tx, event_id)
+
+
+def hooks_meant(tx: Tx, hook: str | None) -> str | list[str] | None:
+    """Return the hooks that a name or pattern means, as `tx.events.page` takes them."""
+    if hook is None or not globs.is_pattern(hook):
+        return hook
+    return globs.chosen(hook, tx.events.hooks())
 
 
 def existing_event(tx: Tx, event_id: str) -> Event:

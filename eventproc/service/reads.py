@@ -15,6 +15,7 @@ from eventproc.model import Event, Series
 from eventproc.service import args as take
 from eventproc.service.aggregates import rank
 from eventproc.service.context import ServiceContext
+from eventproc.service.events import hooks_meant
 from eventproc.service.monitoring import find_metric
 
 PAGE_SAMPLES = 1 << 20  # about, in one answer: 16 MiB; a handler's `db.values` asks for page after page
@@ -160,7 +161,7 @@ class Reads:
     def events(self, args: Mapping[str, Any]) -> Answer:
         with self._context.store.read() as tx:
             found = tx.events.page(
-                hook=take.optional_text(args, "hook"),
+                hook=hooks_meant(tx, take.optional_text(args, "hook")),
                 tag=take.optional_text(args, "tag"),
                 key=take.optional_text(args, "key"),
                 since_us=take.optional_integer(args, "since_us"),

@@ -9,11 +9,13 @@ Traits are compared in the payloads, in those blocks of history that may hold th
 
 from __future__ import annotations
 
+import heapq
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any, Final
 
-from sqlalchemy import Boolean, ColumnElement, Connection, Select, Text, and_, exists, literal, select
+from sqlalchemy import Boolean, ColumnElement, Connection, Select, Text, and_, exists, literal, select, text
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -22,13 +24,20 @@ from eventproc.store.base import to_json
 from eventproc.store.schema import event_tags, events
 
 NEAREST: Final = 2000  # events
+MERGED: Final = 100  # hooks, at most, whose events are read each by itself
+
+_HOOKS = text(
+    "WITH RECURSIVE names (hook) AS (SELECT min(hook) FROM events UNION ALL"
+    " SELECT (SELECT min(hook) FROM events WHERE events.hook > names.hook) FROM names WHERE names.hook IS NOT NULL)"
+    " SELECT hook FROM names WHERE hook IS NOT NULL"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Which:
     """What events to list; what is None does not restrict."""
 
-    hook: str | None
+    hooks: tuple[str, ...] | None
     tag: str | None
     key: str | None
     since_us: int | None
@@ -44,12 +53,20 @@ class Which:
         return (since is None or time_us >= since) and (until is None or time_us < until)
 
 
+def hooks_of(conn: Connection) -> list[str]:
+    """Return the hooks that events are of; each costs a probe of the index."""
+    return list(conn.execute(_HOOKS).scalars())
+
+
 def page_of_seqs(conn: Connection, which: Which, *, after: int | None, limit: int, newest_first: bool) -> list[int]:
     """Return the seqs of a page, in order."""
+    if which.hooks == ():
+        return []
     if which.traits:
         return _by_blocks(conn, which, after, limit, newest_first=newest_first)
-    wanted = max(limit, NEAREST) if which.timed else limit
-    nearest = conn.execute(_by_seq(which, after, newest_first=newest_first).limit(wanted)).all()
+    merged = _is_merged(which)
+    wanted = max(limit, NEAREST) if which.timed and not merged else limit
+    nearest = (_merged if merged else _nearest)(conn, which, after, wanted, newest_first)
     if not which.timed:
         return [row.seq for row in nearest]
     fit = [row.seq for row in nearest if which.covers(row.time_us)]
@@ -58,12 +75,30 @@ def page_of_seqs(conn: Connection, which: Which, *, after: int | None, limit: in
     return list(conn.execute(_by_time(which, after, newest_first=newest_first).limit(limit)).scalars())
 
 
+def _is_merged(which: Which) -> bool:
+    alone = which.tag is None and which.key is None
+    return alone and which.hooks is not None and 1 < len(which.hooks) <= MERGED
+
+
+def _nearest(conn: Connection, which: Which, after: int | None, limit: int, newest_first: bool) -> list[Any]:  # noqa: FBT001 - of this module
+    return list(conn.execute(_by_seq(which, after, newest_first=newest_first).limit(limit)))
+
+
+def _merged(conn: Connection, which: Which, after: int | None, limit: int, newest_first: bool) -> list[Any]:  # noqa: FBT001 - of this module
+    """Read the events of each hook by itself: rare ones are found without walking through history."""
+    found: list[Any] = []
+    for hook in which.hooks or ():
+        found += _nearest(conn, replace(which, hooks=(hook,)), after, limit, newest_first)
+    pick = heapq.nlargest if newest_first else heapq.nsmallest
+    return pick(limit, found, key=attrgetter("seq"))
+
+
 def _by_blocks(conn: Connection, which: Which, after: int | None, limit: int, *, newest_first: bool) -> list[int]:
     """Look at those parts of history only that may hold events with the traits."""
     parts = trait_blocks.ranges(
         conn,
         dict(which.traits),
-        hook=which.hook,
+        hook=which.hooks[0] if which.hooks is not None and len(which.hooks) == 1 else None,
         since_us=which.since_us,
         until_us=which.until_us,
         after=after,
@@ -90,8 +125,9 @@ def _by_seq(which: Which, after: int | None, *, newest_first: bool) -> Select[An
     if which.tag is not None:
         position = event_tags.c.event_seq
         query = query.join_from(event_tags, events, events.c.seq == position).where(event_tags.c.tag == which.tag)
-    if which.hook is not None:
-        query = query.where(events.c.hook == which.hook)
+    if which.hooks is not None:
+        single = len(which.hooks) == 1
+        query = query.where(events.c.hook == which.hooks[0] if single else (events.c.hook + "").in_(which.hooks))
     if which.key is not None:
         query = query.where(events.c.key == which.key)
     query = query.where(*_traits(which))
@@ -108,8 +144,8 @@ def _by_time(which: Which, after: int | None, *, newest_first: bool) -> Select[A
         query = query.where(events.c.time_us >= which.since_us)
     if which.until_us is not None:
         query = query.where(events.c.time_us < which.until_us)
-    if which.hook is not None:
-        query = query.where(events.c.hook + "" == which.hook)
+    if which.hooks is not None:
+        query = query.where((events.c.hook + "").in_(which.hooks))
     if which.key is not None:
         query = query.where(events.c.key + "" == which.key)
     if which.tag is not None:

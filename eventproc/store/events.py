@@ -12,7 +12,7 @@ from eventproc.abc.traits import Horizon, TraitBlock
 from eventproc.model import Event
 from eventproc.store import trait_blocks
 from eventproc.store.base import Rows, any_of, tuple_from_json, tuple_to_json
-from eventproc.store.event_pages import Which, page_of_seqs
+from eventproc.store.event_pages import Which, hooks_of, page_of_seqs
 from eventproc.store.schema import event_tags, events, pruned_events
 
 _BY_SEQ = select(events).where(any_of(events.c.seq, "seqs"))
@@ -170,10 +170,14 @@ class SqlEvents(Rows):
         """Keep a summary for searches, and forget those whose events are gone."""
         trait_blocks.keep(self.work.conn, block)
 
+    def hooks(self) -> list[str]:
+        """Return the hooks that there are events of."""
+        return hooks_of(self.work.conn)
+
     def page(
         self,
         *,
-        hook: str | None = None,
+        hook: str | Sequence[str] | None = None,
         tag: str | None = None,
         key: str | None = None,
         since_us: int | None = None,
@@ -184,8 +188,9 @@ class SqlEvents(Rows):
         traits: Mapping[str, Any] | None = None,
     ) -> list[Event]:
         """Return events by seq, starting behind seq `after` (keyset paging); since/until compare `time_us`."""
+        hooks = (hook,) if isinstance(hook, str) else hook if hook is None else tuple(hook)
         which = Which(
-            hook=hook, tag=tag, key=key, since_us=since_us, until_us=until_us, traits=tuple((traits or {}).items())
+            hooks=hooks, tag=tag, key=key, since_us=since_us, until_us=until_us, traits=tuple((traits or {}).items())
         )
         seqs = page_of_seqs(self.work.conn, which, after=after, limit=limit, newest_first=newest_first)
         found = self.by_seq(seqs)

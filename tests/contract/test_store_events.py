@@ -162,12 +162,19 @@ def history(store: Store) -> Store:
         ({"since_us": 980, "until_us": 990}, range(11, 21)),
         ({"since_us": 980, "until_us": 990, "hook": "b", "tag": "three"}, (12, 18)),
         ({"hook": "none"}, ()),
+        ({"hook": ["a", "none"]}, range(1, 30, 2)),
+        ({"hook": ["a", "b"]}, range(30)),
+        ({"hook": ["a", "b"], "since_us": 980, "until_us": 990}, range(11, 21)),
+        ({"hook": ["a", "b"], "tag": "three"}, range(0, 30, 3)),
+        ({"hook": ["a", "b"], "key": "k1"}, range(1, 10, 2)),
+        ({"hook": []}, ()),
     ],
 )
 @pytest.mark.parametrize("newest_first", [True, False])
 @pytest.mark.parametrize("nearest", [1, 2000])
 def test_pages_show_each_event_once_in_order(history, monkeypatch, which, numbers, newest_first, nearest):  # noqa: PLR0917 - pytest passes them by name
     monkeypatch.setattr("eventproc.store.event_pages.NEAREST", nearest)
+    monkeypatch.setattr("eventproc.store.event_pages.MERGED", nearest)
     expected = [f"e{number:02}" for number in sorted(numbers, reverse=newest_first)]
     found = []
     after = None
@@ -215,3 +222,21 @@ def test_events_are_found_by_a_member_of_their_payload(store, value):
             tx.events.add([make_event(f"e{number}", payload_json=payload_json(payload))])
     with store.read() as tx:
         assert [event.id for event in tx.events.page(traits={"x": value})] == [f"e{len(others)}"]
+
+
+def test_the_hooks_that_there_are_events_of(history):
+    with history.read() as tx:
+        assert tx.events.hooks() == ["a", "b"]
+
+
+def test_no_events_are_of_no_hooks(store):
+    with store.read() as tx:
+        assert tx.events.hooks() == []
+
+
+def test_traits_are_looked_for_in_events_of_several_hooks(store):
+    with store.begin() as tx:
+        tx.events.add([make_event(f"e-{hook}", hook=hook, payload_json='{"x":1}') for hook in ("a", "b", "c")])
+    with store.read() as tx:
+        found = tx.events.page(hook=["a", "c"], traits={"x": 1}, newest_first=False)
+    assert [event.id for event in found] == ["e-a", "e-c"]

@@ -157,6 +157,20 @@ def test_events_are_listed_newest_first_page_by_page(api):
     assert [item["payload"]["door"] for item in odd] == ["5", "3", "1"]
 
 
+def test_events_are_listed_by_patterns_of_hooks_and_runs_by_names_alone(api):
+    client = api.client("emitter")
+    client.post("/events", json={"hook": "door.opened", "payload": {"door": "n"}})
+
+    def doors(hook: str) -> list[str]:
+        return [item["payload"]["door"] for item in client.get("/events", params={"hook": hook}).json()["items"]]
+
+    assert doors("door.*") == doors("[d]oor.opened") == doors("!gate.*") == ["n"]
+    assert doors("!door.*") == doors("gate.*") == []
+    answer = client.get("/runs", params={"hook": "door.*"})
+    assert answer.status_code == 400
+    assert "the pattern 'door.*'" in error_of(answer)["message"]
+
+
 @pytest.mark.parametrize(
     ("query", "says"),
     [
