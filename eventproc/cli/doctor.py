@@ -420,6 +420,7 @@ def _outbox(settings: Settings, platform: Platform) -> Iterator[Finding]:
 
 def _time(settings: Settings, platform: Platform) -> Iterator[Finding]:
     yield from _playback(settings, platform)
+    yield from _retention(settings, platform)
     if settings.time_sync is None:
         return
     from eventproc.timesync import TimeSyncClock
@@ -433,6 +434,17 @@ def _time(settings: Settings, platform: Platform) -> Iterator[Finding]:
         yield Finding("time", "info", f"events go by {settings.time_sync}: it is {isoformat(clock.now_us())}")
     except Unavailable as error:
         yield Finding("time", "warning", error.message)
+
+
+def _retention(settings: Settings, platform: Platform) -> Iterator[Finding]:
+    from eventproc.engine.housekeeping import WAITS
+
+    if not _is_readable(settings, platform):
+        return
+    with platform.store.read() as tx:
+        waits = tx.get_meta(WAITS)
+    if waits:
+        yield Finding("retention", "warning", waits)
 
 
 def _playback(settings: Settings, platform: Platform) -> Iterator[Finding]:

@@ -15,8 +15,9 @@ from eventproc.engine.accept import accept_events
 from eventproc.engine.firing import fire_due_streams
 from eventproc.engine.outcomes import failure_event, notice_of
 from eventproc.engine.schedules import fire_due, pull_back
+from eventproc.engine.steadiness import Steadiness
 from eventproc.errors import EventprocError, Unavailable
-from eventproc.model import SECOND_US, STREAM_HOOKS, NewEvent, NewNotice, Run, RunState
+from eventproc.model import SECOND_US, STREAM_HOOKS, NewEvent, NewNotice, Run, RunState, isoformat
 from eventproc.model.playing import GONE_S
 from eventproc.model.quiet import PURGED, QUEUE_DEPTH
 from eventproc.registry.catalogue import CatalogueCache
@@ -24,6 +25,7 @@ from eventproc.registry.catalogue import CatalogueCache
 log = logging.getLogger(__name__)
 
 DAY_S = 86_400
+WAITS = "retention_waits"  # the name in the database of why nothing is deleted; empty: nothing holds it up
 SAMPLES_PER_ROW = 10  # samples are deleted in longer chunks than other rows: they are small and lie side by side
 
 DEFAULT_POLICY = RetentionPolicy(
@@ -81,6 +83,7 @@ class Housekeeper:
         blobs: Blobs | None = None,
         cache: CatalogueCache | None = None,
         settings: HousekeeperSettings | None = None,
+        steadiness: Steadiness | None = None,
         others: Sequence[tuple[str, float, Callable[[], object]]] = (),
     ) -> None:
         self.settings = settings = settings or HousekeeperSettings()
@@ -93,6 +96,8 @@ class Housekeeper:
         self._told_us: int | None = None
         self._seen_us: int | None = None
         self._horizon: Horizon | None = None
+        self._steadiness = steadiness
+        self._waits: bool | None = None  # retention does, as it was told last
         self._stop = threading.Event()
         self._ended = threading.Event()
         self._thread_id: int | None = None
@@ -102,9 +107,9 @@ class Housekeeper:
             _Duty("due runs", 0.0, self.wake_due_runs),
             _Duty("streams in step", settings.leases_every_s, self.keep_in_step),
             _Duty("leases", settings.leases_every_s, self.expire_leases),
-            _Duty("retention", settings.retention_every_s, self.prune),
+            _Duty("retention", settings.retention_every_s, self._if_steady(self.prune)),
             _Duty("queue depth", settings.depth_every_s, self.tell_depth),
-            _Duty("orphans", settings.orphans_every_s, self.delete_orphans),
+            _Duty("orphans", settings.orphans_every_s, self._if_steady(self.delete_orphans)),
             *(_Duty(*each) for each in others),
         ]
         self._traits = _Duty("traits", settings.traits_every_s, self.sum_up_traits)
@@ -320,6 +325,43 @@ class Housekeeper:
             tx.after_commit(lambda: self._bus.wake("notices"))
 
     # ---------------------------------------------------------------------------------------- retention
+
+    def _if_steady(self, work: Callable[[], object]) -> Callable[[], object]:
+        """Let work that deletes what is old wait while the clock is not to be believed."""
+
+        def guarded() -> None:
+            if not self._must_wait():
+                work()
+
+        return guarded
+
+    def _must_wait(self) -> bool:
+        if self._steadiness is None:
+            return False
+        ahead_us, rest_s = self._steadiness.look()
+        waits = ahead_us > 0
+        if waits != self._waits:
+            self._tell_waiting(ahead_us, rest_s)
+            self._waits = waits
+        return waits
+
+    def _tell_waiting(self, ahead_us: int, rest_s: float) -> None:
+        """Write into the log, and into the database for `doctor`, that retention waits or does so no more."""
+        if ahead_us:
+            until_us = self._clock.now_us() + round(rest_s * SECOND_US)
+            says = (
+                f"the clock jumped ahead by {ahead_us / SECOND_US / DAY_S:,.1f} days: nothing is deleted until "
+                f"{isoformat(until_us)}, or until it is set back. If its time is right, restart `eventproc serve` and "
+                "retention goes on at once"
+            )
+            log.warning("retention: %s", says)
+        else:
+            says = ""
+            if self._waits:
+                log.info("retention goes on: the clock was set back, or has stayed for a day")
+        with self._store.begin() as tx:
+            if (tx.get_meta(WAITS) or "") != says:
+                tx.set_meta(WAITS, says)
 
     def prune(self) -> dict[str, int]:
         """Delete what is past its time, in chunks; return how many of each kind."""

@@ -77,6 +77,7 @@ def make_worker(platform: Platform) -> Service:
 
 def make_housekeeper(platform: Platform) -> Service:
     from eventproc.engine.housekeeping import Housekeeper, HousekeeperSettings
+    from eventproc.engine.steadiness import Steadiness
     from eventproc.metrics.aggregates import EVERY_S, Aggregator
 
     aggregator = Aggregator(store=platform.store, clock=platform.clock, bus=platform.bus)
@@ -89,6 +90,7 @@ def make_housekeeper(platform: Platform) -> Service:
         settings=HousekeeperSettings(
             policy=platform.retention, max_interruptions=platform.settings.worker.max_interruptions
         ),
+        steadiness=Steadiness(platform.clock),
         others=[("aggregates", EVERY_S, aggregator.tick)],
     )
 

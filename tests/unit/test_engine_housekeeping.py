@@ -11,8 +11,9 @@ from engine_lab import Lab
 from waiting import wait_until
 
 from eventproc.engine.clock import ManualClock
-from eventproc.engine.housekeeping import DEFAULT_POLICY, Housekeeper, HousekeeperSettings
+from eventproc.engine.housekeeping import DEFAULT_POLICY, WAITS, Housekeeper, HousekeeperSettings
 from eventproc.engine.schedules import next_due_us, ticks
+from eventproc.engine.steadiness import Steadiness
 from eventproc.errors import InvalidInput
 from eventproc.model import (
     SECOND_US,
@@ -450,3 +451,98 @@ def test_a_duty_that_fails_does_not_stop_the_others(lab, keeper, caplog):
     assert "disk on fire" in caplog.text
     assert len(lab.events("schedule.tick")) == 1
     assert to_datetime(lab.now_us())
+
+
+# --------------------------------------------------------------------------------------------------- clocks that jump
+
+
+class Machine:
+    """The time that went by, and a housekeeper that compares the clock with it."""
+
+    def __init__(self, lab):
+        self.lab, self.passed_s = lab, 1000.0
+        self.keeper = Housekeeper(
+            store=lab.store,
+            bus=lab.bus,
+            clock=lab.clock,
+            blobs=lab.blobs,
+            cache=lab.cache,
+            steadiness=Steadiness(lab.clock, passed_s=lambda: self.passed_s),
+        )
+
+    def later(self, hours):
+        self.passed_s += hours * 3600
+        self.lab.clock.advance(hours * 3600)
+        self.keeper.tick()
+
+    def jump(self, days):
+        self.lab.clock.advance(days * 86_400)
+        self.keeper.tick()
+
+    @property
+    def events(self):
+        return len(self.lab.events("test.happened"))
+
+    @property
+    def told(self):
+        with self.lab.store.read() as tx:
+            return tx.get_meta(WAITS) or ""
+
+
+@pytest.fixture
+def machine(lab):
+    lab.emit(id="e-1")
+    return Machine(lab)
+
+
+def test_a_clock_that_jumps_ahead_deletes_nothing_until_it_has_stayed_for_a_day(machine, caplog):
+    machine.jump(400)
+    machine.later(23)
+    assert machine.events == 1
+    assert "jumped ahead by 400.0 days" in machine.told
+    assert "restart `eventproc serve`" in machine.told
+    assert "jumped ahead by 400.0 days" in caplog.text
+    machine.later(2)
+    assert (machine.events, machine.told) == (0, "")
+
+
+def test_a_clock_that_was_set_back_again_deletes_nothing(machine):
+    machine.jump(400)
+    machine.jump(-400)
+    assert machine.told == ""
+    machine.later(30)
+    assert machine.events == 1
+
+
+def test_a_second_jump_is_waited_for_by_itself(machine):
+    machine.jump(20)
+    machine.later(20)
+    machine.jump(20)
+    machine.later(20)
+    assert machine.events == 1
+    machine.later(5)
+    assert machine.events == 0
+
+
+def test_weeks_in_which_the_machine_slept_or_was_stopped_are_no_jump(machine, lab):
+    machine.later(31 * 24)
+    assert (machine.events, machine.told) == (0, "")
+    lab.emit(id="e-2")
+    lab.clock.advance(31 * 86_400)
+    again = Machine(lab)
+    again.keeper.tick()
+    assert (again.events, again.told) == (0, "")
+
+
+def test_a_restart_says_that_the_time_is_right(machine, lab):
+    machine.jump(400)
+    again = Machine(lab)
+    again.keeper.tick()
+    assert (again.events, again.told) == (0, "")
+
+
+def test_files_of_runs_that_are_at_work_stay_when_the_clock_jumps(machine, lab):
+    put_file(lab, "b" * 32, with_row=False)
+    machine.jump(40_000)
+    assert lab.blobs.open("b" * 32).read() == b"data"
+    assert machine.keeper.delete_orphans() == 1  # it was only waiting
