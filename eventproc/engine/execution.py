@@ -428,7 +428,7 @@ class Executor:
             return
         state = RunState.SUCCEEDED if failure is None else RunState.COMMIT_FAILED
         finish = Finish(run_id=claim.run_id, token=claim.token, state=state, failure=failure)
-        self._submit(Conclusion(claim=claim, finish=finish, logs=logs, notify=notify))
+        self._submit(Conclusion(claim=claim, finish=finish, logs=logs, notify=notify, settled=True))
 
     def _submit(self, conclusion: Conclusion) -> None:
         self._finisher.submit(conclusion, lambda _: self._leases.release(conclusion.claim))

@@ -14,6 +14,7 @@ from enum import Enum
 from eventproc.abc import Bus, Clock, Store, Tx
 from eventproc.engine.accept import accept_events
 from eventproc.engine.batches import Batches
+from eventproc.engine.counting import count_pipelines
 from eventproc.engine.effects import NO_EFFECTS, apply_effects, check_emitted
 from eventproc.engine.outcomes import Conclusion, failure_event_of, notice_of, unblocks_others
 from eventproc.errors import EventprocError, Unavailable
@@ -173,9 +174,11 @@ class Finisher:
             ours = {(run_id, latest[run_id]) for run_id in tx.runs.finish(asked, now_us=now_us)}
             streams = _stream_runs(conclusions)
             followed = sorted(run_id for run_id, _ in ours if run_id in streams)
+            catalogue: Catalogue | None = None
             if followed:
                 tx.streams.follow(followed, now_us=now_us)
-            catalogue: Catalogue | None = None
+                catalogue = self._cache.current(tx)
+                count_pipelines(tx, catalogue, [each for each in conclusions if _lease_of(each) in ours])
             emitted: list[tuple[int, Conclusion]] = []
             for index, each in enumerate(conclusions):
                 if _lease_of(each) not in ours:
@@ -189,7 +192,7 @@ class Finisher:
                         emitted.append((index, each))
                 _gather(gathered, each, now_us=now_us)
             if emitted:
-                catalogue = self._cache.current(tx)
+                catalogue = catalogue or self._cache.current(tx)
                 if _emit(tx, catalogue, emitted, now_us=now_us):
                     gathered.wake.add("runs")
             self._write_gathered(tx, gathered, catalogue, now_us=now_us)

@@ -41,6 +41,7 @@ class Conclusion:
     finish: Finish
     effects: Effects = NO_EFFECTS
     logs: tuple[LogChunk, ...] = ()
+    settled: bool = False  # the callbacks after a success that was written before
     notify: bool = True  # False: no mail of a success, which the handler said is not worth one
 
     @property

@@ -540,7 +540,55 @@ def test_the_counters_of_a_trigger_tell_what_fired_and_what_expired() -> None:
         _, checks = platform.use.triggers.get(platform.admin, "t")
         counts = {each.name: each.checks for each in checks if each.kind == "Counter"}
     told = {"Streams fired": 2, "Streams expired": 1, "No expire pipeline for 't'": 1}
-    assert counts == {"New stream": 3, "Ready to fire": 2, **told}
+    ended = {"Pre-commit successful": 2, "Commit successful": 2}
+    assert counts == {"New stream": 3, "Ready to fire": 2, **told, **ended}
+
+
+@pytest.mark.parametrize(
+    ("fails", "counted"),
+    [
+        ("nowhere", {"Pre-commit successful": 1, "Commit successful": 1}),
+        ("handle", {"Pipeline error": 1, "Rollback successful": 1}),
+        ("rollback", {"Pipeline error": 1, "Rollback error": 1}),
+        ("commit", {"Pre-commit successful": 1, "Commit error": 1}),
+    ],
+)
+def test_the_counters_of_a_trigger_tell_how_its_pipelines_ended(fails: str, counted: dict[str, int]) -> None:
+    with Harness() as platform:
+        platform.add_hook("a.*")
+        platform.register_pipeline("p", [(Failing, {"fails": fails})])
+        platform.add_trigger(
+            name="t",
+            debug_level=1,
+            expiration="$last + 1h",
+            match_criteria=[{"event_type": "a.*"}],
+            fire_criteria=[{"event_type": "a.end"}],
+            fire_pipeline="p",
+        )
+        platform.emit("a.end", {"k": 1})
+        platform.run_until_idle()
+        platform.cache.tally.flush()
+        _, checks = platform.use.triggers.get(platform.admin, "t")
+        counts = {each.name: each.checks for each in checks if each.kind == "Counter"}
+    assert counts == {"New stream": 1, "Ready to fire": 1, "Streams fired": 1, **counted}
+
+
+class Failing:
+    def __init__(self, fails):
+        self.fails = fails
+
+    def handle_events(self, events, env):
+        if self.fails in {"handle", "rollback"}:
+            raise ValueError("no")
+        return events
+
+    def commit(self):
+        if self.fails == "commit":
+            raise ValueError("no")
+
+    def rollback(self):
+        if self.fails == "rollback":
+            raise ValueError("no")
 
 
 class Nothing:
