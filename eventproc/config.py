@@ -497,10 +497,17 @@ def find_file(explicit: Path | None = None, *, environ: Mapping[str, str] = os.e
             raise ConfigError(f"there is no settings file {named}; `eventproc init` writes one")
         return named.absolute()
     data = Path(environ["EVENTPROC_DATA"]).expanduser() if environ.get("EVENTPROC_DATA") else default_data_dir()
-    for candidate in (data / FILE_NAME, current_directory() / FILE_NAME):
-        if candidate.is_file():
-            return candidate.absolute()
-    return None
+    try:
+        if (data / FILE_NAME).is_file():
+            return (data / FILE_NAME).absolute()
+    except PermissionError:
+        raise ConfigError(
+            f"the data directory {data} is closed to this user: run this as the user that it belongs to, or set "
+            "EVENTPROC_DATA to another"
+        ) from None
+    here = current_directory() / FILE_NAME
+    # Nothing of a closed directory can be meant; `sudo -u` leaves one in such.
+    return here.absolute() if os.access(here, os.F_OK) and here.is_file() else None
 
 
 def load(*, config: Path | None = None, search: bool = True, **options: Any) -> Settings:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import pwd
 import secrets
 import socket
+import stat
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -431,16 +433,59 @@ def _whole(seconds: float | None) -> int | None:
 
 
 def make_private(settings: Settings) -> None:
-    """Make the data directory, readable by its owner alone."""
+    """Make the data directory, readable by its owner alone. Raises ConfigError where it or what it holds is closed."""
     try:
         settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        settings.run_dir.mkdir(mode=0o700, exist_ok=True)
+        closed = what_is_closed(settings)
+        if closed is None:
+            settings.run_dir.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise ConfigError(
             f"the data directory {settings.data} can not be made: {error.strerror}; set EVENTPROC_DATA to another"
         ) from error
-    if not os.access(settings.data, os.W_OK | os.X_OK):
-        raise ConfigError(f"the data directory {settings.data} is not writable; set EVENTPROC_DATA to another")
+    if closed is not None:
+        raise ConfigError(closed)
+
+
+def what_is_closed(settings: Settings) -> str | None:
+    """Say what in the data directory this process can not use, and what to do about it; None where all is well."""
+    directories = [settings.data, *(settings.data / name for name in ("run", "files", "mail", "tmp", "environments"))]
+    database = settings.data / "eventproc.db"
+    files = [database, *(database.with_name(database.name + end) for end in ("-wal", "-shm"))]
+    files += sorted(settings.run_dir.glob("*.lock"))
+    wanted = [(path, os.R_OK | os.W_OK | os.X_OK) for path in directories] + [
+        (file, os.R_OK | os.W_OK) for file in files
+    ]
+    for path, mode in [*wanted, (settings.secret_key_file, os.R_OK)]:
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            continue
+        except PermissionError:  # the data directory has been told of, if it is that
+            return _closed(path.parent, path.parent.stat(), settings.data)
+        if not os.access(path, mode):
+            return _closed(path, found, settings.data)
+    return None
+
+
+def _closed(path: Path, found: os.stat_result, data: Path) -> str:
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        return f"{path} lies on a file system that is mounted read-only: remount it, or set EVENTPROC_DATA to another"
+    us, owner = _user_name(os.geteuid()), _user_name(found.st_uid)
+    if us == owner:
+        mode = stat.S_IMODE(found.st_mode)
+        return f"{path} is closed to its own user {us} (mode {mode:o}): `chmod u+rwX {path}`"
+    return (
+        f"{path} belongs to {owner}, and {us} can not use it: run this as {owner}; or, if it shall be {us} from now, "
+        f"stop eventproc and give it all with `chown -R {us} {data}`; or set EVENTPROC_DATA to another directory"
+    )
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def write_secret(path: Path, text: str) -> None:
@@ -558,4 +603,4 @@ def _close_own(pid: int, platform: Platform) -> None:
         platform.close()
 
 
-__all__: Sequence[str] = ["Platform", "SystemClock", "emit_in_session", "load_hooks", "make_private"]
+__all__: Sequence[str] = ["Platform", "SystemClock", "emit_in_session", "load_hooks", "make_private", "what_is_closed"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
 import platform as machine
 import shutil
 import sys
@@ -140,6 +139,8 @@ def _settings(settings: Settings, _platform: Platform) -> Iterator[Finding]:
 
 
 def _data(settings: Settings, _platform: Platform) -> Iterator[Finding]:
+    from eventproc.wiring import what_is_closed
+
     if not settings.data.exists():
         yield Finding("data directory", "info", f"{settings.data} does not exist yet; `eventproc serve` makes it")
         return
@@ -147,8 +148,9 @@ def _data(settings: Settings, _platform: Platform) -> Iterator[Finding]:
         yield Finding("data directory", "problem", f"{settings.data} is no directory; set EVENTPROC_DATA to another")
         return
     mode = settings.data.stat().st_mode & 0o777
-    if not os.access(settings.data, os.W_OK | os.X_OK):
-        yield Finding("data directory", "problem", f"{settings.data} is not writable by this user")
+    closed = what_is_closed(settings)
+    if closed is not None:
+        yield Finding("data directory", "problem", closed)
     elif mode & 0o077:
         yield Finding("data directory", "warning", f"{settings.data} is open to others (mode {mode:o}); chmod 700 it")
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
@@ -154,6 +155,10 @@ def _patiently(action: Any, timeout_s: float, file: str) -> None:
         pause = min(pause * 1.2, BUSY_POLL_MAX_S)
 
 
+def _is_closed(file: str) -> bool:
+    return os.access(file, os.F_OK) and not os.access(file, os.W_OK)
+
+
 def _is_busy(error: sqlite3.Error) -> bool:
     code = getattr(error, "sqlite_errorcode", 0) or 0
     return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -168,7 +173,13 @@ def translate(error: sqlite3.Error, file: str) -> Exception:
             f"the database is locked: another process holds it; find it with `fuser {file}`, or try again"
         )
     if primary == sqlite3.SQLITE_READONLY and "readonly" in str(error):
-        return RuntimeError("this transaction is for reading, or the database file is read-only: use begin() to write")
+        closed = [name for name in (file, f"{file}-wal", f"{file}-shm") if _is_closed(name)]
+        if closed:
+            return StoreUnavailable(
+                f"{closed[0]} can not be written by this process: look at its rights, its owner and whether the file "
+                "system has become read-only; nothing of the transaction was written"
+            )
+        return RuntimeError("this transaction is for reading: use begin() to write")
     known: dict[int, type[EventprocError]] = {
         sqlite3.SQLITE_FULL: StoreUnavailable,
         sqlite3.SQLITE_IOERR: StoreUnavailable,

@@ -1,0 +1,126 @@
+"""Data directories that are closed, read-only or another user's: one line says what is wrong and what to do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+NOBODY = 65534  # who root becomes here: nothing is closed to root
+
+# What is imported after the user was changed may lie where only root can read: all comes before.
+PROLOGUE = """
+import contextlib, os, sys
+from pathlib import Path
+from eventproc import config
+from eventproc.errors import EventprocError
+from eventproc.store import open_store
+from eventproc.wiring import make_private
+
+data = Path(sys.argv[1])
+settings = config.load(search=False, data=data)
+
+def opened():
+    return contextlib.closing(open_store("sqlite:///" + str(data / "eventproc.db")))
+
+with opened() as store:
+    store.upgrade()
+
+def become_ordinary():
+    if os.geteuid() == 0:
+        os.chown(data, NOBODY, NOBODY)
+        os.chown(data / "eventproc.db", NOBODY, NOBODY)
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+
+def attempt(action):
+    try:
+        print(action())
+    except EventprocError as error:
+        print(f"{type(error).__name__}: {error.message}")
+""".replace("NOBODY", str(NOBODY))
+
+
+@pytest.fixture
+def data() -> Iterator[Path]:
+    """Yield a directory that other users can reach, as those of `tmp_path` are not."""
+    made = Path(tempfile.mkdtemp(prefix="eventproc-test-"))
+    made.chmod(0o755)
+    (made / "data").mkdir()
+    yield made / "data"
+    (made / "data").chmod(0o700)
+    shutil.rmtree(made)
+
+
+def told(data: Path, script: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", PROLOGUE + script, str(data)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_directory_that_is_closed_to_its_owner_says_its_mode(data):
+    says = told(
+        data, "become_ordinary(); data.chmod(0o555); attempt(lambda: make_private(settings)); data.chmod(0o700)"
+    )
+    assert f"ConfigError: {data} is closed to its own user" in says
+    assert f"(mode 555): `chmod u+rwX {data}`" in says
+
+
+def test_a_database_that_can_not_be_written_is_found_before_anything_starts(data):
+    says = told(
+        data, "become_ordinary(); (data / 'eventproc.db').chmod(0o444); attempt(lambda: make_private(settings))"
+    )
+    assert f"{data}/eventproc.db is closed to its own user" in says
+
+
+def test_a_database_that_became_read_only_is_unavailable_and_no_fault_of_the_platform(data):
+    script = """
+become_ordinary()
+(data / "eventproc.db").chmod(0o444)
+
+def write():
+    with opened() as store, store.begin() as tx:
+        tx.set_meta("x", "y")
+
+attempt(write)
+"""
+    says = told(data, script)
+    assert f"StoreUnavailable: {data}/eventproc.db can not be written by this process" in says
+
+
+def test_settings_are_not_looked_for_in_a_closed_directory_in_silence(data):
+    script = """
+become_ordinary()
+os.environ["EVENTPROC_DATA"] = str(data)
+data.chmod(0)
+attempt(config.load)
+os.environ["EVENTPROC_DATA"] = str(data.parent / "elsewhere")
+os.chdir(data.parent)
+attempt(lambda: config.load().data)
+data.chmod(0o700)
+"""
+    closed, elsewhere = told(data, script).splitlines()
+    assert closed.startswith(f"ConfigError: the data directory {data} is closed to this user: run this as the user")
+    assert elsewhere == str(data.parent / "elsewhere")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
+def test_what_belongs_to_another_user_says_to_whom_and_how_to_give_it(data):
+    script = """
+(data / "run").mkdir(mode=0o700)
+become_ordinary()
+attempt(lambda: make_private(settings))
+"""
+    says = told(data, script)
+    assert f"{data}/run belongs to root, and " in says
+    assert "run this as root; or, if it shall be " in says
+    assert f" {data}`; or set EVENTPROC_DATA" in says
