@@ -127,10 +127,11 @@ class UnknownHook(NotFound):
 
     @classmethod
     def named(cls, name: str, known: Iterable[str]) -> UnknownHook:
-        """Build the error for `name`, listing the hooks with near names (all of them when none is near)."""
+        """Build the error for `name`, listing the hooks with near names (the first of them all when none is near)."""
         names = sorted(known)
-        near = get_close_matches(name, names, n=5, cutoff=0.6) or names[:20]
-        return cls(f"unknown hook {name!r}; did you mean: {', '.join(near) or '(no hooks)'}", hook=name, near=near)
+        near = get_close_matches(name, names, n=5, cutoff=0.6)
+        hint = f"did you mean: {', '.join(near)}" if near else f"there are: {', '.join(names[:20]) or '(no hooks)'}"
+        return cls(f"unknown hook {name!r}; {hint}", hook=name, near=near or names[:20])
 
 
 class UnknownHandler(NotFound):

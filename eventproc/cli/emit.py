@@ -157,6 +157,9 @@ def _parse(common: dict[str, Any], lines: Iterable[str]) -> Iterator[tuple[int, 
             continue
         try:
             found = json.loads(line)
+        except json.JSONDecodeError as error:  # whose own words count lines within this one
+            yield number, f"not JSON: {error.msg} at character {error.pos + 1}"
+            continue
         except ValueError as error:
             yield number, f"not JSON: {error}"
             continue

@@ -38,6 +38,9 @@ def requeue(message_ids: tuple[int, ...]) -> int:
     """Try given-up messages again, for example `outbox requeue 7 8`."""
     found = connect().post("/outbox/requeue", {"ids": list(message_ids)})
     done = found["requeued"]
+    for message_id in message_ids:
+        if message_id not in done:
+            output.note(f"there is no message {message_id} that was given up")
     output.show(found, lambda: click.echo(f"requeued: {', '.join(map(str, done)) or 'none'}"))
     return 0 if len(done) == len(message_ids) else 1
 

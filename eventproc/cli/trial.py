@@ -13,7 +13,7 @@ from eventproc.cli import output
 from eventproc.cli.base import Command, split_tags, state
 from eventproc.cli.emit import read_json
 from eventproc.cli.runs import show_trial
-from eventproc.errors import EventprocError, MissingSecret, PluginError
+from eventproc.errors import MissingSecret, PluginError, UnknownHook
 
 if TYPE_CHECKING:
     from eventproc.config import Settings
@@ -60,8 +60,7 @@ def _try(
     ):
         for definition in _project_hooks(settings):
             harness.use.hooks.put(harness.admin, definition.pop("name"), definition)
-        if payload is not None and not _known(harness, wanted):
-            harness.add_hook(wanted)
+        _let_be_known(harness, wanted, sampled=payload is None)
         for secret in item.mark.options.get("secrets", ()):
             harness.set_secret(secret, _secret(secret))
         record = harness.register(item.target, hook=wanted, name=item.mark.name, **item.mark.options)
@@ -82,12 +81,15 @@ def _secret(name: Any) -> str:
     return value
 
 
-def _known(harness: Any, hook: str) -> bool:
+def _let_be_known(harness: Any, hook: str, *, sampled: bool) -> None:
+    """Add a hook that no file here holds, unless its sample is asked for. Raises UnknownHook."""
     try:
         harness.use.hooks.get(harness.admin, hook)
-    except EventprocError:
-        return False
-    return True
+    except UnknownHook as error:
+        if sampled:
+            hint = "those of a project are in its hooks/ (`eventproc init`); else give the payload: --event JSON"
+            raise UnknownHook(f"{error.message}; {hint}", **error.details) from None
+        harness.add_hook(hook)
 
 
 def _project_hooks(settings: Settings) -> list[dict[str, Any]]:

@@ -94,6 +94,8 @@ def test_what_was_given_up_is_listed_requeued_and_deleted(serve):
     wait_until(lambda: states() == {"ftp://x/y": "failed", dead: "pending"}, timeout_s=60, what="the verdicts")
     [bad] = served.json("outbox", "list", "--state", "failed")
     assert "ftp" in served.json("outbox", "show", str(bad["id"]))["error"]
+    done = served.cli("outbox", "requeue", "4711")
+    assert (done.returncode, done.stderr) == (1, "there is no message 4711 that was given up\n")
     assert served.json("outbox", "requeue", str(bad["id"])) == {"requeued": [bad["id"]]}
     wait_until(lambda: states()["ftp://x/y"] == "failed", timeout_s=60, what="the same verdict")
     assert served.cli("outbox", "delete", str(bad["id"])).returncode == 0

@@ -151,3 +151,15 @@ def test_a_run_that_can_not_be_queued_again_is_named_once(served):
     done = served.cli("runs", "requeue", str(runs[0]["id"]))
     assert done.returncode == 5
     assert f"run {runs[0]['id']} is succeeded" in done.stderr.splitlines()
+
+
+def test_a_file_is_tried_on_a_hook_that_no_project_has_with_a_payload_only(served):
+    unknown = served.cli("test", "tea.py", "--name", "brew")
+    assert unknown.returncode == 4
+    assert "unknown hook 'tea.asked'; there are: anomaly.found, " in unknown.stderr
+    assert (
+        "those of a project are in its hooks/ (`eventproc init`); else give the payload: --event JSON" in unknown.stderr
+    )
+    tried = served.cli("test", "tea.py", "--name", "brew", "--event", '{"kind": "mint"}')
+    assert tried.returncode == 0, tried.stderr
+    assert "succeeded: mint tea" in tried.stdout

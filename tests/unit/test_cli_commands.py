@@ -251,7 +251,7 @@ def test_each_line_is_judged_by_itself() -> None:
     lines = ['{"a": 1}', "", "nonsense", "[1]", '{"payload": {"b": 2}, "id": "x", "tags": ["t"]}', '{"payload": 3}']
     assert list(_parse({"hook": "h"}, lines)) == [
         (1, {"hook": "h", "payload": {"a": 1}}),
-        (3, "not JSON: Expecting value: line 1 column 1 (char 0)"),
+        (3, "not JSON: Expecting value at character 1"),
         (4, "a JSON object is needed, not list"),
         (5, {"hook": "h", "payload": {"b": 2}, "id": "x", "tags": ["t"]}),
         (6, {"hook": "h", "payload": {"payload": 3}}),

@@ -174,6 +174,10 @@ def test_an_unknown_hook_is_refused_with_the_near_names():
     known = catalogue(spec("model.defined"), spec("model.deleted"), spec("run.failed"))
     with pytest.raises(UnknownHook, match=r"unknown hook 'model\.defind'; did you mean: model\.defined"):
         known.spec_for("model.defind")
+    with pytest.raises(
+        UnknownHook, match=r"unknown hook 'xyz'; there are: model\.defined, model\.deleted, run\.failed"
+    ):
+        known.spec_for("xyz")
 
 
 @pytest.mark.parametrize(
