@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from eventproc.cli import output
-from eventproc.cli.base import Group
+from eventproc.cli.base import Group, state
 from eventproc.cli.playback import progress
 from eventproc.cli.remote import connect
 
@@ -127,6 +127,67 @@ def _moved(found: dict[str, Any]) -> None:
         click.echo(output.plain(warning), err=True)
     for what in ("hooks", "pipelines", "triggers"):
         click.echo(output.plain(f"{what}: {', '.join(found[what]) or 'none'}"))
+
+
+@winchester.command("import-streams")
+@click.argument("database_url", metavar="DATABASE_URL")
+@click.option("--completed", is_flag=True, help="Also those that have fired or expired, if winchester kept them.")
+@click.option("--dry-run", is_flag=True, help="Change nothing, and say what would be done.")
+def import_streams(database_url: str, *, completed: bool, dry_run: bool) -> int:
+    """
+    Carry the streams of a winchester database, with their events, over into the platform.
+
+    For example `winchester import-streams sqlite:////var/lib/winchester.db`, or postgresql://user:password@host/name,
+    once winchester has stopped and its configuration was moved in by `winchester import`. Run it where the platform is:
+    it works on the platform's database, with a server or without. Run twice it changes nothing. Exit 1 when streams
+    are left behind, each with its reason.
+    """
+    from eventproc.compat.winchester.carrying import Carrier
+    from eventproc.config import load
+    from eventproc.store.winchester import existing_database
+    from eventproc.wiring import Platform, make_private
+
+    settings = load(config=state().config)
+    source = existing_database(database_url)
+    make_private(settings)
+    try:
+        with Platform(settings) as platform, progress("streams") as count:
+            carrier = Carrier(
+                source,
+                store=platform.store,
+                cache=platform.cache,
+                clock=platform.clock,
+                bus=platform.bus,
+                completed=completed,
+                dry_run=dry_run,
+            )
+            done = carrier.run(on_progress=count)
+    finally:
+        source.close()
+    found = {"dry_run": dry_run, **done.as_dict()}
+    output.show(found, lambda: _carried(found))
+    return 0 if done.complete else 1
+
+
+def _carried(found: dict[str, Any]) -> None:
+    states = ", ".join(f"{number} {name}" for name, number in found["states"].items())
+    click.echo(
+        f"{'would carry' if found['dry_run'] else 'carried'} over: {found['streams']} streams"
+        f"{f' ({states})' if states else ''}, {found['events']} new events"
+    )
+    click.echo(
+        f"{found['joined']} joined streams that were here, {found['unchanged']} were carried over before, "
+        f"{found['completed']} had fired or expired"
+    )
+    for name, number in found["unknown_triggers"].items():
+        click.echo(
+            output.plain(f"{number} streams of {name}: there is no such trigger here, or it is paused"), err=True
+        )
+    for line in found["refused"][:10]:
+        text = f"stream {line['stream']} of {line['trigger']}: {line['error']}"
+        click.echo(output.plain(text), err=True)
+    if len(found["refused"]) > 10:
+        click.echo(f"… and {len(found['refused']) - 10} more (--json lists all)", err=True)
 
 
 @winchester.command("run")

@@ -13,14 +13,15 @@ import datetime as dt
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from eventproc.errors import Conflict, StoreUnavailable
+from eventproc.errors import ConfigError, Conflict, StoreUnavailable
 
 KINDS = {0: None, 1: "string", 2: "int", 3: "float", 4: "datetime", 5: "timerange"}
 ACTIVE = 1
@@ -308,6 +309,23 @@ class WinchesterDatabase:
         session.execute(sa.delete(STREAM).where(STREAM.c.id == stream))
 
 
+def existing_database(url: str) -> WinchesterDatabase:
+    """
+    Return the database of a URL, or of the path of an SQLite file. Raises ConfigError.
+
+    A file that is not there is not made.
+    """
+    try:
+        parsed = sa.make_url(url if "://" in url else f"sqlite:///{Path(url).absolute()}")
+    except ArgumentError as error:
+        raise ConfigError(f"{url!r} is no URL of a database such as sqlite:////var/lib/winchester.db") from error
+    if parsed.drivername in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() == "sqlite" and not (parsed.database and Path(parsed.database).is_file()):
+        raise ConfigError(f"there is no database {parsed.database or 'in memory'}: sqlite:////DIRECTORY/FILE names one")
+    return WinchesterDatabase(parsed.render_as_string(hide_password=False))
+
+
 def _paged(found: Any, table: sa.Table, after: int | None, *, oldest_first: bool) -> Any:
     if after is not None:
         found = found.where(table.c.id > after if oldest_first else table.c.id < after)
@@ -343,4 +361,4 @@ def _traits_of(
     return found
 
 
-__all__ = ["KINDS", "METADATA", "RawEngine", "Tagged", "WinchesterDatabase"]
+__all__ = ["KINDS", "METADATA", "RawEngine", "Tagged", "WinchesterDatabase", "existing_database"]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from pythons_world import pypi_is_there
+from winchester_tables import TABLES, statements
 
 RELEASE = "winchester==0.56"
 
@@ -46,6 +47,20 @@ OLDER_RESULTS = (
     "test_handle_events_no_exists",
     "test_handle_events_dangling",
 )
+# Its models are of Python 2, and name two classes of timex.
+DDL = """
+import builtins, sys, types, warnings
+
+warnings.simplefilter("ignore")
+builtins.unicode, builtins.long, builtins.basestring = str, int, str
+sys.modules["timex"] = types.SimpleNamespace(TimeRange=object, Timestamp=type("Timestamp", (), {}))
+sys.path.insert(0, sys.argv[1])
+import sqlalchemy
+import winchester.models
+
+for table in winchester.models.Base.metadata.sorted_tables:
+    print(sqlalchemy.schema.CreateTable(table).compile(sqlalchemy.create_engine("sqlite://")), ";")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +101,11 @@ def test_winchesters_own_tests_pass(suite: Path) -> None:
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     assert f"{sum(PASSING.values())} passed" in done.stdout
+
+
+@pytest.mark.external_service
+def test_the_database_that_streams_are_imported_from_in_tests_is_winchesters(suite: Path) -> None:
+    command = [sys.executable, "-c", DDL, str(suite.parent)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert statements(done.stdout) == statements(TABLES)
