@@ -46,8 +46,9 @@ def plot(metric: str, samples: list[Any]) -> str:
     marked = [sample for sample in samples if (sample.anomaly or 0) >= MARKED]
     above.plot([sample.time for sample in marked], [sample.value for sample in marked], "o", color="#d62728")
     below.plot(times, [sample.anomaly or 0.0 for sample in samples], linewidth=0.8, color="#ff7f0e")
-    above.set(title=metric, ylabel="value")
-    below.set(ylabel="anomaly", ylim=(-0.02, 1.05))
+    above.set_title(metric, parse_math=False)  # a name may hold dollars
+    above.set(ylabel="value")
+    below.set(xlabel="UTC", ylabel="anomaly", ylim=(-0.02, 1.05))
     figure.savefig("report.png", dpi=100)
     return "report.png"
 

@@ -138,11 +138,13 @@ def plot(name: str, curves: list[Any]) -> str:
     axes = figure.subplots(len(curves), 1, sharex=True, squeeze=False)
     for index, (label, seconds, values) in enumerate(curves):
         axis = axes[index][0]
-        axis.plot(seconds, values, linewidth=0.8, color=COLOURS[index % len(COLOURS)])
-        axis.set_ylabel(label, fontsize=7)
+        style = "steps-post" if set(values) <= {0, 1} else "default"  # digital channels know nothing in between
+        axis.plot(seconds, values, linewidth=0.8, color=COLOURS[index % len(COLOURS)], drawstyle=style)
+        axis.set_ylabel(label, fontsize=7, parse_math=False)  # a name may hold dollars
         axis.grid(visible=True, alpha=0.3)
     axes[-1][0].set_xlabel("seconds from the start of the record")
-    figure.suptitle(name, fontsize=9)
+    figure.align_ylabels()
+    figure.suptitle(name, fontsize=9, parse_math=False)
     figure.savefig(f"{stem}.png", dpi=110)
     return f"{stem}.png"
 

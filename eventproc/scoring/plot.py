@@ -77,7 +77,8 @@ def draw(
     if 0 < learning <= days.size and days.size:
         for axes in (above, below):
             axes.axvspan(days[0], days[min(learning, days.size) - 1], alpha=0.12, color=LEARNING, label="learning")
-    above.set(ylabel=value_name, title=title)
+    above.set_ylabel(value_name, parse_math=False)  # names of columns and files may hold dollars
+    above.set_title(title, parse_math=False)
     below.set(ylabel="anomaly score", ylim=(-0.02, 1.05))
     locator = dates.AutoDateLocator(tz=zone)  # type: ignore[no-untyped-call]
     below.xaxis.set_major_locator(locator)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import json
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from eventproc import plugins
 from eventproc.codec.blob import pack
 from eventproc.model import Limits
 from eventproc.sandbox.memory import InProcessSandbox
+from eventproc.scoring.plot import draw
 
 DIRECTORY = plugins.bundled_dir("handlers")
 FILES = plugins.files_in(DIRECTORY, "handlers")
@@ -183,6 +186,29 @@ def test_waveform_report_measures_and_plots():
     assert lines[-1] == "/__MACOSX/._x.cfg: not imported: cfg format error"
     assert archive.names == {f"{1:032x}": "fault-0042.png"}
     assert archive.files[f"{1:032x}"].startswith(b"\x89PNG")
+
+
+@pytest.mark.filterwarnings("ignore:Glyph:UserWarning")  # which letters there are is a matter of the machine's fonts
+@pytest.mark.parametrize("name", ["cost $\\frac{$ <b>&", "$a$_b^", "توليد 発電"])
+def test_plots_bear_any_name_as_it_is(tmp_path, name):
+    """What stands between two dollars is mathematics to matplotlib, and mostly none to those who gave the names."""
+    pytest.importorskip("matplotlib")
+    report = plugins.load(DIRECTORY / "waveform_report.py")
+    curves = [(name, np.arange(3.0), np.array([0.0, 1.0, 0.0])), (name, np.arange(3.0), np.array([0.0, np.nan, 3.0]))]
+    assert (tmp_path / report.plot(f"{name}.cfg", curves)).read_bytes().startswith(b"\x89PNG")
+    anomaly = plugins.load(DIRECTORY / "anomaly_report.py")
+    samples = [SimpleNamespace(time=datetime(2026, 1, day, tzinfo=UTC), value=day, anomaly=1.0) for day in range(1, 9)]
+    assert (tmp_path / anomaly.plot(name, samples)).read_bytes().startswith(b"\x89PNG")
+    draw(
+        tmp_path / "scores.png",
+        seconds=np.arange(3.0),
+        values=np.arange(3.0),
+        scores=np.arange(3.0) / 2,
+        title=name,
+        value_name=name,
+        threshold=0.5,
+    )
+    assert (tmp_path / "scores.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_without_matplotlib_the_plot_is_an_svg(monkeypatch):
