@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from eventproc.config import Settings
     from eventproc.wiring import Platform
 
+HEALTH_S = 5
 LOW_DISK = 1 << 30  # bytes
 MARKS = {"ok": "green", "warning": "yellow", "problem": "red", "info": "cyan"}
 
@@ -227,9 +228,12 @@ def _server(settings: Settings, _platform: Platform) -> Iterator[Finding]:
         return
     endpoint = _bound(settings).get("http", "")
     try:
-        with urllib.request.urlopen(f"{endpoint}/api/v1/health", timeout=5) as answer:  # noqa: S310  # our own file
+        with urllib.request.urlopen(f"{endpoint}/api/v1/health", timeout=HEALTH_S) as answer:  # noqa: S310  # our own file
             version = json.load(answer).get("version")
         yield Finding("server", "ok", f"{endpoint} answers, version {version}")
+    except TimeoutError:
+        says = f"does not answer within {HEALTH_S} s: it is overloaded, or its process is stopped"
+        yield Finding("server", "problem", f"{endpoint} (endpoints.json) {says}")
     except (urllib.error.URLError, OSError, ValueError) as error:
         yield Finding("server", "problem", f"{endpoint} (endpoints.json) does not answer: {error}")
 

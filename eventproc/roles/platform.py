@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import sys
@@ -64,5 +65,11 @@ def command() -> str:
 
 
 def say(*lines: str) -> None:
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-    sys.stdout.flush()
+    """Write lines to the standard output; where nobody reads that, or its disk is full, the platform goes on."""
+    try:
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        sys.stdout.flush()
+    except OSError as error:
+        log.warning("where things are could not be written to the standard output", error=str(error))
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere:  # what is still buffered would fail at the end
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -189,7 +189,8 @@ def translate(error: sqlite3.Error, file: str) -> Exception:
     }
     advice = {
         sqlite3.SQLITE_FULL: "the disk is full: nothing of the transaction was written; free some space and try again",
-        sqlite3.SQLITE_IOERR: "the disk failed while the database was read or written; nothing was half written",
+        sqlite3.SQLITE_IOERR: "the disk failed, or a quota on it is used up, while the database was read or written; "
+        "nothing was half written",
         sqlite3.SQLITE_CANTOPEN: f"{file} can not be opened: check its directory and the rights on it",
         sqlite3.SQLITE_NOTADB: f"{file} is not a SQLite database: check EVENTPROC_DATA and EVENTPROC_DATABASE_URL",
         sqlite3.SQLITE_CORRUPT: f"the database file {file} is damaged: restore it from a backup",

@@ -97,6 +97,24 @@ attempt(write)
     assert f"StoreUnavailable: {data}/eventproc.db can not be written by this process" in says
 
 
+def test_a_write_that_the_system_refuses_names_quotas_too(data):
+    script = """
+import resource
+
+with opened() as store:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))  # as a quota does: SQLite has no error for it
+
+    def write():
+        for number in range(100):
+            with store.begin() as tx:
+                tx.set_meta(f"x{number}", "y" * 100_000)
+
+    attempt(write)
+"""
+    says = told(data, script)
+    assert "StoreUnavailable: the disk failed, or a quota on it is used up" in says
+
+
 def test_settings_are_not_looked_for_in_a_closed_directory_in_silence(data):
     script = """
 become_ordinary()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -84,3 +85,32 @@ def test_values_with_secret_names_are_masked():
         "Authorization": "***",
         "handler": "h",
     }
+
+
+@pytest.mark.parametrize("reader", ["gone", "full"])
+def test_a_standard_output_that_nobody_reads_ends_nothing(reader):
+    script = """
+from eventproc import config
+from eventproc.roles import logs
+from eventproc.roles.platform import say
+logs.configure(config.load(search=False), "serve")
+say("x" * 100_000)
+say("more")
+import sys
+print("went on", file=sys.stderr)
+"""
+    if reader == "full":
+        out = os.open("/dev/full", os.O_WRONLY)
+    else:
+        gone, out = os.pipe()
+        os.close(gone)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", script], stdout=out, stderr=subprocess.PIPE, text=True, check=False
+        )
+    finally:
+        os.close(out)
+    assert done.returncode == 0, done.stderr
+    assert "could not be written to the standard output" in done.stderr
+    assert done.stderr.endswith("went on\n")
+    assert "Exception ignored" not in done.stderr
