@@ -101,7 +101,6 @@ class SqlAggregates(Rows):
     """Aggregates by name."""
 
     def add(self, new: Aggregate) -> Aggregate | None:
-        """Insert; None if the name is taken."""
         values = {
             "name": new.name,
             "pattern": new.pattern,
@@ -129,7 +128,6 @@ class SqlAggregates(Rows):
         return self._changed(_DELETE, {"name": name}) > 0
 
     def lock(self, aggregate_id: int) -> Aggregate | None:
-        """Return it as it stands, and keep others from moving it until the end of the transaction."""
         row = self._first(_LOCK, {"id": aggregate_id})
         return _aggregate(row) if row else None
 
@@ -151,7 +149,6 @@ class SqlRanking(Rows):
     """The most unusual metrics."""
 
     def newest_us(self) -> int | None:
-        """Return the time of the newest sample of any metric that is monitored."""
         found: int | None = self._scalar(_NEWEST)
         return found
 

@@ -62,14 +62,12 @@ class SqlAnnotations(Rows):
         return _annotation(row) if row else None
 
     def replace(self, changed: Annotation) -> bool:
-        """Write all but uid, creation and owner anew; False if there is none of that uid."""
         return self._changed(_REPLACE.values(**_values(changed)), {"_uid": changed.uid}) > 0
 
     def delete(self, uid: str) -> bool:
         return self._changed(_DELETE, {"uid": uid}) > 0
 
     def page(self, which: AnnotationFilter, *, after: int | None = None, limit: int = 100) -> list[Annotation]:
-        """Return annotations, the latest created first, behind id `after`; start_us <= time < end_us."""
         c = notes.c
         query = select(notes).order_by(c.id.desc()).limit(limit)
         same = (

@@ -163,15 +163,12 @@ class SqlEvents(Rows):
         return trait_blocks.passed(self.work.conn, past)
 
     def next_block(self, up_to: int) -> TraitBlock | None:
-        """Sum up the oldest events that are not yet, if there are enough before that seq; nothing is written."""
         return trait_blocks.next_block(self.work.conn, up_to)
 
     def keep_block(self, block: TraitBlock) -> None:
-        """Keep a summary for searches, and forget those whose events are gone."""
         trait_blocks.keep(self.work.conn, block)
 
     def hooks(self) -> list[str]:
-        """Return the hooks that there are events of."""
         return hooks_of(self.work.conn)
 
     def page(

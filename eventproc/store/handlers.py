@@ -150,7 +150,6 @@ class SqlHandlers(Rows):
         return record
 
     def get(self, handler_id: int) -> HandlerRecord | None:
-        """Return a handler, deregistered ones too."""
         row = self._first(_GET, {"handler_id": handler_id})
         return _record(row) if row else None
 
@@ -159,7 +158,6 @@ class SqlHandlers(Rows):
         return _record(row) if row else None
 
     def live(self, hook: str | None = None) -> list[HandlerRecord]:
-        """Return the registered handlers, by id; `hook` is compared as it is."""
         rows = self._all(_LIVE) if hook is None else self._all(_LIVE_OF_HOOK, {"hook": hook})
         return [_record(row) for row in rows]
 
@@ -193,7 +191,6 @@ class SqlHandlers(Rows):
         return self._changed(_PAUSE, {"_id": handler_id, "_paused": paused, "_by": by, "_now_us": now_us}) > 0
 
     def deregister(self, handler_id: int, *, by: str, now_us: int) -> bool:
-        """Retire the handler and cancel its queued and retrying runs; a later registration is a new handler."""
         bump(self.work.conn)
         if not self._changed(_DEREGISTER, {"_id": handler_id, "_by": by, "_now_us": now_us}):
             return False
@@ -201,5 +198,4 @@ class SqlHandlers(Rows):
         return True
 
     def revision(self) -> int:
-        """Return a number that changes whenever hooks, handlers or users' states do: caches compare it."""
         return revision(self.work.conn)

@@ -143,11 +143,9 @@ class SqlMetrics(Rows):
         return _metric(row) if row else None
 
     def many(self, metric_ids: Sequence[int]) -> dict[int, Metric]:
-        """Return those of the metrics that exist, by id."""
         return {row.id: _metric(row) for row in self._all(_MANY, {"ids": list(metric_ids)})}
 
     def ids(self, names: Sequence[str]) -> dict[str, int]:
-        """Return the ids of those names that exist."""
         return {row.name: row.id for row in self._all(_IDS, {"names": list(names)})}
 
     def find(
@@ -187,7 +185,6 @@ class SqlMetrics(Rows):
         return found
 
     def lock(self, metric_id: int) -> Metric | None:
-        """Return the metric, and keep other writers of its state out until the end of the transaction."""
         self.work.conn.execute(_LOCK, {"id": metric_id})
         return self.get(metric_id)
 
@@ -199,7 +196,6 @@ class SqlMetrics(Rows):
         description: str | None = None,
         unit: str | None = None,
     ) -> bool:
-        """Change what is given; False for a metric that does not exist."""
         given = {"resource": resource, "description": description, "unit": unit}
         values = {name: value for name, value in given.items() if value is not None}
         if not values:
@@ -222,20 +218,16 @@ class SqlMetrics(Rows):
             self.work.bulk.update(self.work.conn, _SET_SCORED, values)
 
     def behind(self, status: int, *, after: int = 0, limit: int = 1000) -> list[MetricBacklog]:
-        """Return metrics of that status that have rows behind `scored_rowid`, by id, those behind id `after`."""
         rows = self._all(_BEHIND, {"status": int(status), "after": after, "wanted": limit})
         return [_backlog(row) for row in rows]
 
     def enough(self, *, after: int = 0, limit: int = 1000) -> list[MetricBacklog]:
-        """Return metrics in PENDING_DATA that have the 288 samples they waited for, by id, those behind id `after`."""
         return [_backlog(row) for row in self._all(_ENOUGH, {"after": after, "wanted": limit})]
 
     def backlogs(self, metric_ids: Sequence[int]) -> dict[int, MetricBacklog]:
-        """Return how the metrics stand, by id, also those with nothing waiting."""
         return {row.id: _backlog(row) for row in self._all(_BACKLOGS, {"ids": list(metric_ids)})}
 
     def counts(self) -> dict[int, int]:
-        """Return the number of metrics in each status."""
         return {row.status: row.found for row in self._all(_COUNTS)}
 
     def delete(self, metric_id: int) -> bool:

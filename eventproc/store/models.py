@@ -172,12 +172,10 @@ class SqlModels(Rows):
         return self.of_metrics([metric_id]).get(metric_id)
 
     def of_metrics(self, metric_ids: Sequence[int]) -> dict[int, Model]:
-        """Return models by metric id."""
         rows = self._all(_OF, {"ids": list(metric_ids)})
         return {row.metric_id: _model(row) for row in rows}
 
     def undefined(self, *, now_us: int, after: int = 0, limit: int = 100) -> list[Model]:
-        """Return models that have their parameters, are not defined and may be tried now, by metric id."""
         return [_model(row) for row in self._all(_UNDEFINED, {"now_us": now_us, "after": after, "wanted": limit})]
 
     def set_params(self, metric_id: int, params: Mapping[str, Any], *, command_id: str | None = None) -> None:
@@ -190,14 +188,12 @@ class SqlModels(Rows):
         self._update(metric_id, defined_us=now_us, failures=0, retry_us=None, message=None)
 
     def renew(self, metric_id: int, *, undefine: bool = False) -> None:
-        """Forget failures and message; `undefine` has the model defined anew."""
         values: dict[str, Any] = {"failures": 0, "retry_us": None, "message": None}
         if undefine:
             values["defined_us"] = None
         self._update(metric_id, **values)
 
     def begin_anew(self, metric_id: int, *, origin_rowid: int) -> None:
-        """Make the model one that has learnt nothing: its id is another one, its checkpoint is gone."""
         row = self._first(_OF, {"ids": [metric_id]})
         self.delete(metric_id)
         values = {column.name: getattr(row, column.name) for column in models.c if column.name != "id"}
@@ -207,7 +203,6 @@ class SqlModels(Rows):
         self.work.conn.execute(update(models).where(models.c.metric_id == metric_id).values(**values))
 
     def set_likelihoods(self, rows: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
-        """Write (metric id, parameters of its likelihood)."""
         if not rows:
             return
         ids = {row.metric_id: row.id for row in self._all(_IDS, {"ids": [metric_id for metric_id, _ in rows]})}
@@ -220,16 +215,13 @@ class SqlModels(Rows):
             self.work.bulk.update(self.work.conn, _LIKELIHOODS, values)
 
     def failed(self, metric_id: int, *, message: str, retry_us: int | None) -> None:
-        """Count a failure; `retry_us` None: it is not tried again."""
         self.work.conn.execute(_FAILED, {"_metric_id": metric_id, "_message": message, "_retry_us": retry_us})
 
     def settle(self, metric_ids: Sequence[int]) -> None:
-        """Forget the failures of models that went well."""
         if metric_ids:
             self.work.conn.execute(_SETTLE, {"_ids": list(metric_ids)})
 
     def standing(self, metric_ids: Sequence[int]) -> dict[int, Standing]:
-        """Return where metrics stand, and keep others from changing it until the end of the transaction."""
         states = self._all(_STANDING, {"ids": list(metric_ids)})
         ids = {row.metric_id: row.id for row in self._all(_IDS, {"ids": list(metric_ids)})}
         return {
@@ -245,13 +237,11 @@ class SqlModels(Rows):
         return self._changed(_DELETE, {"metric_id": metric_id}) > 0
 
     def page(self, *, after: int = 0, limit: int = 1000) -> list[Model]:
-        """Return models by metric id."""
         return [_model(row) for row in self._all(_PAGE, {"after": after, "wanted": limit})]
 
     # Checkpoints.
 
     def checkpoints(self, metric_ids: Sequence[int]) -> dict[int, Checkpoint]:
-        """Return the checkpoints by metric id."""
         rows = self._all(_CHECKPOINTS, {"ids": list(metric_ids)})
         return {
             row.metric_id: Checkpoint(
@@ -261,7 +251,6 @@ class SqlModels(Rows):
         }
 
     def put_checkpoints(self, new: Sequence[Checkpoint]) -> None:
-        """Replace checkpoints."""
         rows = [
             {"metric_id": one.metric_id, "model_id": one.model_id, "rowid": one.rowid, "data": one.data} for one in new
         ]
@@ -272,7 +261,6 @@ class SqlModels(Rows):
         self.work.conn.execute(_DROP_CHECKPOINTS, {"metric_id": metric_id})
 
     def checkpoint_sizes(self, metric_ids: Sequence[int]) -> dict[int, tuple[int, int]]:
-        """Return (rowid, bytes) of what is saved of each."""
         rows = self._all(_SIZES, {"ids": list(metric_ids)})
         return {row.metric_id: (int(row.rowid), int(row.size)) for row in rows}
 
@@ -287,17 +275,14 @@ class SqlModels(Rows):
         return int(self._scalar(_ALIVE))
 
     def leave(self, worker: str) -> None:
-        """Give all of the worker's shares back and forget it."""
         self.give(worker, [row.shard for row in self._all(_MINE, {"owner": worker})])
         self.work.conn.execute(_LEAVE, {"name": worker})
 
     def prolong(self, worker: str, *, until_us: int) -> list[ShardLease]:
-        """Prolong what the worker holds, and return it."""
         self.work.conn.execute(_PROLONG, {"_owner": worker, "_until_us": until_us})
         return [_lease(row) for row in self._all(_MINE, {"owner": worker})]
 
     def take(self, worker: str, *, wanted: int, until_us: int, now_us: int) -> list[ShardLease]:
-        """Take at most `wanted` shares that nobody holds."""
         free = [row.shard for row in self._all(_FREE, {"now_us": now_us, "wanted": wanted})]
         if not free:
             return []
@@ -306,18 +291,15 @@ class SqlModels(Rows):
         return [_lease(row) for row in self._all(_MINE, {"owner": worker}) if row.shard in chosen]
 
     def give(self, worker: str, shards: Sequence[int]) -> None:
-        """Give shares back."""
         if shards:
             self.work.conn.execute(_GIVE, {"_owner": worker, "_shards": list(shards)})
 
     def held(self, worker: str, leases: Sequence[tuple[int, int]]) -> set[int]:
-        """Return those (shard, token) whose token still stands, kept so until the end of the transaction."""
         tokens = dict(leases)
         rows = self._all(_HELD, {"shards": sorted(tokens), "owner": worker})
         return {row.shard for row in rows if row.token == tokens[row.shard]}
 
     def shares(self) -> dict[str, int]:
-        """Return how many shares each worker holds."""
         return {row.owner: row.found for row in self._all(_SHARES)}
 
 

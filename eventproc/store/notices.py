@@ -136,7 +136,6 @@ class SqlNotices(Rows):
     """Notices, each once by (run, outcome, serial)."""
 
     def add(self, new: Sequence[NewNotice], *, now_us: int) -> None:
-        """Insert notices, each once by (run_id, outcome, serial)."""
         if not new:
             return
         ids = {"ids": list({notice.run_id for notice in new})}
@@ -169,7 +168,6 @@ class SqlNotices(Rows):
         }
 
     def claim(self, *, limit: int, lease_us: int, now_us: int) -> list[Notice]:
-        """Lease pending notices that are due; their `attempts` grows by one."""
         found = [_notice(row) for row in self._all(_DUE, {"now_us": now_us, "wanted": limit})]
         if not found:
             return []
@@ -204,7 +202,6 @@ class SqlNotices(Rows):
         recipients: Sequence[str] | None = None,
         refused: Sequence[str] = (),
     ) -> bool:
-        """Record a failed try; `retry_us` None gives up. `recipients` are those still to be reached, if fewer."""
         notice = self.get(notice_id)
         if notice is None:
             return False
@@ -237,52 +234,36 @@ class SqlNotices(Rows):
         return due
 
     def last_sent_us(self, handler_id: int, outcome: str) -> int | None:
-        """Return when the last notice of that handler and outcome was sent (for throttling)."""
         sent: int | None = self._scalar(_LAST_SENT, {"handler_id": handler_id, "outcome": outcome})
         return sent
 
     def mails_since(self, handler_id: int, outcome: str, since_us: int, *, limit: int) -> list[Mailed]:
-        """Return at most so many times at which mails of that handler and outcome were sent, newest first."""
         params = {"handler_id": handler_id, "outcome": outcome, "since_us": since_us, "wanted": limit}
         return [Mailed(*row) for row in self._all(_MAILS_SINCE, params)]
 
     def oldest_pending(self, handler_id: int, outcome: str) -> tuple[int, int] | None:
-        """Return the id of the oldest pending notice of that handler and outcome, and when it is due."""
         row = self._first(_OLDEST, {"_handler_id": handler_id, "_outcome": outcome})
         return None if row is None else (row.id, row.due_us)
 
     def waits(self, handler_id: int, outcome: str, begins: str) -> bool:
-        """Return whether a pending notice of that handler and outcome has an error that begins so."""
         return bool(self._scalar(_WAITS, {"_handler_id": handler_id, "_outcome": outcome, "_begins": begins}))
 
     def hold(self, notice_id: int, token: int, *, until_us: int, reason: str) -> bool:
-        """Give back a leased notice for later; it has not been tried. False for a lost lease."""
         values = {"_id": notice_id, "_token": token, "_due_us": until_us, "_error": reason}
         return self._changed(_HOLD, values) > 0
 
     def put_off(
         self, handler_id: int, outcome: str, *, after: int, until_us: int, reason: str, keep: str, now_us: int
     ) -> int:
-        """
-        Let all that are due, have no mail yet and are newer than id `after` wait; return how many they are.
-
-        `reason` becomes their error, but of those whose error begins with `keep`.
-        """
         values = {"_handler_id": handler_id, "_outcome": outcome, "_after": after, "_now_us": now_us}
         return self._changed(_PUT_OFF, values | {"_due_us": until_us, "_error": reason, "_keep": keep})
 
     def gather(self, carrier: Notice, *, mark: str, until_us: int) -> int:
-        """
-        Let a notice that is leased stand for all newer ones of its handler, outcome and recipients without a mail.
-
-        Their error becomes `mark`, and whoever had leased one of them loses it. Return how many they are.
-        """
         values = {"_carrier": carrier.id, "_token": carrier.token, "_outcome": carrier.outcome, "_mark": mark}
         to = tuple_to_json(carrier.recipients)
         return self._changed(_GATHER, values | {"_recipients_json": to, "_due_us": until_us})
 
     def gathered(self, carrier: Notice, *, mark: str, limit: int) -> tuple[list[Notice], Notice | None]:
-        """Return the first ones that a notice stands for, oldest first, and the last of all."""
         values = {"_carrier": carrier.id, "_outcome": carrier.outcome, "_mark": mark}
         last = self._first(_LAST_GATHERED, values | {"_wanted": 1})
         first = [_notice(row) for row in self._all(_FIRST_GATHERED, values | {"_wanted": limit})]
@@ -299,7 +280,6 @@ class SqlNotices(Rows):
         error: str | None = None,
         refused: Sequence[str] = (),
     ) -> int:
-        """Record what became of the digest for those that a notice stands for, up to id `last`."""
         values = {
             "_carrier": carrier.id,
             "_outcome": carrier.outcome,

@@ -68,7 +68,6 @@ class SqlWorkers(Rows):
     """Workers by name."""
 
     def state(self, worker: WorkerState) -> None:
-        """Insert or replace by name."""
         values = {
             "name": worker.name,
             "host": worker.host,
@@ -79,7 +78,6 @@ class SqlWorkers(Rows):
         self.work.conn.execute(_STATE, values)
 
     def live(self, *, since_us: int) -> list[WorkerState]:
-        """Return those that were seen since then, by name."""
         return [
             WorkerState(
                 name=row.name,
@@ -109,7 +107,6 @@ class SqlEnvironments(Rows):
     """Locks by digest."""
 
     def put(self, environment: Environment, *, now_us: int) -> None:
-        """Insert unless it is there."""
         values = {
             "digest": environment.digest,
             "python": environment.python,
@@ -135,13 +132,11 @@ class SqlPreparations(Rows):
     """What registrations wait for."""
 
     def ask(self, python: str, request_json: str, blob: bytes, *, now_us: int) -> int:
-        """Ask for it; returns its id."""
         values = {"python": python, "request_json": request_json, "blob": blob, "created_us": now_us, "until_us": 0}
         result = self.work.conn.execute(insert(preparations).values(**values))
         return int(result.inserted_primary_key[0])  # type: ignore[index]  # one row was inserted
 
     def waiting(self, *, pythons: Sequence[str], now_us: int) -> bool:
-        """Tell whether there may be something to take."""
         return self._first(_WAITING, {"pythons": list(pythons), "now_us": now_us}) is not None
 
     def take(self, *, worker: str, pythons: Sequence[str], until_us: int, now_us: int) -> Preparation | None:
@@ -161,7 +156,6 @@ class SqlPreparations(Rows):
         return self._changed(_ANSWER, values) > 0
 
     def answered(self, preparation_id: int) -> str | None:
-        """Return the answer if it is there."""
         found: str | None = self._scalar(_ANSWERED, {"id": preparation_id})
         return found
 

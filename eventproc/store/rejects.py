@@ -96,7 +96,6 @@ class SqlRejects(Rows):
         since_us: int | None = None,
         limit: int = 1000,
     ) -> list[Reject]:
-        """Return what was refused, the latest first; `metric` and `source` may be globs."""
         query = select(metric_rejects).order_by(metric_rejects.c.last_us.desc(), metric_rejects.c.source)
         if reason is not None:
             query = query.where(metric_rejects.c.reason == reason)
@@ -114,11 +113,9 @@ class SqlRejects(Rows):
         return found
 
     def totals(self) -> dict[str, int]:
-        """Return the number of refused samples by reason."""
         return {row.reason: int(row.found) for row in self._all(_TOTALS)}
 
     def prune(self, before_us: int, *, limit: int) -> int:
-        """Forget what was last refused before that time."""
         return self._changed(_PRUNE, {"before_us": before_us, "wanted": limit})
 
 

@@ -246,7 +246,6 @@ class SqlRetention(Rows):
             self.work.bulk.insert_new(self.work.conn, pruned_events, sorted(ids, key=lambda row: row["id"]), "id")
 
     def expired_files(self, *, now_us: int, policy: RetentionPolicy, limit: int) -> list[str]:
-        """Delete the rows of expired files and return their codes, so that the bytes can go after the commit."""
         if policy.files_s is None:
             return []
         params = {"before_us": now_us - policy.files_s * SECOND_US, "wanted": limit}

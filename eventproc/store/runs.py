@@ -44,11 +44,9 @@ class SqlRuns(Rows):
     held_back = False
 
     def add(self, event_seq: int, runs: Sequence[NewRun], *, now_us: int) -> list[int]:
-        """Queue runs of one event; a (event, handler, round) that exists is left alone and not returned."""
         return [run_id for _, run_id in self.add_many([(event_seq, run) for run in runs], now_us=now_us)]
 
     def add_many(self, new: Sequence[tuple[int, NewRun]], *, now_us: int) -> list[tuple[int, int]]:
-        """Queue (event_seq, run) pairs in few statements; return (event_seq, run id) of the new ones."""
         if not new:
             return []
         work = self.work
@@ -110,11 +108,9 @@ class SqlRuns(Rows):
         return claims
 
     def renew(self, leases: Sequence[tuple[int, int]], *, lease_us: int, now_us: int) -> set[int]:
-        """Prolong (run id, token) leases; return the ids still held and not asked to be cancelled."""
         return finish.renew(self.work, leases, lease_us=lease_us, now_us=now_us)
 
     def cancel_requests(self, run_ids: Sequence[int]) -> set[int]:
-        """Return those of the leased runs that somebody asked to cancel."""
         return finish.cancel_requests(self.work, run_ids)
 
     def finish(self, finishes: Sequence[Finish], *, now_us: int) -> set[int]:
@@ -133,15 +129,12 @@ class SqlRuns(Rows):
         return RunPages(self.work).get(run_id)
 
     def page(self, which: RunFilter, *, after: int | None = None, limit: int = 100) -> list[Run]:
-        """Return runs newest first, starting behind id `after`."""
         return RunPages(self.work).page(which, after=after, limit=limit)
 
     def counts(self) -> dict[str, int]:
-        """Return the number of runs in each state that is not final, and of the dead ones."""
         return dict([tuple(row) for row in self._all(_COUNTS)])
 
     def cancel(self, run_ids: Sequence[int], *, now_us: int, reason: str) -> tuple[set[int], set[int]]:
-        """Cancel waiting runs, ask for the end of leased ones; return the ids (cancelled, asked)."""
         return requeue.cancel(self.work, run_ids, now_us=now_us, reason=reason)
 
     def requeue(self, run_ids: Sequence[int], *, now_us: int, current: bool) -> set[int]:
@@ -176,7 +169,6 @@ class SqlRuns(Rows):
         ]
 
     def backlog(self, handler_id: int) -> int:
-        """Return how many runs of the handler wait."""
         return int(self._scalar(_BACKLOG, {"handler_id": handler_id}))
 
 

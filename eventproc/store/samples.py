@@ -174,7 +174,6 @@ class SqlSamples(Rows):
             self.work.bulk.update(self.work.conn, _MOVE_TAILS, rows)
 
     def set_scores(self, rows: Sequence[SampleScores]) -> None:
-        """Write scores to stored samples; a row that is gone is passed over."""
         if not rows:
             return
         values = [
@@ -195,13 +194,11 @@ class SqlSamples(Rows):
             self.work.conn.exec_driver_sql(statement, tuple(list(column) for column in zip(*values, strict=True)))
 
     def clear_scores(self, metric_id: int) -> None:
-        """Take the scores of all samples of the metric away."""
         self.work.conn.execute(_CLEAR_SCORES, {"id": metric_id})
 
     # ------------------------------------------------------------------------------------------- reading
 
     def after(self, metric_id: int, rowid: int, *, limit: int = 1000) -> list[Sample]:
-        """Return the samples behind `rowid`, in order."""
         return [_sample(row) for row in self._all(_AFTER, {"id": metric_id, "after": rowid, "wanted": limit})]
 
     def after_many(self, places: Sequence[tuple[int, int]], *, limit: int = 100) -> dict[int, list[Sample]]:
@@ -253,13 +250,11 @@ class SqlSamples(Rows):
         return found
 
     def place(self, metric_id: int, time_us: int) -> int:
-        """Return the rowid of the first stored sample at or after that time; one behind the last if there is none."""
         return int(self._scalar(_PLACE, {"id": metric_id, "time_us": time_us}))
 
     def columns(
         self, metric_id: int, start_us: int | None = None, end_us: int | None = None, *, limit: int | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return times and values with start_us <= time < end_us; with `limit` the first ones."""
         query = _COLUMNS.where(*self._between(metric_id, start_us, end_us)).limit(limit)
         rows = self._all(query, {"id": metric_id})
         times, values = zip(*rows, strict=True) if rows else ((), ())
@@ -268,7 +263,6 @@ class SqlSamples(Rows):
     def windows(
         self, metric_id: int, start_us: int, end_us: int, width_us: int, *, limit: int = 10_000
     ) -> list[SampleWindow]:
-        """Return the windows of that width from `start_us` on that hold samples, as of times before `end_us`."""
         params = {
             "id": metric_id,
             "start_us": start_us,
@@ -290,7 +284,6 @@ class SqlSamples(Rows):
         ]
 
     def statistics(self, metric_id: int) -> SampleStatistics | None:
-        """Return the extremes over all stored samples of the metric; None where there are none."""
         row = self._first(_STATISTICS, {"id": metric_id})
         return SampleStatistics(min=row.low, max=row.high, count=row.found) if row.found else None
 
@@ -320,7 +313,6 @@ class SqlSamples(Rows):
         return self._changed(_DELETE_BEFORE, {"id": metric_id, "behind": behind})
 
     def purge_deleted(self, *, limit: int) -> int:
-        """Delete at most `limit` rows of samples whose metric is gone; return how many."""
         gone = 0
         while gone < limit:
             metric_id = self._scalar(_RETIRED)

@@ -51,7 +51,6 @@ class SqlSchedules(Rows):
     """Schedules by name."""
 
     def put(self, schedule: Schedule) -> Schedule:
-        """Insert or replace by name; `id` is ignored."""
         values = {
             "name": schedule.name,
             "cron": schedule.cron,
@@ -80,7 +79,6 @@ class SqlSchedules(Rows):
         return self._changed(_DELETE, {"name": name}) > 0
 
     def due(self, *, now_us: int, limit: int = 100) -> list[Schedule]:
-        """Return due schedules, locked until the end of the transaction."""
         return [_schedule(row) for row in self._all(_DUE, {"now_us": now_us, "wanted": limit})]
 
     def advance(self, schedule_id: int, next_us: int) -> None:

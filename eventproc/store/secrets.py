@@ -44,11 +44,9 @@ class SqlSecrets(Rows):
         return next(record for record in self.of_user(user_id) if record.name == name)
 
     def of_user(self, user_id: int) -> list[SecretRecord]:
-        """Return names and times, by name."""
         return [_record(row) for row in self._all(_OF_USER, {"user_id": user_id})]
 
     def values(self, user_id: int, names: Sequence[str]) -> Mapping[str, bytes]:
-        """Return the encrypted values of those of the names that there are."""
         rows = self._all(_VALUES, {"user_id": user_id, "names": list(names)})
         return {row.name: bytes(row.value_encrypted) for row in rows}
 
@@ -57,7 +55,6 @@ class SqlSecrets(Rows):
         return [(row.user_id, row.name, bytes(row.value_encrypted)) for row in self._all(_ALL_VALUES)]
 
     def replace_value(self, user_id: int, name: str, value_encrypted: bytes) -> None:
-        """Store the same secret under another key; its times stay."""
         self.work.conn.execute(_REPLACE, {"_user_id": user_id, "_name": name, "_value": value_encrypted})
 
     def delete(self, user_id: int, name: str) -> bool:

@@ -105,7 +105,6 @@ class SqlSeries(Rows):
     """Series by UUID."""
 
     def put(self, new: Series) -> Series:
-        """Insert the registry row, or return the existing one of that uuid unchanged."""
         values = {
             "uuid": new.uuid,
             "name": new.name,
@@ -143,7 +142,6 @@ class SqlSeries(Rows):
         tags: Mapping[str, str] | None = None,
         limit: int = 1000,
     ) -> list[Series]:
-        """Return series by name and collection; `prefix` compares the collection's beginning."""
         query = select(series).order_by(series.c.collection, series.c.name, series.c.uuid)
         if name is not None:
             query = query.where(series.c.name == name)
@@ -188,7 +186,6 @@ class SqlSeries(Rows):
         return self._changed(_ANNOTATE, {"_uuid": uuid, "_text": to_json(dict(annotations))}) > 0
 
     def chunks(self, uuid: str, start_ns: int, end_ns: int, *, limit: int | None = None) -> list[Chunk]:
-        """Return the chunks that overlap [start_ns, end_ns), in order; with `limit` the first ones."""
         params = {"uuid": uuid, "start_ns": start_ns, "end_ns": end_ns}
         if limit is None:
             rows = self._all(_OVERLAPPING, params)
@@ -200,7 +197,6 @@ class SqlSeries(Rows):
         ]
 
     def replace_chunks(self, uuid: str, old: Sequence[int], new: Sequence[Chunk]) -> None:
-        """Delete the chunks that start at `old`, insert `new`, and bring count, earliest and latest up to date."""
         conn = self.work.conn
         more = sum(chunk.count for chunk in new)
         if old:
@@ -222,5 +218,4 @@ class SqlSeries(Rows):
         conn.execute(_SET_EXTENT, {"uuid": uuid, "more": more})
 
     def lock(self, uuid: str) -> None:
-        """Keep other writers of this series out until the end of the transaction."""
         self.work.conn.execute(_LOCK, {"uuid": uuid})

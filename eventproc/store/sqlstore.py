@@ -135,7 +135,6 @@ class SqlStore(Store):
 
     @contextmanager
     def begin(self) -> Iterator[Tx]:
-        """Open a transaction for writing; it commits at the end of the block and rolls back on an exception."""
         self._check()
         with self._lock, self._connection() as conn, conn.begin():
             tx = SqlTx(conn, self._bulk, self._caches)
@@ -166,7 +165,6 @@ class SqlStore(Store):
 
     @contextmanager
     def read(self) -> Iterator[Tx]:
-        """Open a transaction for reading; it takes no write lock, and writing in it is an error."""
         self._check()
         with self._reader.connect() as conn:
             tx = SqlTx(conn, self._bulk, self._caches)
@@ -198,7 +196,6 @@ class SqlStore(Store):
         self._checked = False
 
     def revision(self) -> tuple[str | None, str]:
-        """Return the schema revision of the database (None: empty) and the one this version needs."""
         with self._reader.connect() as conn:
             if not inspect(conn).has_table("alembic_version"):
                 return None, REVISION

@@ -96,7 +96,6 @@ class SqlTriggers(Rows):
     """Triggers by id, and by name while they are not deleted."""
 
     def put(self, definition: TriggerDefinition, *, owner: User, now_us: int) -> TriggerRecord:
-        """Store the next version of the trigger of that name; one like the current version changes nothing."""
         bump(self.work.conn)  # first: whoever puts at the same time waits here
         written = definition_to_json(definition)
         known = self.find(definition.name)
@@ -112,7 +111,6 @@ class SqlTriggers(Rows):
         return record
 
     def get(self, trigger_id: int) -> TriggerRecord | None:
-        """Return a trigger, deleted ones too."""
         row = self._first(_GET, {"trigger_id": trigger_id})
         return _record(row) if row else None
 
@@ -121,7 +119,6 @@ class SqlTriggers(Rows):
         return _record(row) if row else None
 
     def live(self) -> list[TriggerRecord]:
-        """Return the triggers that are not deleted, by id."""
         return [_record(row) for row in self._all(_LIVE)]
 
     def set_paused(self, trigger_id: int, *, paused: bool, by: str, now_us: int) -> bool:
@@ -129,7 +126,6 @@ class SqlTriggers(Rows):
         return self._changed(_PAUSE, {"_id": trigger_id, "_paused": paused, "_by": by, "_now_us": now_us}) > 0
 
     def delete(self, trigger_id: int, *, by: str, now_us: int) -> bool:
-        """Let nothing join any more; streams that are there still fire and expire."""
         bump(self.work.conn)
         if not self._changed(_DELETE, {"_id": trigger_id, "_by": by, "_now_us": now_us}):
             return False
@@ -137,7 +133,6 @@ class SqlTriggers(Rows):
         return True
 
     def add_checks(self, checks: Sequence[Check]) -> None:
-        """Add to the trigger's counters."""
         rows = [
             {
                 "trigger_id": check.trigger_id,

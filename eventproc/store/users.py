@@ -102,7 +102,6 @@ class SqlUsers(Rows):
         return self._changed(_REVOKE, {"_prefix": prefix, "_now_us": now_us}) > 0
 
     def by_key_prefix(self, prefix: str) -> tuple[User, ApiKey, str] | None:
-        """Return the owner, the key and its stored digest (revoked keys too)."""
         row = self._first(_BY_PREFIX, {"prefix": prefix})
         if row is None:
             return None
