@@ -21,7 +21,7 @@ from eventproc.notify.login import PASSING, Login, LoginFailed, Tokens
 
 _TIMEOUT_S: Final = 10.0
 _CONNECT_S: Final = 10.0  # at most, however long an answer may take
-_TURN_S: Final = 20.0  # no message to a host is begun later in a turn
+_TURN_S: Final = 10.0  # a host's messages of a turn, but for one that takes longer by itself
 _END_S: Final = 240.0  # nor waited for longer; with two logins that is less than the postman's lease
 _LOGINS: Final = 5  # tries in all, where who logs in is refused
 _MEND: Final = "; put the login right, then requeue the message"
@@ -58,15 +58,17 @@ class HttpCarrier(Carrier):
     Posts messages; any answer of 2xx is a delivery.
 
     Messages to one host go one after another, hosts at the same time, so that one that hangs does not hold up the
-    others. A host that is not there, or says nothing for as long as an answer usually may take, is left alone for a
-    while that grows. Redirects are not followed: an address that moved is for its owner to correct. `deliver` and
-    `close` are for one thread.
+    others: a turn is over when all hosts are, so it lasts for `turn_s`, or for one message that takes longer. What a
+    host has not come to by then waits for the next. A host that is not there, or says nothing for as long as an answer
+    usually may take, is left alone for a while that grows. Redirects are not followed: an address that moved is for its
+    owner to correct. `deliver` and `close` are for one thread.
     """
 
     kind = "http"
 
-    def __init__(self, *, timeout_s: float = _TIMEOUT_S) -> None:
+    def __init__(self, *, timeout_s: float = _TIMEOUT_S, turn_s: float = _TURN_S) -> None:
         self._timeout_s = timeout_s
+        self._turn_s = turn_s
         self._client = httpx.AsyncClient(timeout=timeout_s, follow_redirects=False, trust_env=False)
         self._tokens = Tokens(self._client)
         self._away: dict[str, _Away] = {}
@@ -97,14 +99,14 @@ class HttpCarrier(Carrier):
     async def _to_one_host(self, host: str, messages: Sequence[Outgoing]) -> dict[int, Delivery]:
         verdicts: dict[int, Delivery] = {}
         began = time.monotonic()
-        silent_s = 0.0
+        silent_s = took_s = 0.0
         for message in messages:
             now = time.monotonic()
             away = self._away.get(host)
             if away is not None and away.until > now:  # it would hang as long as the one before
                 verdicts[message.id] = Delivery(away.error, unreachable=True, later_s=away.until - now)
                 continue
-            if now > began + _TURN_S:
+            if took_s and now + took_s > began + self._turn_s:  # others wait for this host
                 verdicts[message.id] = Delivery(
                     "it waits for its turn: the host is slow", unreachable=True, later_s=1.0
                 )
@@ -122,6 +124,7 @@ class HttpCarrier(Carrier):
                     log.exception("a message could not be sent", message=message.id)
                 if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout) or silent_s >= self._timeout_s:
                     self._leave_alone(host, _describe(error), took_s=max(silent_s, time.monotonic() - now))
+            took_s = time.monotonic() - now
         return verdicts
 
     def _leave_alone(self, host: str, error: str, *, took_s: float) -> None:

@@ -201,7 +201,7 @@ def server():
 
 @pytest.fixture
 def webhooks():
-    made = HttpCarrier(timeout_s=20)
+    made = HttpCarrier(timeout_s=20, turn_s=300)
     yield made
     made.close()
 
@@ -308,6 +308,23 @@ def test_who_waits_shorter_than_usual_keeps_the_next_from_nothing(odd, webhooks)
         False,
         True,
     ]
+
+
+def test_a_slow_host_has_its_turn_and_others_wait_no_longer(odd, server):
+    odd.answers["/slow"] = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n"
+    odd.then["/slow"] = lambda file: time.sleep(0.3) or file.write(b"x")
+    quick = f"http://127.0.0.1:{server.server_port}/200"
+    carrier = HttpCarrier(timeout_s=60, turn_s=0.5)
+    try:
+        slow = [outgoing(number, odd.url + "/slow") for number in (1, 2, 3)]
+        first = carrier.deliver([*slow, outgoing(4, quick)])
+        again = carrier.deliver(slow[1:])
+    finally:
+        carrier.close()
+    assert [verdict.error is None for verdict in first] == [True, False, False, True]
+    assert [(verdict.unreachable, verdict.later_s) for verdict in first[1:3]] == [(True, 1.0)] * 2
+    assert first[1].error == "it waits for its turn: the host is slow"
+    assert [verdict.error is None for verdict in again] == [True, False]
 
 
 def test_a_host_that_is_not_there_is_left_alone_for_a_while(webhooks):
