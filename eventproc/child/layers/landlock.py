@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import stat
+import struct
 from typing import Iterable, Tuple
 
 from . import kernel
@@ -27,9 +28,7 @@ class _Attributes(ctypes.Structure):
     _fields_ = (("fs", ctypes.c_uint64), ("net", ctypes.c_uint64), ("scoped", ctypes.c_uint64))
 
 
-class _Beneath(ctypes.Structure):
-    _pack_ = 1
-    _fields_ = (("access", ctypes.c_uint64), ("fd", ctypes.c_int32))
+_BENEATH = struct.Struct("=Qi")  # struct landlock_path_beneath_attr: rights and a descriptor, with no padding
 
 
 def abi() -> int:
@@ -89,7 +88,6 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
     try:
         if not stat.S_ISDIR(os.fstat(fd).st_mode):
             rights &= OF_FILES
-        rule = _Beneath(rights, fd)
-        kernel.syscall("landlock_add_rule", ruleset, PATH_BENEATH, ctypes.byref(rule), 0)
+        kernel.syscall("landlock_add_rule", ruleset, PATH_BENEATH, _BENEATH.pack(rights, fd), 0)
     finally:
         os.close(fd)
