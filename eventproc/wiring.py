@@ -385,7 +385,7 @@ class Platform:
             tx.audit.add(
                 user="eventproc", action="user.create", object=f"user:{ADMIN}", detail={"key": prefix}, now_us=now_us
             )
-            write_secret(self.settings.admin_key_file, key)
+            write_atomically(self.settings.admin_key_file, f"{key}\n")
 
     def recover_admin(self) -> tuple[str, str]:
         """
@@ -404,12 +404,12 @@ class Platform:
             key, prefix = issue_key(tx, admin, label="recovered", now_us=now_us)
             detail = {"user": admin.name, "label": "recovered"}
             tx.audit.add(user="eventproc", action="key.create", object=f"key:{prefix}", detail=detail, now_us=now_us)
-            write_secret(self.settings.admin_key_file, key)
+            write_atomically(self.settings.admin_key_file, f"{key}\n")
         return admin.name, prefix
 
     def _make_secret(self) -> None:
         if self.settings.secret_key is None and not self.settings.secret_key_file.exists():
-            write_secret(self.settings.secret_key_file, secrets.token_urlsafe(32))
+            write_atomically(self.settings.secret_key_file, f"{secrets.token_urlsafe(32)}\n")
 
     def close(self) -> None:
         """Close what was opened, the last first; one part's trouble does not keep the others open."""
@@ -438,7 +438,7 @@ def make_private(settings: Settings) -> None:
         settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         closed = what_is_closed(settings)
         if closed is None:
-            settings.run_dir.mkdir(mode=0o700, exist_ok=True)
+            make_directory(settings.run_dir)
     except OSError as error:
         raise ConfigError(
             f"the data directory {settings.data} can not be made: {error.strerror}; set EVENTPROC_DATA to another"
@@ -488,17 +488,38 @@ def _user_name(uid: int) -> str:
         return str(uid)
 
 
-def write_secret(path: Path, text: str) -> None:
-    """Write a file that only its owner can read; it appears whole."""
+def make_directory(path: Path) -> None:
+    """Make a directory of the data directory, for its owner alone; one that is there stays as it is."""
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        return
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        _hand_over(fd, path.parent)
+    finally:
+        os.close(fd)
+
+
+def write_atomically(path: Path, text: str, *, mode: int = 0o600) -> None:
+    """Replace a file so that readers see the old or the new whole."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with contextlib.suppress(FileNotFoundError):  # of a predecessor with our pid that was killed
         temporary.unlink()
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     with os.fdopen(fd, "w", encoding="utf-8") as file:
-        file.write(text + "\n")
+        file.write(text)
         file.flush()
-        os.fsync(file.fileno())
+        _hand_over(fd, path.parent)
+        os.fsync(fd)
     temporary.replace(path)
+
+
+def _hand_over(fd: int, directory: Path) -> None:
+    """Give what root made to the owner of its directory: `sudo eventproc keys recover` must lock no service out."""
+    if os.geteuid() == 0:
+        owner = directory.stat()
+        os.fchown(fd, owner.st_uid, owner.st_gid)
 
 
 def load_hooks(settings: Settings) -> tuple[list[HookSpec], list[str]]:
@@ -603,4 +624,13 @@ def _close_own(pid: int, platform: Platform) -> None:
         platform.close()
 
 
-__all__: Sequence[str] = ["Platform", "SystemClock", "emit_in_session", "load_hooks", "make_private", "what_is_closed"]
+__all__: Sequence[str] = [
+    "Platform",
+    "SystemClock",
+    "emit_in_session",
+    "load_hooks",
+    "make_directory",
+    "make_private",
+    "what_is_closed",
+    "write_atomically",
+]

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from eventproc.errors import ConfigError, Conflict
-from eventproc.roles.files import write_atomically
+from eventproc.wiring import make_directory, write_atomically
 
 NAMES = ("localhost", "127.0.0.1", "::1")
 CA_DAYS = 3650
@@ -104,7 +104,8 @@ def init(directory: Path, names: Sequence[str] = (), *, now: dt.datetime | None 
     """
     certificates = Certificates(directory=directory)
     moment = now or dt.datetime.now(dt.UTC)
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(directory)
     directory.chmod(0o700)
     if certificates.ca_key.exists():
         ca, ca_key = _load_ca(certificates)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from eventproc.config import Address
 from eventproc.errors import ConfigError, Conflict
+from eventproc.wiring import write_atomically
 
 BACKLOG = 1024  # connections that wait while the API restarts
 
@@ -71,17 +72,6 @@ class Watched:
                 f"{self._path} was replaced or removed while the platform ran; what was accepted since then went into "
                 "the file that it had open. Stop `eventproc serve` before you exchange its database"
             )
-
-
-def write_atomically(path: Path, text: str, *, mode: int = 0o600) -> None:
-    """Replace a file so that readers see the old or the new whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def write_endpoints(path: Path, endpoints: Mapping[str, str]) -> None:

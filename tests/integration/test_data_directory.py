@@ -142,3 +142,20 @@ attempt(lambda: make_private(settings))
     assert f"{data}/run belongs to root, and " in says
     assert "run this as root; or, if it shall be " in says
     assert f" {data}`; or set EVENTPROC_DATA" in says
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can write what others own")
+def test_what_root_writes_into_anothers_directory_is_that_users(data):
+    script = """
+os.chown(data, NOBODY, NOBODY)
+os.chown(data / "eventproc.db", NOBODY, NOBODY)
+from eventproc.roles import certs
+from eventproc.wiring import Platform
+
+with Platform(settings) as platform:
+    platform.prepare()
+    platform.recover_admin()
+certs.init(settings.certs_dir)
+print([str(path) for path in data.rglob("*") if path.stat().st_uid != NOBODY])
+""".replace("NOBODY", str(NOBODY))
+    assert told(data, script) == "[]\n"
