@@ -54,6 +54,27 @@ def common_options() -> list[click.Option]:
     ]
 
 
+# What people call a command elsewhere, and what it may be called here; the first that a group has are named.
+OTHER_WORDS: Mapping[str, Sequence[str]] = {
+    "add": ("push", "set", "monitor"),
+    "create": ("add", "push", "set", "monitor", "init"),
+    "new": ("add", "push", "set", "monitor", "init"),
+    "delete": ("disable", "revoke", "prune"),
+    "del": ("delete", "disable", "revoke", "prune"),
+    "remove": ("delete", "disable", "revoke", "prune"),
+    "rm": ("delete", "disable", "revoke", "prune"),
+    "ls": ("list",),
+    "get": ("show",),
+    "info": ("show",),
+    "describe": ("show",),
+    "retry": ("requeue", "reset"),
+    "stop": ("pause", "cancel", "disable"),
+    "start": ("resume", "enable", "serve"),
+    "run": ("serve",),
+    "status": ("doctor", "counts"),
+}
+
+
 class Command(click.Command):
     """A command that takes the common options."""
 
@@ -80,7 +101,9 @@ class Group(click.Group):
         except click.UsageError as error:
             from difflib import get_close_matches
 
-            near = get_close_matches(args[0], self.list_commands(ctx), n=3, cutoff=0.6)
+            known = self.list_commands(ctx)
+            near = [name for name in OTHER_WORDS.get(args[0], ()) if name in known]
+            near = near or get_close_matches(args[0], known, n=3, cutoff=0.6)
             if not near:
                 raise
             raise click.UsageError(f"{error.message} Did you mean: {', '.join(near)}?", ctx) from None

@@ -63,7 +63,11 @@ def role(name: str, role: str) -> None:
 @users.command("disable")
 @click.argument("name")
 def disable(name: str) -> None:
-    """Refuse a user's keys and let the runs of their handlers wait."""
+    """
+    Refuse a user's keys and let the runs of their handlers wait; runs that are executing go on.
+
+    Users are not deleted: handlers, events and the audit log bear their names.
+    """
     done = connect().patch(f"/users/{segment(name)}", {"disabled": True})
     output.show(done, lambda: click.echo(f"{name} is disabled"))
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import click
 import pytest
 
-from eventproc.cli.doctor import _database, _secrets
+from eventproc.cli.doctor import _database, _retention, _secrets
 from eventproc.cli.emit import _parse
 from eventproc.cli.main import COMMANDS, cli, run
 from eventproc.config import load
+from eventproc.engine.housekeeping import WAITS
 from eventproc.errors import ConfigError, EventprocError
 from eventproc.roles import ROLES
 from eventproc.roles.files import remove_endpoints
@@ -112,6 +113,21 @@ def test_completion_completes_commands_and_subcommands() -> None:
 def test_a_mistyped_command_is_met_with_the_near_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["handler", "list"]) == 2
     assert "Did you mean: handlers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["users", "remove", "ada"], "disable"),
+        (["handlers", "rm", "x"], "delete"),
+        (["runs", "ls"], "list"),
+        (["keys", "delete", "x"], "revoke"),
+        (["status"], "doctor"),
+    ],
+)
+def test_words_that_other_programs_have_lead_to_ours(typed, meant, capsys) -> None:
+    assert run(typed) == 2
+    assert f"Did you mean: {meant}" in capsys.readouterr().err
 
 
 def test_without_a_platform_the_error_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
@@ -306,6 +322,18 @@ def test_a_key_of_another_database_is_a_problem(tmp_path: Path, monkeypatch: pyt
         assert told in [finding.says for finding in _database(settings, platform) if finding.level == "problem"]
         settings.admin_key_file.unlink()
         assert platform.strange_admin_key() == []
+
+
+def test_retention_that_waits_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVENTPROC_DATA", str(tmp_path))
+    with Platform(load()) as platform:
+        assert list(_retention(platform.settings, platform)) == []
+        platform.prepare()
+        assert list(_retention(platform.settings, platform)) == []
+        with platform.store.begin() as tx:
+            tx.set_meta(WAITS, "the clock jumped ahead")
+        (found,) = _retention(platform.settings, platform)
+    assert (found.what, found.level, found.says) == ("retention", "warning", "the clock jumped ahead")
 
 
 def test_secrets_that_the_key_does_not_open_are_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
