@@ -324,10 +324,17 @@ class ModelsSection(Section):
 
 
 def default_data_dir() -> Path:
-    """Return `$XDG_DATA_HOME/eventproc`, or `~/.local/share/eventproc`."""
+    """Return `$XDG_DATA_HOME/eventproc`, or `~/.local/share/eventproc`. Raises ConfigError where there is no home."""
     base = os.environ.get("XDG_DATA_HOME", "")
-    root = Path(base) if base.startswith("/") else Path.home() / ".local" / "share"
-    return root / "eventproc"
+    if base.startswith("/"):
+        return Path(base) / "eventproc"
+    try:
+        return Path.home() / ".local" / "share" / "eventproc"
+    except RuntimeError:
+        raise ConfigError(
+            f"user id {os.getuid()} has no account and HOME is not set, so there is no home to keep data in: set "
+            "EVENTPROC_DATA to a directory"
+        ) from None
 
 
 class Settings(BaseSettings):

@@ -63,7 +63,10 @@ def data_dir() -> Path:
     if said := os.environ.get("EVENTPROC_DATA"):
         return Path(said).expanduser()
     base = os.environ.get("XDG_DATA_HOME", "")
-    return (Path(base) if base else Path.home() / ".local" / "share") / "eventproc"
+    try:
+        return (Path(base) if base else Path.home() / ".local" / "share") / "eventproc"
+    except RuntimeError:  # a user id without an account, as containers have them: no platform of theirs is here
+        return Path("/nonexistent")
 
 
 def local_endpoint(data: Path) -> str | None:

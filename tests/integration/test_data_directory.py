@@ -13,6 +13,18 @@ from pathlib import Path
 import pytest
 
 NOBODY = 65534  # who root becomes here: nothing is closed to root
+NO_ACCOUNT = 64_321
+
+
+def _is_mapped(uid: int) -> bool:
+    lines = [[int(word) for word in line.split()] for line in Path("/proc/self/uid_map").read_text().splitlines()]
+    return any(first <= uid < first + count for first, _, count in lines)
+
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() == 0 and not (_is_mapped(NOBODY) and _is_mapped(NO_ACCOUNT)),
+    reason="root is the only user of this container, and nothing is closed to it",
+)
 
 # What is imported after the user was changed may lie where only root can read: all comes before.
 PROLOGUE = """
@@ -159,3 +171,34 @@ certs.init(settings.certs_dir)
 print([str(path) for path in data.rglob("*") if path.stat().st_uid != NOBODY])
 """.replace("NOBODY", str(NOBODY))
     assert told(data, script) == "[]\n"
+
+
+HOMELESS = """
+import os
+from eventproc import Connection, config
+from eventproc.errors import ConfigError
+
+if os.geteuid() == 0:
+    os.setuid(NO_ACCOUNT)
+with Connection("localhost:1", "ep_" + "a" * 8 + "_" + "A" * 43):
+    print("connection")
+try:
+    config.load()
+except ConfigError as error:
+    print(error.message)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user without an account")
+def test_a_user_without_an_account_needs_no_home():
+    environ = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_DATA_HOME")}
+    environ = {name: value for name, value in environ.items() if not name.startswith("EVENTPROC_")}
+    script = HOMELESS.replace("NO_ACCOUNT", str(NO_ACCOUNT))
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd="/", env=environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    connected, refused = done.stdout.splitlines()
+    assert connected == "connection"
+    assert refused.startswith(f"user id {NO_ACCOUNT} has no account and HOME is not set")
+    assert "set EVENTPROC_DATA" in refused
