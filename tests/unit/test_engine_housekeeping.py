@@ -10,7 +10,7 @@ import pytest
 from engine_lab import Lab
 from waiting import wait_until
 
-from eventproc.engine.clock import ManualClock
+from eventproc.engine.clock import ManualClock, SystemClock
 from eventproc.engine.housekeeping import DEFAULT_POLICY, WAITS, Housekeeper, HousekeeperSettings
 from eventproc.engine.schedules import next_due_us, ticks
 from eventproc.engine.steadiness import Steadiness
@@ -512,6 +512,10 @@ def test_a_clock_that_was_set_back_again_deletes_nothing(machine):
     assert machine.told == ""
     machine.later(30)
     assert machine.events == 1
+
+
+def test_the_worlds_clock_is_steady():
+    assert Steadiness(SystemClock()).look() == (0, 0.0)
 
 
 def test_a_second_jump_is_waited_for_by_itself(machine):
