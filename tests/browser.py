@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from servers import missing
 from waiting import wait_until
 
 APT_CHROMIUM = "apt-get install --no-install-recommends chromium chromium-driver"
-STARTED = re.compile(r"started successfully on port (\d+)")
+STARTED = re.compile(r"started successfully on port (\d+)\.")
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the standard's name of a reference to one
 START_S = 300.0
+ATTEMPTS = 3
 # As root there is no sandbox of the browser's own; all that it opens here is from this machine.
 ARGUMENTS = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--no-first-run"]
 
@@ -83,42 +85,63 @@ class Browser:
 @contextlib.contextmanager
 def browser(home: Path) -> Iterator[Browser]:
     """Run a browser whose profile and downloads are below `home`."""
-    driver = shutil.which("chromedriver")
-    if driver is None or shutil.which("chromium") is None:
+    if shutil.which("chromedriver") is None or shutil.which("chromium") is None:
         missing("Chromium with its driver", APT_CHROMIUM)
     downloads = home / "downloads"
     downloads.mkdir(parents=True)
-    said = home / "chromedriver.log"
-    with said.open("wb") as log:
-        process = subprocess.Popen([str(driver), "--port=0"], stdout=log, stderr=log, cwd=home, start_new_session=True)
+    with contextlib.ExitStack() as open_things, httpx.Client(timeout=START_S, trust_env=False) as client:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                base = open_things.enter_context(_driver(home / f"chromedriver-{attempt}.log"))
+                client.base_url = _session(client, base, home / f"profile-{attempt}", downloads)
+                break
+            except (DidNotStart, httpx.HTTPError) as error:
+                if attempt == ATTEMPTS:
+                    pytest.fail(f"the browser did not start {ATTEMPTS} times: {error}")
+        yield Browser(client, downloads)
+        client.delete("")
+
+
+class DidNotStart(Exception):
+    """The driver or its browser ended at once: the driver's port was taken meanwhile on IPv6, for example."""
+
+
+@contextlib.contextmanager
+def _driver(log: Path) -> Iterator[str]:
+    """Run chromedriver on a free port; yield its URL."""
+    scratch = tempfile.mkdtemp(prefix="browser-")  # short: a socket of the browser lies below it
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            ["chromedriver", "--port=0"],
+            env={**os.environ, "TMPDIR": scratch},
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
 
     def port() -> str:
-        if process.poll() is not None:
-            pytest.fail(f"chromedriver did not start: {said.read_text(errors='replace')[-2000:]}")
-        found = STARTED.search(said.read_text(errors="replace"))
+        found = STARTED.search(log.read_text(errors="replace"))
+        if found is None and process.poll() is not None:
+            raise DidNotStart(log.read_text(errors="replace")[-2000:])
         return found[1] if found else ""
 
     try:
-        base = f"http://127.0.0.1:{wait_until(port, timeout_s=START_S, what='chromedriver to start')}"
-        with httpx.Client(timeout=START_S, trust_env=False) as client:
-            answer = client.post(f"{base}/session", json={"capabilities": {"alwaysMatch": _wanted(home, downloads)}})
-            session = answer.json()["value"]
-            if "sessionId" not in session:
-                pytest.fail(f"Chromium did not start: {session}")
-            client.base_url = httpx.URL(f"{base}/session/{session['sessionId']}/")
-            yield Browser(client, downloads)
-            client.delete("")
+        yield f"http://127.0.0.1:{wait_until(port, timeout_s=START_S, what='chromedriver to start')}"
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # the browser is in the same group
         process.wait()
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _wanted(home: Path, downloads: Path) -> dict[str, Any]:
-    return {
-        "goog:loggingPrefs": {"browser": "ALL"},
-        "goog:chromeOptions": {
-            "args": [*ARGUMENTS, f"--user-data-dir={home / 'profile'}"],
-            "prefs": {"download.default_directory": str(downloads)},
-        },
+def _session(client: httpx.Client, base: str, profile: Path, downloads: Path) -> httpx.URL:
+    """Have the driver start a browser; return the URL of the session."""
+    options = {
+        "args": [*ARGUMENTS, f"--user-data-dir={profile}"],
+        "prefs": {"download.default_directory": str(downloads)},
     }
+    wanted = {"goog:loggingPrefs": {"browser": "ALL"}, "goog:chromeOptions": options}
+    answer = client.post(f"{base}/session", json={"capabilities": {"alwaysMatch": wanted}}).json()["value"]
+    if "sessionId" not in answer:
+        raise DidNotStart(answer.get("message", answer))
+    return httpx.URL(f"{base}/session/{answer['sessionId']}/")

@@ -16,7 +16,7 @@ from waiting import wait_until
 
 from eventproc import Connection
 
-pytestmark = pytest.mark.external_service
+pytestmark = [pytest.mark.external_service, pytest.mark.timeout(900)]
 
 HANDLER = "<script>document.title='owned'</script>"
 ARABIC = "ملف التقرير.txt"
