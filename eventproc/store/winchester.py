@@ -28,6 +28,14 @@ ACTIVE = 1
 CODES = {name: code for code, name in KINDS.items() if name is not None}
 _MICROS = 1_000_000
 
+# What URLs without a driver mean; PyMySQL is for those to install who move in from MySQL.
+_DRIVERS = {
+    "postgresql": "postgresql+psycopg",
+    "postgres": "postgresql+psycopg",
+    "mysql": "mysql+pymysql",
+    "mariadb": "mariadb+pymysql",
+}
+
 Tagged = tuple[str, Any]  # a kind and a value of it
 
 
@@ -319,8 +327,7 @@ def existing_database(url: str) -> WinchesterDatabase:
         parsed = sa.make_url(url if "://" in url else f"sqlite:///{Path(url).absolute()}")
     except ArgumentError as error:
         raise ConfigError(f"{url!r} is no URL of a database such as sqlite:////var/lib/winchester.db") from error
-    if parsed.drivername in ("postgresql", "postgres"):
-        parsed = parsed.set(drivername="postgresql+psycopg")
+    parsed = parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
     if parsed.get_backend_name() == "sqlite" and not (parsed.database and Path(parsed.database).is_file()):
         raise ConfigError(f"there is no database {parsed.database or 'in memory'}: sqlite:////DIRECTORY/FILE names one")
     return WinchesterDatabase(parsed.render_as_string(hide_password=False))
