@@ -144,11 +144,14 @@ def import_streams(database_url: str, *, completed: bool, dry_run: bool) -> int:
     """
     from eventproc.compat.winchester.carrying import Carrier
     from eventproc.config import load
+    from eventproc.errors import NotFound
     from eventproc.store.winchester import existing_database
     from eventproc.wiring import Platform, make_private
 
     settings = load(config=state().config)
     source = existing_database(database_url)
+    if settings.database_url is None and not (settings.data / "eventproc.db").exists():
+        raise NotFound(f"there is no platform's database in {settings.data}; EVENTPROC_DATA says where it is")
     make_private(settings)
     try:
         with Platform(settings) as platform, progress("streams") as count:

@@ -11,6 +11,7 @@ import pytest
 from servers import PostgresServer, postgres_server
 from winchester_tables import Source
 
+from eventproc.cli.main import run
 from eventproc.compat.winchester.carrying import Carrier
 from eventproc.errors import ConfigError, StoreUnavailable
 from eventproc.model import StreamState, from_datetime
@@ -268,3 +269,21 @@ def test_a_database_that_is_none_is_named_and_not_made(tmp_path):
             database.streams(session)
     finally:
         database.close()
+
+
+def test_the_command_says_what_is_left_behind(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EVENTPROC_DATA", str(tmp_path / "data"))
+    source = Source(f"sqlite:///{tmp_path}/w.db")
+    source.stream("gone", 1, two_events(source, "b"), vm="b")
+    source.close()
+    command = ["winchester", "import-streams", str(tmp_path / "w.db")]
+    assert run(command) == 4
+    assert "there is no platform's database in" in capsys.readouterr().err
+    assert not (tmp_path / "data" / "eventproc.db").exists()
+    assert run(["db", "upgrade"]) == 0
+    capsys.readouterr()
+    assert run([*command, "--dry-run"]) == 1
+    told = capsys.readouterr()
+    assert "would carry over: 0 streams, 0 new events" in told.out
+    assert "1 streams of gone: there is no such trigger here, or it is paused" in told.err
