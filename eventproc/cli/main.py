@@ -93,9 +93,17 @@ def run(args: Sequence[str] | None = None) -> int:  # noqa: PLR0911  # one line 
     except Exception as error:  # the last boundary: people get a line, `--debug` gives the rest
         if state.debug:
             raise
-        _show(f"unexpected {type(error).__name__}: {error} (--debug shows where)", "unexpected", {}, as_json=state.json)
+        says, code = _unforeseen(error)
+        _show(f"{says} (--debug shows where)", code, {}, as_json=state.json)
         return 1
     return result if isinstance(result, int) else 0
+
+
+def _unforeseen(error: Exception) -> tuple[str, str]:
+    """Return what to say of an error that no command foresaw, and its code."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename} can not be read or written: {error.strerror}", "file"
+    return f"unexpected {type(error).__name__}: {error}", "unexpected"
 
 
 def _show(message: str, code: str, details: dict[str, object], *, as_json: bool) -> None:

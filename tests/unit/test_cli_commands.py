@@ -130,6 +130,16 @@ def test_words_that_other_programs_have_lead_to_ours(typed, meant, capsys) -> No
     assert f"Did you mean: {meant}" in capsys.readouterr().err
 
 
+def test_a_file_that_can_not_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "hooks").write_text("in the way")
+    assert run(["init", "project"]) == 1
+    assert (
+        capsys.readouterr().err
+        == "error: project/hooks can not be read or written: File exists (--debug shows where)\n"
+    )
+
+
 def test_without_a_platform_the_error_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["runs", "list"]) == 2
     error = capsys.readouterr().err
