@@ -36,8 +36,8 @@ def become_nobody(uid: int, *, reads_past_permissions: bool) -> None:
     """
     Drop from root to a user that owns nothing.
 
-    The right to read past permissions is kept where that user could not reach the interpreter (below /root);
-    only together with Landlock, which then alone decides what is read.
+    The right to read past permissions is kept where that user could not reach the interpreter, its packages or its own
+    directory (below /root); only together with Landlock, which then alone decides what is read.
     """
     kernel.prctl(PR_SET_KEEPCAPS, 1)
     os.setgroups([])
@@ -56,15 +56,17 @@ def usable_uid() -> Optional[int]:
     return None
 
 
-def reaches(uid: int, paths: Iterable[str]) -> bool:
-    """Say whether that user can read the paths."""
+def reaches(uid: int, readable: Iterable[str], passable: Iterable[str] = ()) -> bool:
+    """Say whether that user can read the ones, as far as they are there, and get into the others, directories."""
+    wanted = [(path, os.R_OK) for path in readable if os.path.exists(path)]  # noqa: PTH110  asked as who we are
+    wanted += [(path, os.X_OK) for path in passable]
 
     def try_to() -> None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
-        for path in paths:
-            if Path(path).exists() and not os.access(path, os.R_OK):
+        for path, how in wanted:
+            if not os.access(path, how):
                 raise PermissionError(path)
 
     return _works(try_to)

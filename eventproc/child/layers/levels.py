@@ -70,7 +70,8 @@ class Level:
             self._pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._interpreter = [*root.interpreter_paths(), *self._extra]
         if self._is_root and self._has_landlock():
-            self._reads_past_permissions = not identity.reaches(self._first_uid, self._interpreter)
+            directories = [os.path.dirname(self._mountpoint)] if self.name == "B" else []  # noqa: PTH120
+            self._reads_past_permissions = not identity.reaches(self._first_uid, self._interpreter, directories)
         if self.name == "A" and self._has_landlock():
             for programs in (False, True):
                 self._rulesets[programs] = self._prepare(["/"], root.OWN, programs=programs)
