@@ -136,3 +136,22 @@ def test_the_tutorial_shows_what_it_says(serve, tmp_path):
 
     tested = shell(served, tmp_path / "shop", f"{sys.executable} -m pytest -q -p no:cacheprovider test_shop.py\n")
     assert tested.returncode == 0, tested.stdout
+
+
+def test_the_first_pipeline_completes_a_stream(serve, tmp_path):
+    page = (ROOT / "docs" / "pipelines.rst").read_text(encoding="utf-8")
+    first = {}
+    for language, body in BLOCK.findall(page):
+        first.setdefault(language, textwrap.dedent(body))
+    (tmp_path / "program.py").write_text(first["python"], encoding="utf-8")
+    (tmp_path / "triggers.yaml").write_text(first["yaml"], encoding="utf-8")
+    commands, shown = first["shell"].strip().split("\neventproc streams list\n")
+    served = serve()
+    done = shell(served, tmp_path, f"python program.py\n{commands}\n")
+    assert done.returncode == 0, done.stdout + done.stderr
+    conn = served.connect()
+    wait_until(lambda: conn.streams(state="completed"), timeout_s=120, what="the stream to be completed")
+    assert shown == "eventproc events show bill-7"
+    assert conn.event("bill-7")["payload"] == {"order": "7", "total": 35}
+    [run] = conn.runs()
+    assert "".join(piece["text"] for piece in conn.logs(run["id"])) == "the bill is stored\n"
