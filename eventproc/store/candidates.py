@@ -37,20 +37,21 @@ _HEAD = (
     "SELECT w.id FROM runs w WHERE w.lane_id = :lane_id"  # noqa: S608 - constants
     f" AND w.{WAITING} AND w.due_us <= :now_us ORDER BY w.due_us, w.id LIMIT :window"
 )
-# The head must drive the search: both planners would rather walk through the lane. SQLite keeps to the order of a cross
-# join; PostgreSQL takes an array for constant, and finds no other index in an expression.
+# The head must drive the search, as the keys must below: planners would rather walk through the lane. SQLite keeps to
+# the order of a cross join; PostgreSQL takes an array for constant, and finds no other index in an expression.
 _FROM_HEAD = {
     "sqlite": (f"FROM ({_HEAD}) AS head CROSS JOIN runs r", "r.id = head.id"),
     "postgresql": ("FROM runs r", f"r.id = ANY (ARRAY({_HEAD}))"),
 }
 _STILL_WAITS = f"coalesce(r.state, '') {WAITING.removeprefix('state ')} AND r.due_us + 0 <= :now_us"
 # From key to key through the index, then the first open run of each.
+_KEYS_JOIN = {"sqlite": "CROSS JOIN", "postgresql": "JOIN"}
 _BY_KEY = (
     "WITH RECURSIVE keys(k) AS (SELECT min(order_key) FROM runs WHERE handler_id = :handler_id"  # noqa: S608
     f" AND order_key IS NOT NULL AND {OPEN} AND order_key > :from_key"
     " UNION ALL SELECT (SELECT min(order_key) FROM runs WHERE handler_id = :handler_id AND order_key IS NOT NULL"
     f" AND {OPEN} AND order_key > keys.k) FROM keys WHERE keys.k IS NOT NULL)"
-    f" SELECT {_COLUMNS} FROM keys JOIN runs r ON r.id = (SELECT min(id) FROM runs WHERE handler_id = :handler_id"
+    f" SELECT {_COLUMNS} FROM keys {{join}} runs r ON r.id = (SELECT min(id) FROM runs WHERE handler_id = :handler_id"
     f" AND order_key = keys.k AND order_key IS NOT NULL AND {OPEN})"
 )
 _LOCK = {"sqlite": "", "postgresql": " FOR UPDATE OF r SKIP LOCKED"}
@@ -67,7 +68,7 @@ _OF_VERSIONS = {
 def _statement(dialect: str, *, way: str, keyed: bool, versions: bool) -> Any:
     order = " ORDER BY r.due_us, r.id"
     if way == "by key":
-        start, terms, order = _BY_KEY, [_WAITS], ""
+        start, terms, order = _BY_KEY.format(join=_KEYS_JOIN[dialect]), [_WAITS], ""
     elif way == "window" or keyed:
         source, joined = _FROM_HEAD[dialect]
         start, terms = f"SELECT {_COLUMNS} {source}", [joined, _STILL_WAITS]
