@@ -7,12 +7,15 @@ import dis
 import importlib
 import inspect
 import linecache
+import re
 import sys
 import types
 from typing import Any, Iterator, List, Optional, Sequence, Set
 
 from . import codecheck
 from .failures import LoadError, safe_str, shorten
+
+_DEFINITION = re.compile(r"\s*(?:async\s+def|def|class)\s+(\w+)")
 
 
 def load(blob: bytes, python: str, source: Optional[str], filename: Optional[str], *, needs: Sequence[str] = ()) -> Any:
@@ -105,17 +108,15 @@ def _offset(code: types.CodeType, lines: List[str]) -> Optional[int]:
 
 
 def _starts(code: types.CodeType, lines: List[str], index: int) -> bool:
-    """Say whether the code begins at that line: its decorators, its def, or the lambda."""
+    """Say whether the code begins at that very line: with its first decorator, its def, or the lambda."""
+    if code.co_name == "<lambda>":
+        return "lambda" in lines[index]
+    if not lines[index].lstrip().startswith(("@", "def ", "async def ")):
+        return False
+    if index and lines[index - 1].lstrip().startswith(("@", ")")):
+        return False  # a decorator, or its end: the code began further up
     for line in lines[index:]:
-        text = line.strip()
-        if code.co_name == "<lambda>":
-            return "lambda" in text
-        if text.startswith((f"def {code.co_name}", f"async def {code.co_name}")):
-            return True
-        if not text.startswith(("@", "#", ")")) and text and index >= 0 and not _inside_decorator(lines, index):
-            return False
+        found = _DEFINITION.match(line)
+        if found is not None:  # before it there are only decorators, which may go over lines
+            return found.group(1) == code.co_name
     return False
-
-
-def _inside_decorator(lines: List[str], index: int) -> bool:
-    return lines[index].strip().startswith("@")

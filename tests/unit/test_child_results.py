@@ -130,6 +130,23 @@ def test_tracebacks_show_the_lines_of_source_that_came_with_the_blob(line, prefi
     linecache.clearcache()
 
 
+@pytest.mark.parametrize("line", [1, 2, 3, 40])
+@pytest.mark.parametrize("prefix", ["", "@(lambda c: c)\n", "@(\n    lambda c:\n    c\n)\n"])
+@pytest.mark.parametrize("docstring", ["", '    """What it does."""\n\n    # why\n'])
+@pytest.mark.parametrize("decorator", ["", "    @(lambda f: f)\n"])
+def test_tracebacks_show_the_lines_of_a_class(line, prefix, docstring, decorator):
+    methods = "def handle_events(self, events, env):\n        pass\n\n    def commit(self):\n"
+    methods += "        raise ValueError  # here\n"
+    source = f"{prefix}class Handler:\n{docstring}{decorator}    {methods}"
+    namespace: dict[str, object] = {}
+    exec(compile("\n" * (line - 1) + source, "/nowhere/class.py", "exec"), namespace)
+    seed_source(namespace["Handler"], source, None)
+    with pytest.raises(ValueError) as caught:
+        namespace["Handler"]().commit()
+    assert "raise ValueError  # here" in describe(caught.value, LIMITS)["traceback"]
+    linecache.clearcache()
+
+
 def test_a_whole_file_as_source_works_too():
     source = "import os\n\n\ndef other():\n    pass\n\n\ndef handler(db):\n    raise ValueError('in file')\n"
     namespace: dict[str, object] = {}
