@@ -22,8 +22,8 @@ def init(names: tuple[str, ...]) -> None:
     Given once more, the authority stays: clients that trust it go on working.
     """
     from eventproc import config
+    from eventproc.datadir import make_private
     from eventproc.roles import certs as making
-    from eventproc.wiring import make_private
 
     settings = config.load(config=state().config)
     make_private(settings)

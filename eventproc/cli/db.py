@@ -17,7 +17,8 @@ def db() -> None:
 def upgrade() -> None:
     """Create the tables, or bring them to this version's schema."""
     from eventproc.config import load
-    from eventproc.wiring import Platform, make_private
+    from eventproc.datadir import make_private
+    from eventproc.wiring import Platform
 
     settings = load(config=state().config)
     make_private(settings)
@@ -32,7 +33,8 @@ def upgrade() -> None:
 def revision() -> int:
     """Show the database's revision and the one this version needs."""
     from eventproc.config import load
-    from eventproc.wiring import Platform, make_private
+    from eventproc.datadir import make_private
+    from eventproc.wiring import Platform
 
     settings = load(config=state().config)
     make_private(settings)

@@ -140,7 +140,7 @@ def _settings(settings: Settings, _platform: Platform) -> Iterator[Finding]:
 
 
 def _data(settings: Settings, _platform: Platform) -> Iterator[Finding]:
-    from eventproc.wiring import what_is_closed
+    from eventproc.datadir import what_is_closed
 
     if not settings.data.exists():
         yield Finding("data directory", "info", f"{settings.data} does not exist yet; `eventproc serve` makes it")

@@ -161,9 +161,10 @@ def _here(file: Path, how: Mapping[str, Any], shared: Mapping[str, Any]) -> dict
 
 def _into_platform(file: Path, shared: Mapping[str, Any]) -> dict[str, Any]:
     from eventproc.config import load
+    from eventproc.datadir import make_private
     from eventproc.playback.place import END, describe
     from eventproc.playback.platform import play_into
-    from eventproc.wiring import Platform, make_private
+    from eventproc.wiring import Platform
 
     if str(file) == "-":
         raise click.UsageError("a playback into the platform needs a file: it may have to go on in it")
@@ -184,8 +185,9 @@ def _into_platform(file: Path, shared: Mapping[str, Any]) -> dict[str, Any]:
 
 def _end() -> int:
     from eventproc.config import load
+    from eventproc.datadir import make_private
     from eventproc.playback.place import end
-    from eventproc.wiring import Platform, make_private
+    from eventproc.wiring import Platform
 
     settings = load(config=state().config)
     make_private(settings)

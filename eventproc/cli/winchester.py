@@ -144,9 +144,10 @@ def import_streams(database_url: str, *, completed: bool, dry_run: bool) -> int:
     """
     from eventproc.compat.winchester.carrying import Carrier
     from eventproc.config import load
+    from eventproc.datadir import make_private
     from eventproc.errors import NotFound
     from eventproc.store.winchester import existing_database
-    from eventproc.wiring import Platform, make_private
+    from eventproc.wiring import Platform
 
     settings = load(config=state().config)
     source = existing_database(database_url)

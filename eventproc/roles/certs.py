@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from eventproc.datadir import make_directory, write_atomically
 from eventproc.errors import ConfigError, Conflict
-from eventproc.wiring import make_directory, write_atomically
 
 NAMES = ("localhost", "127.0.0.1", "::1")
 CA_DAYS = 3650

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from eventproc.config import Address
+from eventproc.datadir import write_atomically
 from eventproc.errors import ConfigError, Conflict
-from eventproc.wiring import write_atomically
 
 BACKLOG = 1024  # connections that wait while the API restarts
 

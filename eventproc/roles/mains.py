@@ -21,12 +21,13 @@ from typing import Protocol
 import structlog
 
 from eventproc.config import Settings
+from eventproc.datadir import make_private
 from eventproc.errors import ConfigError, EventprocError
 from eventproc.roles import ENV_READY, ENV_SUPERVISOR, ROLES, files, logs
 from eventproc.roles.doors import Doors
 from eventproc.roles.metric_doors import VARIABLES as METRIC_DOORS
 from eventproc.roles.metric_doors import MetricDoors
-from eventproc.wiring import Platform, make_private
+from eventproc.wiring import Platform
 
 log = structlog.get_logger(__name__)
 

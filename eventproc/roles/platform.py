@@ -13,9 +13,10 @@ import structlog
 
 from eventproc import __version__, config
 from eventproc.config import Settings
+from eventproc.datadir import make_private
 from eventproc.roles import ROLES, files, logs
 from eventproc.roles.supervisor import Supervisor
-from eventproc.wiring import Platform, make_private
+from eventproc.wiring import Platform
 
 log = structlog.get_logger(__name__)
 

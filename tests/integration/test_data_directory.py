@@ -33,7 +33,7 @@ from pathlib import Path
 from eventproc import config
 from eventproc.errors import EventprocError
 from eventproc.store import open_store
-from eventproc.wiring import make_private
+from eventproc.datadir import make_private
 
 data = Path(sys.argv[1])
 settings = config.load(search=False, data=data)
