@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import shutil
 import signal
@@ -22,7 +23,7 @@ APT_CHROMIUM = "apt-get install --no-install-recommends chromium chromium-driver
 STARTED = re.compile(r"started successfully on port (\d+)\.")
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the standard's name of a reference to one
 START_S = 300.0
-ATTEMPTS = 3
+ATTEMPTS = 10
 # As root there is no sandbox of the browser's own; all that it opens here is from this machine.
 ARGUMENTS = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--no-first-run"]
 
@@ -103,16 +104,17 @@ def browser(home: Path) -> Iterator[Browser]:
 
 
 class DidNotStart(Exception):
-    """The driver or its browser ended at once: the driver's port was taken meanwhile on IPv6, for example."""
+    """The driver or its browser ended at once: the port was taken on IPv4 or on IPv6, for example."""
 
 
 @contextlib.contextmanager
 def _driver(log: Path) -> Iterator[str]:
-    """Run chromedriver on a free port; yield its URL."""
+    """Run chromedriver on a port below those that the kernel gives to connections; yield its URL."""
     scratch = tempfile.mkdtemp(prefix="browser-")  # short: a socket of the browser lies below it
     with log.open("wb") as file:
         process = subprocess.Popen(
-            ["chromedriver", "--port=0"],
+            # Not 0: it gets a free port of IPv6 then, and ends if that one is taken on IPv4 by some connection.
+            ["chromedriver", f"--port={random.randrange(20_000, 32_000)}"],
             env={**os.environ, "TMPDIR": scratch},
             stdout=file,
             stderr=file,
