@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from servers import PostgresServer, postgres_server
+from waiting import wait_until
 from winchester_tables import Source
 
 from eventproc.cli.main import run
@@ -103,6 +104,20 @@ def told(platform: Harness) -> list[str]:
     return sorted(event.payload["ids"] for event in platform.events if event.hook == "told")
 
 
+def tells(platform: Harness, *wanted: str) -> bool:
+    """
+    Tell whether the pipelines come to say that.
+
+    On PostgreSQL a run that a worker takes at this very moment looks like none, so the platform may seem idle.
+    """
+
+    def look() -> bool:
+        platform.run_until_idle()
+        return told(platform) == list(wanted)
+
+    return wait_until(look, timeout_s=120, what=f"{wanted}")
+
+
 def two_events(source: Source, vm: str) -> dict[int, dt.datetime]:
     first = source.event(f"{vm}-1", "vm.start", NOON, vm=vm, launched=NOON - HOUR, size=2**30, part=0.5)
     return {first: NOON, source.event(f"{vm}-2", "vm.stop", NOON + HOUR, vm=vm): NOON + HOUR}
@@ -132,8 +147,7 @@ def test_an_active_stream_goes_on_collecting_and_fires_with_all_of_its_events(pl
     platform.run_until_idle()
     assert told(platform) == []
     platform.emit("vm.exists", {"vm": "a"}, id="a-3", time=NOON + 2 * HOUR)
-    platform.run_until_idle()
-    assert told(platform) == ["a-1 a-2 a-3"]
+    assert tells(platform, "a-1 a-2 a-3")
 
 
 @both
@@ -151,9 +165,8 @@ def test_twice_changes_nothing_and_a_dry_run_nothing_at_all(platform, source):
     assert (again["streams"], again["unchanged"], again["joined"], again["events"]) == (0, 3, 0, 0)
     assert platform.streams == before
     platform.clock.set(from_datetime(NOON + 26 * HOUR))
-    platform.run_until_idle()  # what has expired meanwhile is not carried over once more either
-    assert carry(platform, source)["unchanged"] == 3
-    assert told(platform) == ["a-1 a-2", "b-1 b-2"]
+    assert tells(platform, "a-1 a-2", "b-1 b-2")
+    assert carry(platform, source)["unchanged"] == 3  # what has expired is not carried over once more either
 
 
 @pytest.mark.parametrize(
@@ -194,8 +207,7 @@ def test_a_stream_that_was_ready_fires_when_it_was_to(platform, source):
     platform.run_until_idle()
     assert told(platform) == []
     platform.clock.set(from_datetime(NOON + 6 * HOUR))
-    platform.run_until_idle()
-    assert told(platform) == ["a-1 a-2"]
+    assert tells(platform, "a-1 a-2")
 
 
 @both
@@ -209,8 +221,7 @@ def test_what_the_platform_collected_meanwhile_becomes_one_stream_with_it(platfo
     assert (stream.events, stream.first_us) == (3, from_datetime(NOON))
     assert carry(platform, source)["unchanged"] == 1
     platform.emit("vm.exists", {"vm": "a"}, id="a-3", time=NOON + 3 * HOUR)
-    platform.run_until_idle()
-    assert told(platform) == ["a-1 a-2 a-9 a-3"]
+    assert tells(platform, "a-1 a-2 a-9 a-3")
 
 
 def test_no_handler_runs_on_an_event_that_is_carried_over_and_no_other_trigger_collects_it(platform, source):
