@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -496,6 +497,14 @@ def _env_name(name: str) -> str:
     return PREFIX + name.upper()
 
 
+def _is_file(path: Path) -> bool:
+    """Tell whether it is one. Raises PermissionError where one may not look, as Path's own does up to Python 3.13."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
 def find_file(explicit: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Path | None:
     """Return the settings file to read: `explicit`, else one in EVENTPROC_DATA, else one in the current directory."""
     named = explicit or (Path(environ["EVENTPROC_CONFIG"]) if environ.get("EVENTPROC_CONFIG") else None)
@@ -505,7 +514,7 @@ def find_file(explicit: Path | None = None, *, environ: Mapping[str, str] = os.e
         return named.absolute()
     data = Path(environ["EVENTPROC_DATA"]).expanduser() if environ.get("EVENTPROC_DATA") else default_data_dir()
     try:
-        if (data / FILE_NAME).is_file():
+        if _is_file(data / FILE_NAME):
             return (data / FILE_NAME).absolute()
     except PermissionError:
         raise ConfigError(

@@ -21,7 +21,7 @@ import json
 import threading
 import time
 import uuid as uuids
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from pathlib import Path
@@ -83,7 +83,6 @@ from eventproc.store.memory import MemoryStore
 
 MAX_LISTED = 100_000
 LONG_PAUSE_S = 0.02
-IDLE_LOOKS = 3  # in a row: runs that the worker is just claiming are locked, and look like runs that wait for something
 LEASE_S = 3600.0  # of the harness's own clock, which only moves when the test says so
 
 
@@ -129,6 +128,38 @@ class _Dry(Exception):
     """Ends a transaction that only wanted to look."""
 
 
+class _InTurn(Store):
+    """
+    The worker's way to the store: one transaction for writing at a time, as SQLite has it anyway.
+
+    Runs that are just being claimed are locked on PostgreSQL, and would look like runs that wait for something.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._turn = threading.Lock()
+
+    @contextlib.contextmanager
+    def begin(self) -> Iterator[Tx]:
+        with self._turn, self._store.begin() as tx:
+            yield tx
+
+    def read(self) -> contextlib.AbstractContextManager[Tx]:
+        return self._store.read()
+
+    def join(self, session: Any) -> Tx:
+        return self._store.join(session)
+
+    def upgrade(self) -> None:
+        self._store.upgrade()
+
+    def revision(self) -> tuple[str | None, str]:
+        return self._store.revision()
+
+    def close(self) -> None:
+        self._store.close()
+
+
 class Harness:
     """
     The whole platform in memory. Use it as a context manager.
@@ -152,6 +183,7 @@ class Harness:
         self.blobs = MemoryBlobs()
         self.mailer = MemoryMailer()
         self.store: Store = store or MemoryStore()
+        self._in_turn = _InTurn(self.store)
         self.cache = CatalogueCache(self.store, event_clock=None if wall is None else self.clock)
         self._sandbox = sandbox or InProcessSandbox()
         self.store.upgrade()
@@ -175,7 +207,7 @@ class Harness:
                 sync_bundled_hooks(tx, specs, now_us=self.wall.now_us())
         self._world = World(self._context)
         self._worker = Worker(
-            store=self.store,
+            store=self._in_turn,
             bus=self.bus,
             sandbox=self._sandbox,
             services=self._world,
@@ -350,14 +382,12 @@ class Harness:
     def settle(self, timeout_s: float = 600.0) -> None:
         """See all runs to their end that are due at the clock's time; nothing else happens."""
         deadline = time.monotonic() + timeout_s
-        pause, looks = 0.0005, 0
+        pause = 0.0005
         while True:
             counts = self._counts()
             if not any(counts.get(state, 0) for state in ("queued", "running", "committing")):
                 return
-            leased = counts.get("running") or counts.get("committing")
-            looks = looks + 1 if pause >= LONG_PAUSE_S and not leased and self._idle() else 0
-            if looks >= IDLE_LOOKS:
+            if pause >= LONG_PAUSE_S and self._idle():
                 return  # what waits is paused, or ordered behind such
             if time.monotonic() > deadline:
                 raise NotIdle(f"runs are still going on: {counts}")
@@ -381,7 +411,7 @@ class Harness:
     def _idle(self) -> bool:
         """Tell whether nothing runs and nothing could be claimed: tried in a transaction that is undone."""
         claimable = 0
-        with contextlib.suppress(_Dry), self.store.begin() as tx:
+        with contextlib.suppress(_Dry), self._in_turn.begin() as tx:
             counts = tx.runs.counts()
             if any(counts.get(state, 0) for state in LEASED_STATES):
                 return False

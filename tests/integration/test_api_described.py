@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
+from urllib.parse import urljoin
 
 import httpx
 import pytest
@@ -11,6 +13,8 @@ import pytest
 from eventproc.api import answers
 from eventproc.api.reference import type_text
 from eventproc.model import SECOND_US, Failure, Finish, NewNotice, RunState
+
+get = functools.partial(httpx.get, timeout=60)
 
 
 def opened(db, **payload):
@@ -80,10 +84,10 @@ def test_answers_have_exactly_the_members_that_the_description_names(api, histor
 
 
 def test_the_page_about_the_api_names_every_route_and_loads_nothing_from_elsewhere(api):
-    page = httpx.get(f"{api.url}/docs")
+    page = get(f"{api.url}/docs")
     assert page.status_code == 200
     assert page.headers["content-security-policy"].startswith("default-src 'none'")
-    document = httpx.get(f"{api.url}/openapi.json").json()
+    document = get(f"{api.url}/openapi.json").json()
     for reference in re.findall(r'"\$ref": *"([^"]*)"', json.dumps(document)):
         assert reference.rpartition("/")[0] == "#/components/schemas"
         assert reference.rpartition("/")[2] in document["components"]["schemas"]
@@ -92,7 +96,7 @@ def test_the_page_about_the_api_names_every_route_and_loads_nothing_from_elsewhe
             assert f"<code>{method.upper()} {path}</code>" in page.text
     links = re.findall(r'(?:src|href)="([^"]*)"', page.text)
     assert links
-    assert all(link.startswith(("/", "#")) for link in links)
+    assert all(urljoin(f"{api.url}/docs", link).startswith(f"{api.url}/") for link in links)
     anchors = set(re.findall(r'id="([^"]*)"', page.text))
     assert {link[1:] for link in links if link.startswith("#")} <= anchors
     assert "<script" not in page.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import json
 import logging
@@ -17,6 +18,8 @@ from eventproc.errors import StoreUnavailable, from_wire
 from eventproc.ingress.samples import sample_files
 from eventproc.model import FileRecord, NewNotice, Role, Series
 from eventproc.service.context import ServiceSettings
+
+get = functools.partial(httpx.get, timeout=60)
 
 UUID = "6f0c9c51-5a0e-4b0e-9d7a-3c1c8e0f7a11"
 
@@ -187,14 +190,14 @@ def test_a_file_is_downloaded_with_a_bearer_key_or_a_basic_login(api, stored_fil
     basic = base64.b64encode(f"anybody:{key}".encode()).decode()
     for path in (f"/api/v1/files/{code}", f"/files/{code}", f"/{code}"):
         for login in (f"Bearer {key}", f"Basic {basic}"):
-            answer = httpx.get(api.url + path, headers={"Authorization": login})
+            answer = get(api.url + path, headers={"Authorization": login})
             assert answer.status_code == 200
             assert answer.content == data
 
 
 def test_a_file_is_never_shown_as_a_page(api, stored_file):
     code, _ = stored_file
-    headers = httpx.get(f"{api.url}/{code}", headers={"Authorization": f"Bearer {api.keys['viewer']}"}).headers
+    headers = get(f"{api.url}/{code}", headers={"Authorization": f"Bearer {api.keys['viewer']}"}).headers
     assert headers["content-type"] == "application/octet-stream"
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["content-security-policy"] == "default-src 'none'; sandbox"
@@ -206,7 +209,7 @@ def test_a_file_is_never_shown_as_a_page(api, stored_file):
 def test_without_a_login_a_browser_is_asked_for_one(api, stored_file):
     code, _ = stored_file
     for headers in ({}, {"Authorization": "Basic !!"}, {"Authorization": "Basic " + base64.b64encode(b"a:b").decode()}):
-        answer = httpx.get(f"{api.url}/{code}", headers=headers)
+        answer = get(f"{api.url}/{code}", headers=headers)
         assert answer.status_code == 401
         assert answer.headers["www-authenticate"].startswith("Basic realm=")
 
@@ -214,7 +217,7 @@ def test_without_a_login_a_browser_is_asked_for_one(api, stored_file):
 def test_an_unknown_file_is_not_found(api):
     for code in ("f" * 32, "F" * 32, "../../etc/passwd", "x"):
         assert api.client("viewer").get(f"/files/{code}").status_code == 404
-    assert httpx.get(f"{api.url}/favicon.ico").status_code == 404
+    assert get(f"{api.url}/favicon.ico").status_code == 404
 
 
 # ---------------------------------------------------------------------------------------------------- series
@@ -393,17 +396,17 @@ def test_malformed_json_is_refused_with_the_place(api):
 
 
 def test_the_front_page_says_what_runs_here_and_runs_no_scripts(api):
-    answer = httpx.get(api.url)
+    answer = get(api.url)
     assert answer.status_code == 200
     assert "eventproc" in answer.text
     assert 'href="docs"' in answer.text
     assert "<script" not in answer.text
     assert answer.headers["content-security-policy"].startswith("default-src 'none'")
-    assert httpx.get(f"{api.url}/static/plain.css").headers["content-type"].startswith("text/css")
+    assert get(f"{api.url}/static/plain.css").headers["content-type"].startswith("text/css")
 
 
 def test_the_api_describes_itself_with_its_security_scheme(api):
-    description = httpx.get(f"{api.url}/openapi.json").json()
+    description = get(f"{api.url}/openapi.json").json()
     assert description["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
     emit = description["paths"]["/api/v1/events"]["post"]
     assert "EventIn" in json.dumps(emit["requestBody"])
@@ -411,7 +414,7 @@ def test_the_api_describes_itself_with_its_security_scheme(api):
     assert emit["security"]
     operations = [operation for path in description["paths"].values() for operation in path.values()]
     assert all(operation.get("summary") for operation in operations)
-    assert httpx.get(f"{api.url}/docs").status_code == 200
+    assert get(f"{api.url}/docs").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -452,14 +455,14 @@ def test_the_page_of_a_run_is_what_its_mail_links_to(api, registration, service_
     assert client.post("/handlers", json=registration(lambda db, **rest: "<b>x</b>", name="marked")).status_code == 200
     (run_id,) = client.post("/events", json={"hook": "door.opened", "payload": {"door": "north"}}).json()["runs"]
     url = str(client.base_url).removesuffix("/").removesuffix("/api/v1") + f"/runs/{run_id}"
-    assert httpx.get(url).status_code == 401
+    assert get(url).status_code == 401
     key = client.headers["authorization"].removeprefix("Bearer ")
-    page = httpx.get(url, auth=("anybody", key))
+    page = get(url, auth=("anybody", key))
     assert page.status_code == 200
     assert f"<title>Run {run_id} queued: marked</title>" in page.text
     assert "<bdi>marked</bdi>, version 0" in page.text
     assert "default-src 'none'" in page.headers["content-security-policy"]
-    assert httpx.get(f"{url}99999", auth=("anybody", key)).status_code == 404
+    assert get(f"{url}99999", auth=("anybody", key)).status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -473,11 +476,11 @@ def test_the_page_of_a_run_is_what_its_mail_links_to(api, registration, service_
 def test_browsers_are_told_of_errors_on_a_page_and_programs_in_json(api, path, status, says):
     client = api.client("viewer")
     login = () if status == 401 else ("anybody", client.headers["authorization"].removeprefix("Bearer "))
-    page = httpx.get(api.url + path, auth=login or None, headers={"Accept": "text/html,*/*;q=0.8"})
+    page = get(api.url + path, auth=login or None, headers={"Accept": "text/html,*/*;q=0.8"})
     assert (page.status_code, page.headers["content-type"]) == (status, "text/html; charset=utf-8")
     assert says in page.text
     assert "default-src 'none'" in page.headers["content-security-policy"]
-    found = httpx.get(api.url + path, auth=login or None)
+    found = get(api.url + path, auth=login or None)
     assert (found.status_code, found.headers["content-type"]) == (status, "application/json")
     assert page.headers.get("www-authenticate") == found.headers.get("www-authenticate")
     described = client.get("/runs/99999", headers={"Accept": "text/html"})
@@ -487,7 +490,7 @@ def test_browsers_are_told_of_errors_on_a_page_and_programs_in_json(api, path, s
 def test_what_a_page_links_to_is_found_below_a_proxys_path_too(api):
     browsing = {"Accept": "text/html"}
     for path, root in [("/", ""), ("/docs", ""), ("/nowhere", ""), ("/runs/x", "../"), ("/a/b%2Fc/d", "../../")]:
-        page = httpx.get(api.url + path, headers=browsing)
+        page = get(api.url + path, headers=browsing)
         assert f'<link rel="stylesheet" href="{root}static/plain.css">' in page.text, path
         assert 'href="/' not in page.text
-    assert httpx.get(f"{api.url}/static/icon.svg").headers["content-type"] == "image/svg+xml"
+    assert get(f"{api.url}/static/icon.svg").headers["content-type"] == "image/svg+xml"
