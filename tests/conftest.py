@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from hypothesis import HealthCheck, settings
 
 # tests/ is no package (importlib mode); this lets tests import the helper modules that stand beside this file.
 sys.path.insert(0, str(Path(__file__).parent))
+
+# What a shell runs in the background ignores Ctrl-C, and so would the programs that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says more of what else the machine does than of us.
 settings.register_profile("calm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
