@@ -21,12 +21,7 @@ from eventproc.registry.triggerset import Trigger, join_key, traits_json
 from eventproc.store.winchester import WinchesterDatabase
 
 PAGE: Final = 200  # streams read at a time
-_ENDED_BADLY: Final = {
-    StreamState.FIRING: StreamState.ERROR,
-    StreamState.EXPIRING: StreamState.EXPIRE_ERROR,
-    StreamState.ERROR: StreamState.ERROR,
-    StreamState.EXPIRE_ERROR: StreamState.EXPIRE_ERROR,
-}
+_UNDER_WAY: Final = {StreamState.FIRING: StreamState.ERROR, StreamState.EXPIRING: StreamState.EXPIRE_ERROR}
 _STATES: Final = frozenset(StreamState) - {StreamState.COMMIT_ERROR}
 _RESET: Final = {StreamState.RETRY_FIRE: StreamState.ERROR, StreamState.RETRY_EXPIRE: StreamState.EXPIRE_ERROR}
 _EXPIRING: Final = frozenset({StreamState.EXPIRING, StreamState.EXPIRE_ERROR, StreamState.RETRY_EXPIRE})
@@ -238,7 +233,7 @@ class Carrier:
             new.fire_us = now_us
         tx.streams.add([new], now_us=now_us)
         tx.streams.link([(new.id, event.seq) for event in source.events])
-        state = _ENDED_BADLY.get(source.state) or _RESET.get(source.state) or source.state
+        state = (_UNDER_WAY | _RESET).get(source.state, source.state)
         failure = None if state is StreamState.COMPLETED else Failure(kind="pipeline", message=_why(source))
         handover = Handover(stream_id=new.id, state=state, expiring=source.state in _EXPIRING, failure=failure)
         tx.streams.hand_over([handover], now_us=now_us)
@@ -309,7 +304,7 @@ def _matched(trigger: Trigger, events: Sequence[Event]) -> list[int]:
 
 
 def _why(source: _Source) -> str:
-    if source.state in (StreamState.FIRING, StreamState.EXPIRING):
+    if source.state in _UNDER_WAY:
         return (
             f"it was {source.state.label} in winchester, whose worker ended or was still at work: its pipeline may "
             "have run; reset the stream to run it (again)"
