@@ -27,6 +27,11 @@ def make_private(settings: Settings) -> None:
         raise ConfigError(closed)
 
 
+def has_database(settings: Settings) -> bool:
+    """Tell whether there is a database to look into; looking into a file that is not there would make it."""
+    return settings.database_url is not None or (settings.data / "eventproc.db").exists()
+
+
 def what_is_closed(settings: Settings) -> str | None:
     """Say what in the data directory this process can not use, and what to do about it; None where all is well."""
     directories = [settings.data, *(settings.data / name for name in ("run", "files", "mail", "tmp", "environments"))]
@@ -102,4 +107,4 @@ def _hand_over(fd: int, directory: Path) -> None:
         os.fchown(fd, owner.st_uid, owner.st_gid)
 
 
-__all__ = ["make_directory", "make_private", "what_is_closed", "write_atomically"]
+__all__ = ["has_database", "make_directory", "make_private", "what_is_closed", "write_atomically"]

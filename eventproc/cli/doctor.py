@@ -172,9 +172,10 @@ def _disk(settings: Settings, _platform: Platform) -> Iterator[Finding]:
 
 def _database(settings: Settings, platform: Platform) -> Iterator[Finding]:
     from eventproc.config import mask_url
+    from eventproc.datadir import has_database
 
     url = mask_url(settings.database)
-    if not _is_there(settings):
+    if not has_database(settings):
         yield Finding("database", "info", f"{url} does not exist yet; `eventproc serve` makes it")
         return
     found, needed = platform.store.revision()
@@ -190,13 +191,11 @@ def _database(settings: Settings, platform: Platform) -> Iterator[Finding]:
         yield Finding("database", "problem", f"{url} has revision {found}, {needed} is needed; `eventproc db upgrade`")
 
 
-def _is_there(settings: Settings) -> bool:
-    return settings.database_url is not None or (settings.data / "eventproc.db").exists()
-
-
 def _is_readable(settings: Settings, platform: Platform) -> bool:
     """Tell whether the database is there and of this program's revision; `_database` has told of it where not."""
-    if not _is_there(settings):
+    from eventproc.datadir import has_database
+
+    if not has_database(settings):
         return False
     found, needed = platform.store.revision()
     return found == needed

@@ -13,7 +13,7 @@ from eventproc.client.paths import segment
 from eventproc.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
-    from eventproc.config import Settings
+    pass
 
 ROLES = click.Choice(["viewer", "emitter", "developer", "admin"])
 
@@ -123,11 +123,12 @@ def recover() -> None:
     It needs no key and no server, only the right to write the data directory (EVENTPROC_DATA) and the database.
     """
     from eventproc.config import load
+    from eventproc.datadir import has_database
     from eventproc.wiring import Platform
 
     settings = load(config=state().config)
     with Platform(settings) as platform:
-        found, needed = platform.store.revision() if _is_there(settings) else (None, "")
+        found, needed = platform.store.revision() if has_database(settings) else (None, "")
         if found is None:
             raise NotFound(f"there is no platform's database in {settings.data}; EVENTPROC_DATA says where it is")
         if found != needed:
@@ -138,11 +139,6 @@ def recover() -> None:
         {"user": user, "prefix": prefix, "file": file},
         lambda: click.echo(f"a new key of {user} is in {file}; revoke the lost ones: eventproc keys list {user}"),
     )
-
-
-def _is_there(settings: Settings) -> bool:
-    """Tell whether there is a database to look into; looking into a file that is not there would make it."""
-    return settings.database_url is not None or (settings.data / "eventproc.db").exists()
 
 
 @click.command(cls=Command)

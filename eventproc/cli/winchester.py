@@ -144,16 +144,16 @@ def import_streams(database_url: str, *, completed: bool, dry_run: bool) -> int:
     """
     from eventproc.compat.winchester.carrying import Carrier
     from eventproc.config import load
-    from eventproc.datadir import make_private
+    from eventproc.datadir import has_database, make_private
     from eventproc.errors import NotFound
     from eventproc.store.winchester import existing_database
     from eventproc.wiring import Platform
 
     settings = load(config=state().config)
-    source = existing_database(database_url)
-    if settings.database_url is None and not (settings.data / "eventproc.db").exists():
+    if not has_database(settings):
         raise NotFound(f"there is no platform's database in {settings.data}; EVENTPROC_DATA says where it is")
     make_private(settings)
+    source = existing_database(database_url)
     try:
         with Platform(settings) as platform, progress("streams") as count:
             carrier = Carrier(
