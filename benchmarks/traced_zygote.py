@@ -54,17 +54,18 @@ def install(cell, channel):
     around(cell.Cell, "_hand_over", before="heard", after="handed over")
     around(cell.Cell, "_fork", before="fork begins", after="next fork made")
     around(cell.scratch, "empty", before="fork ended", after="directory emptied")
-    around(cell, "reseed", before="forked", after="reseeded")
+    around(cell.Reseeding, "in_fork", before="forked", after="reseeded")
     around(cell.seccomp.ForFork, "install", after="confined")
-    around(cell, "read_frame", before="waits", after="taken")
-    call, serve, send = cell.Cell.call, cell.Cell._serve, channel.Channel.send  # noqa: SLF001  there is nothing public
+    around(cell, "_read", before="waits", after="taken")
+    read, obey, send = channel.Channel.read_packed, cell.Cell._obey, channel.Channel.send  # noqa: SLF001  nothing is public
 
-    def traced_call(self, header, bodies):
-        call(self, header, bodies)
-        tell("cell")
+    def traced_read(self):
+        if "directory emptied" in stamps:
+            tell("cell")
+        return read(self)
 
-    def traced_serve(self, header, bodies):
-        serve(self, header, bodies)
+    def traced_obey(self, header, bodies):
+        obey(self, header, bodies)
         tell("fork")
 
     def traced_send(self, header, bodies=()):
@@ -74,8 +75,8 @@ def install(cell, channel):
         if header.get("t") == "done":
             stamp("sent")
 
-    cell.Cell.call = traced_call
-    cell.Cell._serve = traced_serve  # noqa: SLF001  as above
+    channel.Channel.read_packed = traced_read
+    cell.Cell._obey = traced_obey  # noqa: SLF001  as above
     channel.Channel.send = traced_send
 
 

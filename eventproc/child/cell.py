@@ -3,7 +3,7 @@ Isolation `cell`: a handler version is loaded once, and each call runs in a fork
 
 A cell may fork but not start programs; its forks may do neither. What a fork leaves in memory goes with it, what it
 leaves in the private directory is removed. A cell belongs to one handler version, which can deceive only itself.
-While one fork runs the next is made, and waits, confined, for its call: no call waits for a fork.
+While one fork runs the next is made, and waits, confined and rehearsed, for its call: no call waits for a fork.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ import _thread
 import gc
 import os
 import resource
-import socket
 import threading
 import time
 from typing import Any, Dict, List, NamedTuple, Optional, Protocol, Tuple
 
 from . import forking, frames, scratch
-from .channel import Channel, WorkerGone, read_frame
+from .channel import ORDER_BYTES, Channel, WorkerGone
 from .layers import seccomp
-from .randomness import reseed
+from .randomness import Reseeding
 
 Answer = Tuple[Dict[str, Any], List[bytes]]
 
@@ -28,99 +27,119 @@ Answer = Tuple[Dict[str, Any], List[bytes]]
 class Obeys(Protocol):
     """The runner, as far as a cell needs it."""
 
+    def rehearse(self) -> None: ...
     def answer(self, header: Dict[str, Any], bodies: List[bytes]) -> Answer: ...
     def waits(self) -> bool: ...
 
 
 class Spare(NamedTuple):
-    """A fork that waits for its call."""
+    """A fork that waits for its order."""
 
     pid: int
-    sock: socket.socket  # to hand the call over, and nothing else
+    orders: int  # the end of a pipe through which it is given one, and nothing else
 
 
 class Cell:
-    """Runs calls in forks of this process."""
+    """
+    Has orders obeyed by forks of this process.
+
+    What it does between two of them is short, and does not look into the orders: after each fork, all that this
+    process touches has to be copied.
+    """
 
     def __init__(self, channel: Channel, runner: Obeys, cpu_s: float) -> None:
         self._channel = channel
         self._runner = runner
         self._cpu_s = cpu_s
-        self._spare: Optional[Spare] = None
         # Threads of the handler's own will not be there in forks; `threading` knows only those that it started.
         if threading.active_count() > 1 or _thread._count() > 0:  # noqa: SLF001  it has no public name
             forking.do_all()
+        self._randomness = Reseeding()
         self._confinement = seccomp.ForFork()
         gc.collect()
         gc.freeze()  # the collector shall not touch, and so copy, what all forks share
 
-    def call(self, header: Dict[str, Any], bodies: List[bytes]) -> None:
-        """Run one call in a fork, and stay quiet until that has ended: the channel is its own meanwhile."""
-        pid = self._hand_over(frames.pack(header, bodies))
-        try:
-            self._spare = self._fork()
-        except OSError:  # too many processes just now: the next call will see
-            self._spare = None
-        _, status, usage = os.wait4(pid, 0)
-        self._channel.belongs_here()
-        scratch.empty(".")
-        if status != 0:
-            self._channel.send(
-                {
-                    "t": "crashed",
-                    "id": header["id"],
-                    "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
-                    "exit": os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
-                    "cpu": int((usage.ru_utime + usage.ru_stime) * 1e6),
-                }
-            )
-
-    def _hand_over(self, frame: bytes) -> int:
-        """Give the call to the fork that waits for one, or to a new one; return its process id."""
-        if self._spare is not None:
+    def serve(self) -> None:
+        """Give each order to a fork and wait until that has ended, until the worker is gone."""
+        spare: Optional[Spare] = None
+        while True:
+            order = self._channel.read_packed()  # the channel is the fork's until that has ended
+            if order is None:
+                return
+            pid = self._hand_over(order, spare)
             try:
-                return self._give(self._spare, frame)
-            except OSError:  # it was killed while it waited: that is no call's fault
-                os.waitpid(self._spare.pid, 0)
-        return self._give(self._fork(), frame)
+                spare = self._fork()
+            except OSError:  # too many processes just now: the next order will see
+                spare = None
+            _, status, usage = os.wait4(pid, 0)
+            scratch.empty(".")
+            if status != 0:
+                self._tell_crash(order, status, usage)
+
+    def _hand_over(self, order: bytes, spare: Optional[Spare]) -> int:
+        """Give the order to the fork that waits for one, or to a new one; return its process id."""
+        if spare is not None:
+            try:
+                return self._give(spare, order)
+            except OSError:  # it was killed while it waited: that is no order's fault
+                os.waitpid(spare.pid, 0)
+        return self._give(self._fork(), order)
 
     @staticmethod
-    def _give(spare: Spare, frame: bytes) -> int:
-        with spare.sock:
-            spare.sock.sendall(frame)
+    def _give(spare: Spare, order: bytes) -> int:
+        try:
+            given = os.write(spare.orders, order)
+            while given < len(order):
+                given += os.write(spare.orders, order[given:])
+        finally:
+            os.close(spare.orders)
         return spare.pid
 
+    def _tell_crash(self, order: bytes, status: int, usage: resource.struct_rusage) -> None:
+        self._channel.send(
+            {
+                "t": "crashed",
+                "id": frames.unpack(order)[0].get("id"),
+                "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
+                "exit": os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
+                "cpu": int((usage.ru_utime + usage.ru_stime) * 1e6),
+            }
+        )
+
     def _fork(self) -> Spare:
-        mine, its = socket.socketpair()
+        reading, writing = os.pipe()
         pid = os.fork()
         if pid == 0:
-            mine.close()
-            self._be_a_fork(its)
-        its.close()
-        return Spare(pid, mine)
+            os.close(writing)
+            self._be_a_fork(reading)
+        os.close(reading)
+        return Spare(pid, writing)
 
-    def _be_a_fork(self, calls: socket.socket) -> None:
-        """Be confined, wait for a call and serve it. Never returns."""
+    def _be_a_fork(self, orders: int) -> None:
+        """Be confined, wait for an order and obey it. Never returns."""
         code = 1
         try:
             self._channel.belongs_here()
             seconds = int(self._cpu_s) + 2  # behind the signal that ends the call with an exception
             resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-            reseed()
+            self._randomness.in_fork()
             self._confinement.install()
-            with calls:
-                frame = read_frame(calls)
-            if frame is not None:  # else the cell is gone
-                self._serve(*frame)
+            self._runner.rehearse()
+            order = _read(orders)
+            if order is not None:  # else the cell is gone
+                self._obey(*order)
             code = 0
         except WorkerGone:
             code = 0
         finally:
             os._exit(code)
 
-    def _serve(self, header: Dict[str, Any], bodies: List[bytes]) -> None:
-        """Answer the call, then serve its callbacks until none waits."""
-        while True:
+    def _obey(self, header: Dict[str, Any], bodies: List[bytes]) -> None:
+        """Answer a call, then serve its callbacks until none waits; other orders are for a fork that has ended."""
+        if header["t"] == "settle":
+            self._channel.send({"t": "crashed", "id": header["id"], "exit": 0})
+            return
+        while header["t"] != "leave":  # the worker sends nothing more until it hears that
             answer, parts = self._runner.answer(header, bodies)
             self._channel.send(dict(answer, cpu=time.process_time_ns() // 1000), parts)
             if not self._runner.waits():
@@ -128,7 +147,19 @@ class Cell:
             frame = self._channel.read()
             if frame is None:
                 return
-            if frame[0]["t"] == "leave":  # the worker sends nothing more until it hears that
-                self._channel.send({"t": "left"})
-                return
             header, bodies = frame
+        self._channel.send({"t": "left"})
+
+
+def _read(orders: int) -> Optional[frames.Frame]:
+    """Read the order from a pipe, which is closed then; None when the other end is closed before it."""
+    decoder = frames.Decoder.of_the_worker()
+    frame = None
+    while frame is None:
+        data = os.read(orders, ORDER_BYTES)
+        if not data:
+            break
+        decoder.feed(data)
+        frame = decoder.next()
+    os.close(orders)
+    return frame

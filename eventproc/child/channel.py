@@ -13,7 +13,6 @@ from . import frames, shapes
 
 RECEIVE_BYTES = 1 << 18
 ORDER_BYTES = 1 << 14  # of one frame, mostly a small one: a buffer that must not be mapped first
-MAX_REPLY = 1 << 30  # arrays that the worker sends; the worker is trusted
 
 
 class WorkerGone(BaseException):
@@ -51,19 +50,6 @@ def error_from(code: str, message: str, details: Dict[str, Any]) -> PlatformErro
     return kind(message, code, details)
 
 
-def read_frame(sock: socket.socket) -> Optional[frames.Frame]:
-    """Read one frame, the only one that will come; None when the other end is closed before it."""
-    decoder = frames.Decoder(max_header=MAX_REPLY, max_body=MAX_REPLY)
-    while True:
-        data = sock.recv(ORDER_BYTES)
-        if not data:
-            return None
-        decoder.feed(data)
-        frame = decoder.next()
-        if frame is not None:
-            return frame
-
-
 def _too_much(frame: bytes) -> Optional[str]:
     """Say why the worker would not take a request, None if it would."""
     header = frames.header_of(frame)
@@ -80,7 +66,7 @@ class Channel:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._decoder = frames.Decoder(max_header=MAX_REPLY, max_body=MAX_REPLY)
+        self._decoder = frames.Decoder.of_the_worker()
         self._waiting: Deque[frames.Frame] = deque()
         self._ask_lock = threading.RLock()
         self._send_lock = threading.RLock()
@@ -88,9 +74,30 @@ class Channel:
         self._pid = os.getpid()
 
     def belongs_here(self) -> None:
-        """Take over the channel in a fork of the process that opened it, and again when the fork has ended."""
+        """Take over the channel in a fork of the process that opened it."""
         self._pid = os.getpid()
-        self._sock.setblocking(True)  # the two share this setting
+
+    def read_packed(self) -> Optional[bytes]:
+        """
+        Return the next order as it came, None when the worker closed the socket; only where orders come one at a time.
+
+        Forks of this process, which have this socket too, may have left it in another mode.
+        """
+        self._sock.setblocking(True)
+        order = self._recv(ORDER_BYTES)
+        if frames.is_whole(order):
+            return order
+        pieces = bytearray(order)
+        while order and not frames.is_whole(pieces):
+            order = self._recv(RECEIVE_BYTES)
+            pieces += order
+        return bytes(pieces) if order else None
+
+    def _recv(self, most: int) -> bytes:
+        try:
+            return self._sock.recv(most)
+        except ConnectionResetError:
+            return b""
 
     @contextlib.contextmanager
     def _uninterrupted(self) -> Iterator[None]:
@@ -126,10 +133,7 @@ class Channel:
             frame = self._decoder.next()
             if frame is not None:
                 return frame
-            try:
-                data = self._sock.recv(RECEIVE_BYTES)
-            except ConnectionResetError:
-                return None
+            data = self._recv(RECEIVE_BYTES)
             if not data:
                 return None
             self._decoder.feed(data)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 HEAD = struct.Struct("<II")
 MAX_HEADER = 4 << 20  # bytes of JSON
 MAX_BODY = 4 << 20  # bytes after it, if no result may be larger
 COMPACT_AT = 1 << 16  # consumed bytes that are worth moving the rest for
+
+MAX_TRUSTED = 1 << 30  # of what the worker sends, arrays too
 
 Frame = Tuple[Dict[str, Any], List[bytes]]
 
@@ -37,6 +39,21 @@ def pack(header: Dict[str, Any], bodies: Sequence[bytes] = ()) -> bytes:
     return b"".join([HEAD.pack(len(text), sum(map(len, bodies))), text, *bodies])
 
 
+def unpack(frame: bytes) -> Frame:
+    """Return what is in one whole frame that the worker sent."""
+    decoder = Decoder.of_the_worker()
+    decoder.feed(frame)
+    unpacked = decoder.next()
+    if unpacked is None:
+        raise FrameError("not a whole frame")
+    return unpacked
+
+
+def is_whole(data: Union[bytes, bytearray]) -> bool:
+    """Whether nothing is missing of the frame that begins with these bytes."""
+    return len(data) >= HEAD.size and len(data) >= HEAD.size + sum(HEAD.unpack_from(data))
+
+
 class Decoder:
     """Cuts a stream of bytes into frames. Raises FrameError for anything that is none, whatever it may be."""
 
@@ -45,6 +62,11 @@ class Decoder:
         self._max_body = max_body
         self._buffer = bytearray()
         self._at = 0
+
+    @classmethod
+    def of_the_worker(cls) -> Decoder:
+        """Return one for what the worker sends, which is trusted."""
+        return cls(max_header=MAX_TRUSTED, max_body=MAX_TRUSTED)
 
     def feed(self, data: bytes) -> None:
         self._buffer += data

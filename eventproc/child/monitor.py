@@ -20,6 +20,7 @@ from . import process, scratch
 from .layers import kernel
 from .layers.levels import Level
 from .packages import Packages
+from .randomness import Reseeding
 from .tree import LOOK_MS as LOOK_AT_TREE_MS
 from .tree import Tree
 from .wire import receive
@@ -54,6 +55,7 @@ class Monitor:
         self._base: str = request["scratch"]
         process.close_others({0, 1, 2, sock.fileno(), *level.descriptors()})
         kernel.adopt_orphans()
+        self._randomness = Reseeding()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -95,6 +97,7 @@ class Monitor:
 
     def _child(self, me: int) -> None:
         try:
+            self._randomness.in_fork()
             process.main(self._level, self._packages, self._sock, self._fds, self._request, me)
         except BaseException as error:  # noqa: BLE001  nothing may unwind into the monitor's own code
             self._tell({"error": f"setting up the process: {type(error).__name__}: {error}"})

@@ -19,7 +19,6 @@ from .channel import Channel
 from .layers import kernel
 from .layers.levels import Level
 from .packages import Packages
-from .randomness import reseed
 from .runner import Runner
 
 CHANNEL_FD = 3
@@ -36,7 +35,7 @@ def main(  # noqa: PLR0917  private
         os._exit(1)
     _own_directory(request["scratch"])
     _own_signals()
-    _own_state()
+    gc.enable()
     if request.get("programs") or level.name == "none":
         forking.do_all()
     _own_limits(request["limits"])
@@ -118,8 +117,3 @@ def address_space() -> int:
     """Return the bytes of address space that this process has mapped."""
     with open("/proc/self/statm", "rb") as stream:  # noqa: PTH123  on the path of every run
         return int(stream.read().split()[0]) * resource.getpagesize()
-
-
-def _own_state() -> None:
-    reseed()
-    gc.enable()

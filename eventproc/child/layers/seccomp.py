@@ -362,10 +362,14 @@ class ForFork:
         self._described = _FilterProgram(len(program) // 8, ctypes.addressof(self._buffer))
         self._call = kernel.prepared("seccomp", SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(self._described))
 
-    def write(self, pid: int) -> bytes:
-        """Make it the filter of the process with that id (as it sees itself); return the program."""
+    def write(self, pid: int) -> None:
+        """Make it the filter of the process with that id (as it sees itself)."""
         for place in self._places:
             struct.pack_into("<I", self._buffer, place, pid)
+
+    @property
+    def program(self) -> bytes:
+        """The filter as it is now."""
         return self._buffer.raw
 
     def install(self) -> None:
