@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 from urllib.parse import quote
 
 from fastapi import APIRouter
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from eventproc.api.deps import DOWNLOAD, ERRORS, Cases, Login
 
@@ -18,10 +19,21 @@ router = APIRouter(tags=["files"], dependencies=DOWNLOAD, responses=ERRORS)
 short = APIRouter(tags=["files"], dependencies=DOWNLOAD, responses=ERRORS)
 
 
+class _Download(StreamingResponse):
+    """The bytes of a file, which is closed however the answer ends: nobody else would when a client goes away."""
+
+    def __init__(self, file: BinaryIO, headers: Mapping[str, str]) -> None:
+        super().__init__(_pieces(file), headers=headers, media_type="application/octet-stream")
+        self._file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._file:
+            await super().__call__(scope, receive, send)
+
+
 def _pieces(file: BinaryIO) -> Iterator[bytes]:
-    with file:
-        while piece := file.read(PIECE_BYTES):
-            yield piece
+    while piece := file.read(PIECE_BYTES):
+        yield piece
 
 
 def disposition(name: str) -> str:
@@ -39,7 +51,7 @@ def download(principal: Login, cases: Cases, code: str) -> Response:
         "Content-Security-Policy": "default-src 'none'; sandbox",
         "ETag": f'"{record.digest}"',
     }
-    return StreamingResponse(_pieces(file), headers=headers, media_type="application/octet-stream")
+    return _Download(file, headers)
 
 
 class _Code(Convertor[str]):

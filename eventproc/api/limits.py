@@ -1,4 +1,4 @@
-"""Middleware: a cap on request bodies, and headers that every answer carries."""
+"""Middleware: a cap on request bodies, headers that every answer carries, and HEAD wherever there is GET."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class Guard:
     Refuses bodies over the limit, by their stated length or once they have grown past it.
 
     Paths that begin with one of `streaming` look after their own bodies. Faults get the answer that hides them.
+    HEAD is answered as GET is, without the body: with the same key, the same status and the same headers.
     """
 
     def __init__(self, app: ASGIApp, *, max_body: int, streaming: tuple[str, ...] = ()) -> None:
@@ -35,7 +36,9 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer = _Answer(send)
+        answer = _Answer(send, head=scope["method"] == "HEAD")
+        if answer.head:
+            scope = {**scope, "method": "GET"}  # the server's own scope still says HEAD
         try:
             if "\x00" in scope["path"] or b"%00" in scope["query_string"]:
                 # No database can hold it as text, so nothing that is there can be meant.
@@ -43,7 +46,7 @@ class Guard:
                 return
             await self._guarded(scope, receive, answer)
         except ClientDisconnect:
-            return  # nobody is left to be answered
+            return  # nobody is left to be answered, or HEAD was
         except Exception as error:
             body = fault_message(error, f"{scope['method']} {scope['path']}")
             if answer.begun:
@@ -80,10 +83,11 @@ class Guard:
 
 
 class _Answer:
-    """Passes an answer on, with the headers that all carry."""
+    """Passes an answer on, with the headers that all carry; to HEAD only these."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, *, head: bool = False) -> None:
         self._send = send
+        self.head = head
         self.begun = False
 
     async def __call__(self, message: Message) -> None:
@@ -92,4 +96,11 @@ class _Answer:
             headers = MutableHeaders(scope=message)
             for name, value in SECURITY_HEADERS.items():
                 headers.setdefault(name, value)
+            if headers.get("allow") == "GET":
+                headers["allow"] = "GET, HEAD"
+        elif self.head:
+            await self._send({"type": message["type"], "body": b"", "more_body": False})
+            if message.get("more_body", False):
+                raise ClientDisconnect  # or a file would be read to its end for nobody
+            return
         await self._send(message)

@@ -12,6 +12,7 @@ import zipfile
 import httpx
 import numpy as np
 import pytest
+from waiting import wait_until
 
 from eventproc.engine import series as samples
 from eventproc.errors import StoreUnavailable, from_wire
@@ -403,6 +404,66 @@ def test_the_front_page_says_what_runs_here_and_runs_no_scripts(api):
     assert "<script" not in answer.text
     assert answer.headers["content-security-policy"].startswith("default-src 'none'")
     assert get(f"{api.url}/static/plain.css").headers["content-type"].startswith("text/css")
+
+
+VARYING = ("date", "content-length", "transfer-encoding")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/docs", "/static/plain.css", "/openapi.json", "/api/v1/health", "/api/v1/hooks", "/api/v1/metrics/samples",
+     "/api/v1/hooks/door.open", "/nowhere"],
+)  # fmt: skip
+def test_head_is_answered_as_get_is_without_a_body(api, path):
+    headers = {"Authorization": f"Bearer {api.keys['viewer']}"}
+    with httpx.Client(base_url=api.url, headers=headers, timeout=60) as client:
+        told, whole = client.head(path), client.get(path)  # on one connection: a stray body would spoil the second
+    assert (told.status_code, told.content) == (whole.status_code, b"")
+    assert told.headers.get("content-length") == whole.headers.get("content-length")
+    assert {k: v for k, v in told.headers.items() if k not in VARYING} == {
+        k: v for k, v in whole.headers.items() if k not in VARYING
+    }
+
+
+class Counted(io.BytesIO):
+    """Counts the pieces that are read of it."""
+
+    pieces = 0
+
+    def read(self, size=-1, /):
+        self.pieces += 1
+        return super().read(size)
+
+
+def test_head_tells_of_a_file_without_reading_it_to_its_end(api, stored_file, monkeypatch):
+    code, data = stored_file
+    opened = []
+
+    def open_(code):
+        opened.append(Counted(data))
+        return opened[-1]
+
+    monkeypatch.setattr("eventproc.api.files.PIECE_BYTES", 1000)
+    monkeypatch.setattr(api.context.blobs, "open", open_)
+    headers = {"Authorization": f"Bearer {api.keys['viewer']}"}
+    for path in (f"/api/v1/files/{code}", f"/files/{code}", f"/{code}"):
+        told = httpx.head(api.url + path, headers=headers, timeout=60)
+        assert (told.status_code, told.content, told.headers["content-length"]) == (200, b"", str(len(data)))
+        assert told.headers["content-disposition"].startswith("attachment;")
+    wait_until(lambda: all(file.closed for file in opened), what="the files to be closed")
+    assert [file.pieces < 5 for file in opened] == [True] * 3
+    assert httpx.head(f"{api.url}/{code}", timeout=60).headers["www-authenticate"].startswith("Basic realm=")
+
+
+def test_head_gives_nobody_more_rights_and_changes_nothing(api):
+    assert httpx.head(f"{api.url}/api/v1/hooks", timeout=60).status_code == 401
+    assert api.client("viewer").head("/users").status_code == api.client("viewer").get("/users").status_code == 403
+    refused = api.client("admin").head("/runs/cancel")  # POST only
+    assert refused.status_code == api.client("admin").get("/runs/cancel").status_code
+    refused = httpx.post(f"{api.url}/docs", timeout=60)
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
+    paths = httpx.get(f"{api.url}/openapi.json", timeout=60).json()["paths"]
+    assert not any("head" in operations for operations in paths.values())
 
 
 def test_the_api_describes_itself_with_its_security_scheme(api):
