@@ -44,20 +44,24 @@ _SP_PERMANENCES: Final = {
 
 def model_params(spec: ModelSpec, minimum: float | None = None, maximum: float | None = None) -> dict[str, Any]:
     """
-    Give what is stored with a model: htmengine's modelConfig, inferenceArgs and inputRecordSchema, and the detector.
+    Give what is stored with a model: the detector and, where that is an HTM, what htmengine stored too.
 
-    `minimum` and `maximum` are used where the specification has none. Raises InvalidInput for what can not be.
+    That is modelConfig, inferenceArgs and inputRecordSchema. `minimum` and `maximum` are used where the specification
+    has none. Raises InvalidInput for what can not be.
     """
     if spec.complete is not None:
         return _complete(spec)
     low = spec.minimum if spec.minimum is not None else minimum
     high = spec.maximum if spec.maximum is not None else maximum
     parameters = _with_range(_chosen(spec.options, classifier=spec.classifier), low, high, spec.min_resolution)
+    detector = _detector(spec.options, parameters, classifier=spec.classifier)
+    if parameters is None or not parameters.buckets:
+        return {"detector": detector}
     return {
         "modelConfig": _config(parameters, classifier=spec.classifier),
         "inferenceArgs": {"predictionSteps": [1], "predictedField": VALUE_FIELD, "inputPredictedField": "auto"},
         "inputRecordSchema": _schema(TIMESTAMP_FIELD, VALUE_FIELD),
-        "detector": _detector(spec.options, parameters, classifier=spec.classifier),
+        "detector": detector,
     }
 
 
@@ -125,7 +129,7 @@ def _with_range(
     return _changed(parameters, {"minimum": low, "maximum": high, "buckets": buckets})
 
 
-def _config(parameters: Parameters | None, *, classifier: bool) -> dict[str, Any]:
+def _config(parameters: Parameters, *, classifier: bool) -> dict[str, Any]:
     """Write a model's parameters the way that htmengine's users know."""
     encoder: dict[str, Any] = {
         "fieldname": VALUE_FIELD,
@@ -138,21 +142,20 @@ def _config(parameters: Parameters | None, *, classifier: bool) -> dict[str, Any
         "clEnable": classifier,
         "sensorParams": {"encoders": encoders, "sensorAutoReset": None},
     }
-    if parameters is not None and parameters.buckets:
-        if parameters.minimum is not None and parameters.maximum is not None:
-            width = parameters.maximum - parameters.minimum or 1.0
-            encoder["resolution"] = width / parameters.buckets[0]
-        encoder |= {"seed": parameters.seed, "w": parameters.value_on, "n": parameters.value_bits}
-        if parameters.time_on:
-            encoders["c0_timeOfDay"] = _date_encoder("timeOfDay", [parameters.time_on, _TIME_RADIUS])
-        if parameters.day_on:
-            encoders["c0_dayOfWeek"] = _date_encoder("dayOfWeek", parameters.day_on)
-        inner["spParams"] = {key: getattr(parameters, name) for key, name in _SP.items()} | {
-            key: getattr(parameters, name) / 10_000 for key, name in _SP_PERMANENCES.items()
-        }
-        inner["tmParams"] = {key: getattr(parameters, name) for key, name in _TM.items()} | {
-            key: getattr(parameters, name) / 1_000 for key, name in _TM_PERMANENCES.items()
-        }
+    if parameters.minimum is not None and parameters.maximum is not None:
+        width = parameters.maximum - parameters.minimum or 1.0
+        encoder["resolution"] = width / parameters.buckets[0]
+    encoder |= {"seed": parameters.seed, "w": parameters.value_on, "n": parameters.value_bits}
+    if parameters.time_on:
+        encoders["c0_timeOfDay"] = _date_encoder("timeOfDay", [parameters.time_on, _TIME_RADIUS])
+    if parameters.day_on:
+        encoders["c0_dayOfWeek"] = _date_encoder("dayOfWeek", parameters.day_on)
+    inner["spParams"] = {key: getattr(parameters, name) for key, name in _SP.items()} | {
+        key: getattr(parameters, name) / 10_000 for key, name in _SP_PERMANENCES.items()
+    }
+    inner["tmParams"] = {key: getattr(parameters, name) for key, name in _TM.items()} | {
+        key: getattr(parameters, name) / 1_000 for key, name in _TM_PERMANENCES.items()
+    }
     return {"model": _MODEL_WORD, "version": 1, "predictAheadTime": None, "modelParams": inner}
 
 
@@ -172,8 +175,11 @@ def _complete(spec: ModelSpec) -> dict[str, Any]:
     """Read NuPIC's modelConfig: value encoder, hour, weekday, pooler, memory. What it can not say keeps our default."""
     complete = spec.complete
     assert complete is not None
-    if spec.options.detector.startswith(USER):
-        raise InvalidInput("completeModelParams are for NuPIC's models, not for detectors of users", field="options")
+    if spec.options.detector not in NAMED:
+        raise InvalidInput(
+            f"completeModelParams are for NuPIC's models, not for the detector {spec.options.detector!r}",
+            field="options",
+        )
     timestamp, value = str(complete["timestampFieldName"]), str(complete["valueFieldName"])
     config = complete["modelConfig"]
     inner = _inner(config, "modelParams")

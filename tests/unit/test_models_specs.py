@@ -159,6 +159,20 @@ def test_complete_parameters_shape_the_model():
     assert scores.raw.shape == (20,)
 
 
+@pytest.mark.parametrize("detector", ["user:mine", "gaussian", "statistics"])
+def test_what_has_no_htm_shows_no_parameters_of_one(detector):
+    found = model_params(parse_spec(BASE | {"options": {"detector": detector}}), 0.0, 1.0)
+    assert list(found) == ["detector"]
+    assert found["detector"]["name"] == detector
+
+
+@pytest.mark.parametrize("detector", ["user:mine", "gaussian"])
+def test_complete_parameters_are_refused_for_other_detectors(detector):
+    spec = parse_spec(BASE | {"completeModelParams": COMPLETE, "options": {"detector": detector}})
+    with pytest.raises(InvalidInput, match=f"NuPIC's models, not for the detector '{detector}'"):
+        model_params(spec)
+
+
 def test_predictions_come_with_the_classifier_and_survive_a_restart():
     params = parameters(min=0, max=100, enableClassifier=True)["detector"]
     values, times = np.array(wave(1500)), np.arange(1500) * 300_000_000
