@@ -46,12 +46,14 @@ def column(data: bytes, code: str) -> Any:
 
 
 def joined(columns: Sequence[Any]) -> Any:
-    """Return columns of one type as one; the first one itself where there are no others."""
+    """Return columns (or tables) of one type as one; the first one itself where there are no others."""
     if len(columns) == 1:
         return columns[0]
     np = _numpy()
     if np is not None:
         return np.concatenate(columns)
+    if isinstance(columns[0], Windows):
+        return Windows(*map(joined, zip(*columns)))
     for more in columns[1:]:
         columns[0].extend(more)
     return columns[0]

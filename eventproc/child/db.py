@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid as uuids
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from . import arrays
 from .channel import InvalidError
@@ -12,8 +12,18 @@ from .times import from_us, to_ns, to_us
 
 MAX_INSERT = 1 << 18  # samples in one request
 MAX_SAMPLES = 8_000_000  # of one call of `values`: 128 MB
+MAX_WINDOWS = 2_000_000  # of one call of `windows` or `aligned_windows`: 96 MB
 MIN_TIME = -(1 << 63)
 MAX_TIME = (1 << 63) - 1
+
+_TOO_MANY_SAMPLES = (
+    f"over {MAX_SAMPLES:,} samples lie in that range, the limit of one db.values: ask for shorter ranges one after "
+    "another, or for db.windows"
+)
+_TOO_MANY_WINDOWS = (
+    f"over {MAX_WINDOWS:,} windows lie in that range, the limit of one call: ask for wider windows, or for shorter "
+    "ranges one after another"
+)
 
 NEAR_NS = 1_000_000_000  # first look so far from a time
 FEW = 4096  # samples that may be fetched to find one
@@ -71,6 +81,17 @@ class Wire:
 
     def ask(self, op: str, args: Dict[str, Any], bodies: Sequence[bytes] = ()) -> Tuple[Any, List[bytes]]:
         return self._run.ask(op, args, bodies)
+
+    def pages(self, op: str, args: Dict[str, Any], most: int, too_many: str) -> Iterator[List[bytes]]:
+        """Ask for page after page, each from where the one before it ended; InvalidError for over `most` rows."""
+        count = 0
+        while args.get("start") is not None:
+            answer, parts = self.ask(op, args)
+            count += answer["count"]
+            if count > most:
+                raise InvalidError(too_many, "too_large", {"limit": most})
+            yield parts
+            args = dict(args, start=answer.get("next"))
 
     def rows(self, args: Dict[str, Any]) -> List[Dict[str, Any]]:
         rows, _ = self.ask("streams", args)
@@ -262,32 +283,31 @@ class Db:
         args = {"uuid": _uuid(series), "start": _bound(start, MIN_TIME), "end": _bound(end, MAX_TIME)}
         times: List[Any] = []
         values: List[Any] = []
-        count = 0
-        while args.get("start") is not None:
-            answer, parts = self._wire.ask("values", args)
-            count += answer["count"]
-            if count > MAX_SAMPLES:
-                raise InvalidError(
-                    f"over {MAX_SAMPLES:,} samples lie in that range, the limit of one db.values: ask for shorter "
-                    "ranges one after another, or for db.windows",
-                    "too_large",
-                )
+        for parts in self._wire.pages("values", args, MAX_SAMPLES, _TOO_MANY_SAMPLES):
             times.append(arrays.column(parts[0], "q"))
             values.append(arrays.column(parts[1], "d"))
-            args = dict(args, start=answer.get("next"))
         return arrays.joined(times), arrays.joined(values)
 
     def windows(self, series: SeriesRef, start: Any, end: Any, width: int) -> Any:
-        """Return time, min, mean, max, count, stddev of windows of `width` nanoseconds (structured array)."""
-        args = {"uuid": _uuid(series), "start": to_ns(start), "end": to_ns(end), "width": int(width)}
-        _, parts = self._wire.ask("windows", args)
-        return arrays.windows(parts or [b""] * 6)
+        """
+        Return time, min, mean, max, count, stddev of windows of `width` nanoseconds, at most `MAX_WINDOWS`.
+
+        They are fetched page by page as a structured array; what is committed meanwhile may be in those not yet
+        fetched. Each window is of one moment.
+        """
+        first, end, width = to_ns(start), to_ns(end), int(width)
+        if width > 0 and (end - first) // width > MAX_WINDOWS:  # no need to fetch any
+            raise InvalidError(_TOO_MANY_WINDOWS, "too_large", {"limit": MAX_WINDOWS})
+        return self._windows("windows", {"uuid": _uuid(series), "start": first, "end": end, "width": width})
 
     def aligned_windows(self, series: SeriesRef, start: Any, end: Any, pointwidth: int) -> Any:
-        """Return the same for windows of 2**pointwidth nanoseconds, aligned to that."""
+        """Return the same for windows of 2**pointwidth nanoseconds, aligned to that, without those that are empty."""
         args = {"uuid": _uuid(series), "start": to_ns(start), "end": to_ns(end), "pointwidth": int(pointwidth)}
-        _, parts = self._wire.ask("aligned_windows", args)
-        return arrays.windows(parts or [b""] * 6)
+        return self._windows("aligned_windows", args)
+
+    def _windows(self, op: str, args: Dict[str, Any]) -> Any:
+        pages = self._wire.pages(op, args, MAX_WINDOWS, _TOO_MANY_WINDOWS)
+        return arrays.joined([arrays.windows(parts) for parts in pages])
 
     def insert(self, series: SeriesRef, times: Any, values: Any) -> None:
         """Insert samples; checked now, written when the run commits, not readable by this run."""

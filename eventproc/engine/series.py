@@ -43,7 +43,8 @@ MAX_POINTWIDTH: Final = 62
 
 _TARGET: Final = chunks.TARGET_SAMPLES
 _SLACK: Final = _TARGET // 4  # a rest smaller than this goes into the chunk before it
-_BATCH: Final = 64  # chunks that are decoded before their statistics are taken
+_BATCH: Final = 8 * _TARGET  # samples, about, that are fetched and decoded before their statistics are taken
+_ROWS: Final = 1 << 16  # of a metric that are fetched at a time: as Python's objects they are 15 times as large
 
 
 # --------------------------------------------------------------------------------------------------- writing
@@ -169,16 +170,13 @@ def page(tx: Tx, uuid: str, start_ns: int, end_ns: int, *, limit: int) -> tuple[
     """
     Return the first samples of [start_ns, end_ns), `limit` or somewhat more, and the time from which to go on.
 
-    Samples come in whole chunks, so that there may also be fewer; the time is None where nothing is left.
+    Samples come in whole chunks, those of a metric in at most `_ROWS`, so that there may also be fewer; the time is
+    None where nothing is left.
     """
     start_ns, end_ns = _range(start_ns, end_ns)
-    series = _series(tx, uuid)
-    wanted = limit if series.layout == "metric" else -(-limit // _TARGET)
-    found = _chunks_of(tx, series, start_ns, end_ns, limit=wanted)
-    held = sum(chunk.count for chunk in found) if series.layout == "metric" else len(found)
-    following = found[-1].end_ns + 1 if held == wanted else end_ns
+    found, following = _first_chunks(tx, _series(tx, uuid), start_ns, end_ns, limit=limit)
     times, numbers = _join([_cut(chunk, start_ns, end_ns) for chunk in found])
-    return times, numbers, following if following < end_ns else None
+    return times, numbers, following
 
 
 def count(tx: Tx, uuid: str, start_ns: int | None = None, end_ns: int | None = None) -> int:
@@ -188,9 +186,10 @@ def count(tx: Tx, uuid: str, start_ns: int | None = None, end_ns: int | None = N
         return series.count
     start, end = _range(MIN_TIME_NS if start_ns is None else start_ns, MAX_TIME_NS + 1 if end_ns is None else end_ns)
     total = 0
-    for chunk in _chunks_of(tx, series, start, end):
-        whole = start <= chunk.start_ns and chunk.end_ns < end
-        total += chunk.count if whole else len(_cut(chunk, start, end)[0])
+    for begin, found in _batches(tx, series, start, end):
+        for chunk in found:
+            whole = begin <= chunk.start_ns and chunk.end_ns < end
+            total += chunk.count if whole else len(_cut(chunk, begin, end)[0])
     return total
 
 
@@ -279,6 +278,26 @@ def _chunks_of(tx: Tx, series: Series, start_ns: int, end_ns: int, *, limit: int
     ]
 
 
+def _first_chunks(
+    tx: Tx, series: Series, start_ns: int, end_ns: int, *, limit: int
+) -> tuple[Sequence[Chunk], int | None]:
+    """Return the chunks with about the first `limit` samples of a range, and the time to go on from, if any is left."""
+    wanted = min(limit, _ROWS) if series.layout == "metric" else -(-limit // _TARGET)
+    found = _chunks_of(tx, series, start_ns, end_ns, limit=wanted)
+    held = sum(chunk.count for chunk in found) if series.layout == "metric" else len(found)
+    following = found[-1].end_ns + 1 if held == wanted else end_ns
+    return found, following if following < end_ns else None
+
+
+def _batches(tx: Tx, series: Series, start_ns: int, end_ns: int) -> Iterator[tuple[int, Sequence[Chunk]]]:
+    """Yield all chunks of a range, few at a time, and from which time on each few count; memory stays small."""
+    begin: int | None = start_ns
+    while begin is not None:
+        found, following = _first_chunks(tx, series, begin, end_ns, limit=_BATCH)
+        yield begin, found
+        begin = following
+
+
 def _decode(chunk: Chunk) -> tuple[Times, Values]:
     if isinstance(chunk, _Rows):
         return chunk.times, chunk.values
@@ -337,9 +356,11 @@ def windows(tx: Tx, uuid: str, start_ns: int, end_ns: int, width_ns: int) -> Win
     return result
 
 
-def aligned_windows(tx: Tx, uuid: str, start_ns: int, end_ns: int, pointwidth: int) -> Windows:
+def aligned_windows(
+    tx: Tx, uuid: str, start_ns: int, end_ns: int, pointwidth: int, *, limit: int | None = None
+) -> Windows:
     """
-    Return statistics (`WINDOW_DTYPE`) of the windows of 2**pointwidth ns that hold samples.
+    Return statistics (`WINDOW_DTYPE`) of the windows of 2**pointwidth ns that hold samples, the first `limit` of them.
 
     Raises InvalidInput for a pointwidth outside 0..62.
     """
@@ -348,25 +369,28 @@ def aligned_windows(tx: Tx, uuid: str, start_ns: int, end_ns: int, pointwidth: i
         raise InvalidInput(f"the pointwidth must be 0 to {MAX_POINTWIDTH} (windows of 2**pointwidth ns)")
     _series(tx, uuid)
     width_ns = 1 << pointwidth
-    return _statistics(tx, uuid, start_ns & -width_ns, end_ns & -width_ns, width_ns)
+    return _statistics(tx, uuid, start_ns & -width_ns, end_ns & -width_ns, width_ns, limit=limit)
 
 
-def _statistics(tx: Tx, uuid: str, start_ns: int, end_ns: int, width_ns: int) -> Windows:
-    """Return the windows with samples; chunks are decoded a batch at a time, so that memory stays small."""
-    if end_ns <= start_ns:
-        return np.empty(0, dtype=WINDOW_DTYPE)
-    found = _chunks_of(tx, _series(tx, uuid), start_ns, end_ns)
-    parts: list[Windows] = []
-    for i in range(0, len(found), _BATCH):
-        times, numbers = _join([_cut(chunk, start_ns, end_ns) for chunk in found[i : i + _BATCH]])
+def _statistics(tx: Tx, uuid: str, start_ns: int, end_ns: int, width_ns: int, *, limit: int | None = None) -> Windows:
+    """Return the windows with samples, with `limit` the first ones, from one batch of chunks after another."""
+    parts = [np.empty(0, dtype=WINDOW_DTYPE)]
+    begun = 0
+    for begin, found in _batches(tx, _series(tx, uuid), start_ns, end_ns):
+        times, numbers = _join([_cut(chunk, begin, end_ns) for chunk in found])
         part = _summaries(times, numbers, start_ns, width_ns)
-        if parts and len(part) and len(parts[-1]) and parts[-1]["time"][-1] == part["time"][0]:
+        if not len(part):
+            continue
+        if len(parts[-1]) and parts[-1]["time"][-1] == part["time"][0]:
             # The batch ended inside a window: put its halves together.
             part[0] = _combine(parts[-1][-1], part[0])
             parts[-1] = parts[-1][:-1]
-        if len(part):
-            parts.append(part)
-    return np.concatenate(parts) if parts else np.empty(0, dtype=WINDOW_DTYPE)
+            begun -= 1
+        parts.append(part)
+        begun += len(part)
+        if limit is not None and begun > limit:  # only the last one may be incomplete
+            break
+    return np.concatenate(parts)[:limit]
 
 
 def _summaries(times: Times, numbers: Values, start_ns: int, width_ns: int) -> Windows:

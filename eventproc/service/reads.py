@@ -10,7 +10,7 @@ import numpy as np
 
 from eventproc.abc import Tx
 from eventproc.engine import series as samples
-from eventproc.errors import InvalidInput, NotFound, TooLarge
+from eventproc.errors import InvalidInput, NotFound
 from eventproc.model import Event, Series
 from eventproc.service import args as take
 from eventproc.service.aggregates import rank
@@ -19,7 +19,7 @@ from eventproc.service.events import hooks_meant
 from eventproc.service.monitoring import find_metric
 
 PAGE_SAMPLES = 1 << 20  # about, in one answer: 16 MiB; a handler's `db.values` asks for page after page
-MAX_WINDOWS = 2_000_000
+PAGE_WINDOWS = 1 << 18  # in one answer: 12 MiB; asked for likewise
 MAX_EVENTS = 1000
 MAX_METRIC_SAMPLES = 100_000
 MAX_STREAMS = 10_000
@@ -96,20 +96,24 @@ class Reads:
         return {"count": len(times), "next": following}, [_raw(times, "<i8"), _raw(values, "<f8")]
 
     def windows(self, args: Mapping[str, Any]) -> Answer:
+        """Return a page of windows, and as `next` where the one behind it begins, null where there is none."""
         uuid, start, end = _range(args)
         width = take.integer(args, "width")
-        if width > 0:
-            _check_windows((end - start) // width)
+        border = min(end, start + PAGE_WINDOWS * max(width, 0))
         with self._context.store.read() as tx:
             existing(tx, uuid)
-            return _window_answer(samples.windows(tx, uuid, start, end, width))
+            table = samples.windows(tx, uuid, start, border, width)
+        return _window_answer(table, border if border + width <= end else None)
 
     def aligned_windows(self, args: Mapping[str, Any]) -> Answer:
+        """Return a page of windows, and as `next` the time from which to ask for more, null behind the last one."""
         uuid, start, end = _range(args)
         pointwidth = take.integer(args, "pointwidth")
         with self._context.store.read() as tx:
             existing(tx, uuid)
-            return _window_answer(samples.aligned_windows(tx, uuid, start, end, pointwidth))
+            table = samples.aligned_windows(tx, uuid, start, end, pointwidth, limit=PAGE_WINDOWS)
+        full = len(table) == PAGE_WINDOWS
+        return _window_answer(table, int(table["time"][-1]) + (1 << pointwidth) if full else None)
 
     def earliest(self, args: Mapping[str, Any]) -> Answer:
         return self._point(args, samples.earliest)
@@ -214,19 +218,10 @@ def _range(args: Mapping[str, Any]) -> tuple[str, int, int]:
     return uuid, start, end
 
 
-def _check_windows(count: int) -> None:
-    if count > MAX_WINDOWS:
-        raise TooLarge(
-            f"{count:,} windows, more than the {MAX_WINDOWS:,} of one answer; ask for wider windows or a shorter range",
-            count=count,
-            limit=MAX_WINDOWS,
-        )
-
-
-def _window_answer(table: np.ndarray[Any, Any]) -> Answer:
-    _check_windows(len(table))
+def _window_answer(table: np.ndarray[Any, Any], following: int | None) -> Answer:
     formats = {"time": "<i8", "count": "<i8"}
-    return {"count": len(table)}, [_raw(table[name], formats.get(name, "<f8")) for name in WINDOW_FIELDS]
+    columns = [_raw(table[name], formats.get(name, "<f8")) for name in WINDOW_FIELDS]
+    return {"count": len(table), "next": following}, columns
 
 
 def _raw(array: np.ndarray[Any, Any], dtype: str) -> bytes:

@@ -67,7 +67,9 @@ _AFTER_MANY = {
 _MIDDLE = "(SELECT time_us FROM metric_samples WHERE metric_id = :id AND rowid = (lo + hi) / 2) < :time_us"
 _PLACE = text(
     "WITH RECURSIVE bounds(lo, hi) AS ("  # noqa: S608 - constants
-    "SELECT COALESCE(min(rowid), 1), COALESCE(max(rowid), 0) + 1 FROM metric_samples WHERE metric_id = :id"
+    # One by one: SQLite finds one end of an index at once, but walks through all of it for both.
+    "SELECT COALESCE((SELECT min(rowid) FROM metric_samples WHERE metric_id = :id), 1),"
+    " COALESCE((SELECT max(rowid) FROM metric_samples WHERE metric_id = :id), 0) + 1"
     f" UNION ALL SELECT CASE WHEN {_MIDDLE} THEN (lo + hi) / 2 + 1 ELSE lo END,"
     f" CASE WHEN {_MIDDLE} THEN hi ELSE (lo + hi) / 2 END FROM bounds WHERE lo < hi)"
     " SELECT lo FROM bounds WHERE lo >= hi"

@@ -179,6 +179,49 @@ def test_windows_are_one_structured_array(sandbox):
     ]
 
 
+def test_windows_come_in_pages(sandbox):
+    def answer(args, body):
+        count, following = {0: (2, 20), 20: (0, 50), 50: (1, None)}[args["start"]]
+        times = [args["start"] + 10 * i for i in range(count)]
+        columns = [struct.pack(f"<{count}q", *times), *[struct.pack(f"<{count}d", *times)] * 3]
+        return {"count": count, "next": following}, [*columns, *columns[:2]]
+
+    def handler(db):
+        table = db.aligned_windows("0f2c1c6e-6b3a-4a56-9b4c-0a4a3e1d2c3b", 0, 100, 3)
+        pairs = db.stream_from_uuid("0f2c1c6e-6b3a-4a56-9b4c-0a4a3e1d2c3b").windows(0, 100, 10)
+        assert [tuple(point) for point, _ in pairs] == table.tolist()
+        return [list(table.dtype.names), table.tolist()]
+
+    row = {"uuid": "0f2c1c6e-6b3a-4a56-9b4c-0a4a3e1d2c3b"}
+    session = Session({"aligned_windows": answer, "windows": answer, "stream": lambda args, body: (row, ())})
+    outcome, _ = run_one(sandbox, handler, session=session)
+    names, rows = json.loads(outcome.result_json)
+    assert names == ["time", "min", "mean", "max", "count", "stddev"]
+    assert rows == [[time, float(time), float(time), float(time), time, float(time)] for time in (0, 10, 50)]
+
+
+def test_more_windows_than_one_call_gives_are_refused_with_a_way_out(sandbox):
+    more = {"count": 1_500_000, "next": 50}
+    session = Session({"aligned_windows": lambda args, body: (more, [b""] * 6)})
+
+    def handler(db):
+        errors = []
+        for ask in (db.windows, db.aligned_windows):
+            try:
+                ask("0f2c1c6e-6b3a-4a56-9b4c-0a4a3e1d2c3b", 0, 100_000_000, 1)
+            except ValueError as error:
+                errors.append([error.code, str(error)])
+        return errors
+
+    outcome, _ = run_one(sandbox, handler, session=session)
+    text = "over 2,000,000 windows lie in that range, the limit of one call: ask for wider windows"
+    assert [(code, message.startswith(text)) for code, message in json.loads(outcome.result_json)] == [
+        ("too_large", True),
+        ("too_large", True),
+    ]
+    assert [op for op, _, _ in session.asked] == ["aligned_windows"] * 2
+
+
 def test_streams_have_btrdbs_names_and_shapes(sandbox):
     uuid = "0f2c1c6e-6b3a-4a56-9b4c-0a4a3e1d2c3b"
     row = {

@@ -252,15 +252,21 @@ class Inserting(RuleBasedStateMachine):
         for row in got:
             self._check(row, width)
 
-    @rule(start=st.integers(-250, 250), length=st.integers(0, 300), pointwidth=st.integers(0, 9))
-    def aligned_windows_agree(self, start: int, length: int, pointwidth: int) -> None:
+    @rule(
+        start=st.integers(-250, 250),
+        length=st.integers(0, 300),
+        pointwidth=st.integers(0, 9),
+        limit=st.none() | st.integers(1, 9),
+    )
+    def aligned_windows_agree(self, start: int, length: int, pointwidth: int, limit: int | None) -> None:
         width = 2**pointwidth
         with self.store.read() as tx:
-            got = series.aligned_windows(tx, "u", start, start + length, pointwidth)
+            got = series.aligned_windows(tx, "u", start, start + length, pointwidth, limit=limit)
         bounds = range(start // width * width, (start + length) // width * width, width)
-        assert got["time"].tolist() == [
-            begin for begin in bounds if any(begin <= time < begin + width for time in self.model)
-        ]
+        assert (
+            got["time"].tolist()
+            == [begin for begin in bounds if any(begin <= time < begin + width for time in self.model)][:limit]
+        )
         for row in got:
             self._check(row, width)
 
@@ -387,6 +393,15 @@ def test_a_wide_window_spans_many_chunks_and_stays_accurate(tx: Tx) -> None:
     assert row["count"] == count
     assert row["mean"] == pytest.approx(values.mean(), rel=1e-15)
     assert row["stddev"] == pytest.approx(values.std(), rel=1e-7)
+
+
+def test_the_first_windows_are_whole_wherever_chunks_end(tx: Tx) -> None:
+    count = 20 * TARGET  # more than are decoded at once
+    series.insert(tx, "u", np.arange(count) * 3, np.arange(count) % 7)
+    everything = series.aligned_windows(tx, "u", 0, 3 * count, 4)
+    for limit in (1, 8 * TARGET * 3 // 16, 8 * TARGET * 3 // 16 + 1, 2**15, len(everything) - 1, len(everything)):
+        got = series.aligned_windows(tx, "u", 0, 3 * count, 4, limit=limit)
+        assert got.tobytes() == everything[:limit].tobytes()
 
 
 def test_windows_over_the_whole_range_of_time_work(tx: Tx) -> None:
