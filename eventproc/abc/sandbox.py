@@ -69,6 +69,7 @@ class Outcome:
     memory_bytes: int | None = None
     rollbacks: bool = False
     quiet: bool = False  # the handler wants no mail of its success
+    grouped: bool = False  # the kernel bounded all its processes together, in a control group
 
 
 class RunSession(ABC):

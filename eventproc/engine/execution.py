@@ -435,15 +435,17 @@ class Executor:
 
     def _figures(self, outcome: Outcome, claim: Claim) -> dict[str, Any]:
         return {
-            "sandbox": self._settings.sandbox_label + _granted(claim.handler.options),
+            "sandbox": self._settings.sandbox_label + _granted(claim.handler.options, outcome),
             "cpu_us": outcome.cpu_us,
             "memory_bytes": outcome.memory_bytes,
         }
 
 
-def _granted(options: Options) -> str:
+def _granted(options: Options, outcome: Outcome) -> str:
     """Say what was let through the layers, as the registration asked for."""
-    granted = ["processes"] if options.allow_subprocess else []
+    granted = []
+    if options.allow_subprocess:
+        granted.append("processes in a control group" if outcome.grouped else "processes")
     if options.network:
         granted.append("network" if options.network == FULL_NETWORK else f"{len(options.network)} places by TCP")
     return f", granted: {', '.join(granted)}" if granted else ""

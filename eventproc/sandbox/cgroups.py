@@ -174,10 +174,25 @@ def members(base: Path) -> list[int]:
 
 def strangers_in(base: Path) -> str | None:
     """Say who lives in a group besides us, which then can not be divided."""
-    stranger = next((pid for pid in members(base) if not _is_ours(pid)), None)
+    init = 1 if _is_a_containers(base) else None
+    stranger = next((pid for pid in members(base) if pid != init and not _is_ours(pid)), None)
     if stranger is None:
         return None
-    return f"process {stranger} lives in it, which is not ours; start eventproc in a group of its own"
+    who = f"process {stranger} ({_name_of(stranger)})"
+    return f"{who} lives in it, which is not ours; start eventproc in a group of its own"
+
+
+def _is_a_containers(base: Path) -> bool:
+    """Whether a group is the top of what this process sees of them, whose init (tini and the like) is there for us."""
+    own = Path("/proc/self/cgroup").read_text().splitlines()
+    return (base / "cgroup.type").exists() and not {"0::/", f"0::/{LEAF}"}.isdisjoint(own)
+
+
+def _name_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return "it has ended"
 
 
 def own_group() -> Path:

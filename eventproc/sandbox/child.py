@@ -410,6 +410,7 @@ class ConnectedChild(Child):
                 quiet=failure is None and header.get("quiet") is True,
                 cpu_us=cpu_us,
                 memory_bytes=self._link.memory_bytes(),
+                grouped=self._link.grouped,
             )
         )
 
@@ -532,6 +533,7 @@ class ConnectedChild(Child):
             alive=False,
             cpu_us=ending.cpu_us,
             memory_bytes=ending.memory_bytes,
+            grouped=self._link.grouped,
         )
 
     def _lost(self, action: str) -> Failure:

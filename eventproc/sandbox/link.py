@@ -37,6 +37,7 @@ class Link(ABC):
     enforced: bool  # limits are
     many = False  # it may start processes, and others' CPU time counts too
     asking = -1  # where its connections wait for an answer
+    grouped = False  # a control group bounds its processes
 
     @abstractmethod
     def poll(self, *, read: bool, write: bool, timeout_s: float | None) -> dict[int, int]:

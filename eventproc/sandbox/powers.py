@@ -72,6 +72,7 @@ class Equipment:
             replace(ending, limit="memory") if ending.signal == signal.SIGKILL and group.overrun() else ending
         )
         link.at_end(group.remove)
+        link.grouped = True
 
     def _find_groups(self) -> Groups | None:
         if not self._looked:
@@ -84,13 +85,13 @@ class Equipment:
 
 
 def groups_found() -> str:
-    """Say for people whether control groups can be had by this process."""
+    """Say for people whether a worker that is started where this process was can have control groups."""
     try:
         base = own_group()
         look_whether_divisible(base)
     except Unavailable as reason:
         return (
-            f"no control groups ({reason}): of handlers with allow_subprocess the monitor adds up memory 20 times a "
-            "second, and the kernel counts processes by user"
+            f"no control groups for a worker that is started here ({reason}): of handlers with allow_subprocess the "
+            "monitor adds up memory 20 times a second, and the kernel counts processes by user"
         )
     return f"control groups below {base} bound memory and processes of handlers with allow_subprocess"

@@ -199,12 +199,38 @@ def test_a_group_that_others_live_in_is_said_to_be_of_no_use(controlled):
     stranger = subprocess.run(orphan, capture_output=True, check=True).stdout.decode().strip()
     try:
         (made / "cgroup.procs").write_text(stranger)
-        expected = f"no control groups ({made} can not be divided: process {stranger} lives in it, which is not ours"
-        assert said_inside(made).startswith(expected)
+        said = said_inside(made)
+        assert said.startswith("no control groups for a worker that is started here")
+        assert f"{made} can not be divided: process {stranger} (sleep) lives in it, which is not ours" in said
     finally:
         os.kill(int(stranger), signal.SIGKILL)
         wait_until(lambda: not members(made), what="the end of the stranger")
         made.rmdir()
+
+
+CONTAINER = """
+echo 0 >"$0/cgroup.procs"
+exec unshare --cgroup --mount /bin/sh -c '
+    umount /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && "$@"
+    exit $?' init "$@"
+"""
+
+
+def test_the_init_of_a_container_does_not_keep_its_group_from_being_divided(controlled):
+    made = controlled / f"eventproc-test-{os.getpid()}"
+    made.mkdir()
+    program = "from eventproc.sandbox.cgroups import Groups; Groups.find(); print(open('/proc/1/cgroup').read())"
+    alone = ["unshare", "--pid", "--fork", "--mount", "--mount-proc"]
+    command = [*alone, "/bin/sh", "-c", CONTAINER, str(made), sys.executable, "-c", program]
+    try:
+        told = subprocess.run(command, capture_output=True, check=False)
+        assert told.stdout.decode().strip() == "0::/eventproc-main", told.stderr.decode()
+        assert {"memory", "pids"} <= set((made / "cgroup.subtree_control").read_text().split())
+    finally:
+        for path in (made / "eventproc-main", made):
+            if path.exists():
+                wait_until(lambda path=path: not members(path), what="the end of the container")
+                path.rmdir()
 
 
 def test_memory_and_processes_are_bounded_by_the_kernel(controlled):
@@ -240,7 +266,8 @@ def test_a_group_holds_all_that_a_handler_starts_and_has_its_limits(controlled, 
             seen[name] = (group / name).read_text().strip()
         child.kill()
 
-    start(sandbox, make_family(), look)
+    (outcome,) = start(sandbox, make_family(), look)
+    assert outcome.grouped
     assert seen["members"] == 2
     assert seen["pids.max"] == str(SMALL.processes)
     assert int(seen["memory.max"]) == SMALL.memory_bytes + SMALL.scratch_bytes + ROOM_BYTES
