@@ -32,6 +32,8 @@ OLD_SCALE = UNIT if sys.version_info >= (3, 10) else 1  # bytes in the unit of a
 INTERNAL = ("INSTRUMENTED_", "CACHE", "RESERVED", "INTERPRETER_EXIT", "ENTER_EXECUTOR", "DO_TRACING")
 # A generator is started by a value that is sent to it; newer versions count it as the instruction's own.
 START_OF_GENERATOR = int(MODERN and dis.stack_effect(opcode.opmap["RETURN_GENERATOR"]) == 0)
+# From 3.12 on it is code of theirs, no longer the interpreter, that makes a RuntimeError of a StopIteration.
+WRAPPED = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR if sys.version_info >= (3, 12) else 0
 # By the number of RESUME, with argument 0 among a function's first instructions.
 RESUMES = {151: ("3.11", "3.12"), 149: ("3.13",), 128: ("3.14",)}
 FIRST = 8  # instructions
@@ -351,6 +353,8 @@ def _entry(instructions: List[Instruction], parts: Parts) -> None:
         raise WrongCode(f"it begins with {names[0]}")
     if ("RETURN_GENERATOR" in names) != bool(parts.flags & GENERATORS):
         raise WrongCode("it does not begin as its kind of function does")
+    if parts.flags & WRAPPED and parts.exceptions == b"":
+        raise WrongCode("it is a coroutine that lets StopIteration out")
     if names.count("COPY_FREE_VARS") != bool(parts.freevars):
         raise WrongCode("it does not take in its free variables")
 

@@ -30,6 +30,8 @@ from eventproc.htm import (
 from eventproc.htm.records import rows, zone_named
 from eventproc.htm.streams import unseasonal
 
+# Compiling takes half a minute of a processor, and the one that compiles beside the work lets everybody go first.
+pytestmark = pytest.mark.timeout(1500)
 HERE = Path(__file__).parents[1]
 
 
@@ -40,7 +42,6 @@ def python(code: str, *, interpreter: str = sys.executable, **environment: str) 
         capture_output=True,
         text=True,
         check=False,
-        timeout=280,
         env={**os.environ, **environment},
     )
     assert done.returncode == 0, done.stderr
@@ -88,11 +89,12 @@ def test_without_numba_the_numbers_are_the_same(walk: Any) -> None:
 
 
 def other_pythons() -> list[str]:
-    """Interpreters of other versions that have NumPy and zstandard, also those named in EVENTPROC_TEST_PYTHONS."""
-    named = os.environ.get("EVENTPROC_TEST_PYTHONS", "").split(os.pathsep)
+    """Interpreters of other versions that have NumPy and zstandard, also those below EVENTPROC_TEST_PYTHONS."""
+    directory = Path(os.environ.get("EVENTPROC_TEST_PYTHONS", os.devnull))
+    names = [f"python3.{minor}" for minor in range(11, 16)]
     found = []
-    for path in [*named, *(f"python3.{minor}" for minor in range(11, 16))]:
-        where = shutil.which(path) if path else None
+    for path in [*(directory / name.removeprefix("python") / "bin" / name for name in names), *names]:
+        where = shutil.which(path)
         if where is None:
             continue
         check = "import sys, numpy, zstandard; print(*sys.version_info[:2])"
@@ -106,8 +108,8 @@ def test_other_versions_of_python_give_the_same_numbers(walk: Any) -> None:
     interpreters = other_pythons()
     if not interpreters:
         pytest.skip(
-            "no other Python with NumPy and zstandard is at hand: python3.13 -m venv DIR, DIR/bin/pip install numpy"
-            " zstandard numba, EVENTPROC_TEST_PYTHONS=DIR/bin/python"
+            "no other Python with NumPy and zstandard is at hand: python3.13 -m venv DIR/3.13, DIR/3.13/bin/pip install"
+            " numpy zstandard numba, EVENTPROC_TEST_PYTHONS=DIR"
         )
     for interpreter in interpreters:
         for ours, theirs in zip(python(WALK, interpreter=interpreter)[1], walk[1], strict=True):
