@@ -109,9 +109,11 @@ def sample_files() -> dict[str, bytes]:
 
 
 def pack(files: Mapping[str, bytes]) -> bytes:
-    """Put files into a zip archive."""
+    """Put files into a zip archive; of the same files it is the same at any time."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", compression=zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():
-            archive.writestr(name, content)
+            member = zipfile.ZipInfo(name)  # of 1980
+            member.external_attr = 0o644 << 16
+            archive.writestr(member, content, compress_type=zipfile.ZIP_DEFLATED)
     return buffer.getvalue()

@@ -51,7 +51,7 @@ def test_without_a_good_key_nothing_is_answered_and_the_key_is_never_repeated(ap
         ("GET", "/me"),
         ("POST", "/ingest/comtrade?name=x"),
     ):
-        answer = httpx.request(method, f"{api.url}/api/v1{path}", headers=headers)
+        answer = httpx.request(method, f"{api.url}/api/v1{path}", headers=headers, timeout=60)
         assert answer.status_code == 401
         assert error_of(answer)["code"] == "unauthorized"
         assert answer.headers["WWW-Authenticate"] == "Bearer"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -283,6 +284,13 @@ def test_an_archive_without_records_is_an_error_and_no_event(
 # ------------------------------------------------------------------------------------------------ one transaction
 
 
+def test_archives_of_the_same_files_are_the_same_whenever_they_are_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = pack(sample_files())
+    a_minute_later = time.localtime(time.time() + 60)
+    monkeypatch.setattr(time, "localtime", lambda *_: a_minute_later)
+    assert pack(sample_files()) == now
+
+
 def test_the_same_request_again_returns_the_first_outcome(do_import: Importer, store: Store) -> None:
     first = do_import(pack(sample_files()), request_id="r-1")
     second = do_import(pack(sample_files()), request_id="r-1")
@@ -304,7 +312,7 @@ def test_two_imports_of_one_request_at_once_give_one_event(do_import: Importer, 
 
     def run() -> None:
         # Both have read everything before either writes its event.
-        results.append(do_import(pack(sample_files()), request_id="r-1", progress=lambda _: barrier.wait(timeout=20)))
+        results.append(do_import(pack(sample_files()), request_id="r-1", progress=lambda _: barrier.wait(timeout=60)))
 
     threads = [threading.Thread(target=run) for _ in range(2)]
     for thread in threads:

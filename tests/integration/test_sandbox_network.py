@@ -153,11 +153,11 @@ def test_httpx_works_blocking_and_in_asyncio(sandbox, web):
         import httpx
 
         async def twice():
-            async with httpx.AsyncClient() as client:
+            async with httpx.AsyncClient(timeout=60) as client:
                 answers = await asyncio.gather(client.get(url), client.get(url))
             return [answer.text for answer in answers]
 
-        return [httpx.get(url).text, *asyncio.run(twice())]
+        return [httpx.get(url, timeout=60).text, *asyncio.run(twice())]
 
     found = result(sandbox, handler, {"url": f"http://localhost:{web}/"}, f"localhost:{web}")
     assert found == ["hello from localhost"] * 3
