@@ -17,10 +17,19 @@ apt_install() {
         >"$CACHE/apt.log" 2>&1 || { tail -n 5 "$CACHE/apt.log" >&2; return 1; }
 }
 
+new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+
+version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
+
+# PYTHON names an interpreter of another version than .venv was made with.
+is_other_python() {
+    [ -n "${PYTHON:-}" ] && new_enough "$PYTHON" && [ "$(version_of "$PYTHON")" != "$(version_of "$VENV/bin/python")" ]
+}
+
 find_python() {
     local candidate
     for candidate in ${PYTHON:-} python3.13 python3.12 python3.11 python3.14 python3; do
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        if new_enough "$candidate"; then
             command -v "$candidate"
             return
         fi
@@ -30,7 +39,7 @@ find_python() {
 
 make_venv() {
     local python=$1 version
-    version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    version=$(version_of "$python")
     "$python" -m venv "$VENV" >"$CACHE/venv.log" 2>&1 && return
     # Debian's python3 comes without ensurepip; the package that has it is named after the version.
     if as_root && { apt_install "python$version-venv" || apt_install python3-venv; } \
@@ -46,6 +55,9 @@ make_venv() {
 setup() {
     local lock=requirements/$1.txt stamp="$VENV/.stamp-$1" want python
     want=$(cat "$lock" setup.cfg | sha256sum)
+    if is_other_python; then
+        rm -rf "$VENV"
+    fi
     if [ -x "$VENV/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$want" ]; then
         return
     fi
