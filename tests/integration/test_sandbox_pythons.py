@@ -93,6 +93,24 @@ def test_without_numpy_arrays_are_arrays_of_the_standard_library(sandbox):
     assert told == ["array", [1, 2], [0.5, 1.5]]
 
 
+def test_without_numpy_windows_are_columns_whatever_pages_they_come_in(sandbox):
+    python = another()
+
+    def answer(args, body):
+        numbers = [struct.pack("<1d", args["start"])] * 3
+        time = struct.pack("<1q", args["start"])
+        return {"count": 1, "next": {0: 5, 5: None}[args["start"]]}, [time, *numbers, time, numbers[0]]
+
+    source = """
+def handler(db):
+    table = db.windows("3d5b1a52-8f52-4a8e-9d2c-0f4b6f3a1c11", 0, 10, 5)
+    return {name: list(column) for name, column in table._asdict().items()}
+"""
+    told = result_of(run(sandbox, blob_of(python, source), python.version, session=Session({"windows": answer})))
+    floats = {name: [0.0, 5.0] for name in ("min", "mean", "max", "stddev")}
+    assert told == {"time": [0, 5], "count": [0, 5], **floats}
+
+
 def test_handlers_of_another_python_are_contained(sandbox):
     python = another()
     found = result_of(run(sandbox, blob_of(python, ATTACKS), python.version))
