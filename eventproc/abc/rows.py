@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -201,6 +201,12 @@ class RunRows(Protocol):
 
     def page(self, which: RunFilter, *, after: int | None = None, limit: int = 100) -> list[Run]:
         """Return runs newest first, starting behind id `after`."""
+
+    def find(self, which: RunFilter, *, after: int | None = None, limit: int = 100) -> list[int]:
+        """Return the ids of what `page` returns."""
+
+    def handlers_of(self, run_ids: Collection[int]) -> dict[int, tuple[int, str]]:
+        """Return id and name of the handlers of those runs that are there, by run."""
 
     def counts(self) -> dict[str, int]:
         """Return the number of runs in each state that is not final, and of the dead ones."""

@@ -154,6 +154,10 @@ class RunsIn(Body):
     since: str | None = None
     until: str | None = None
     all: bool = Field(default=False, description="All of them, with no ids and no filter.")
+    after: str | None = Field(default=None, description="The `next` of the answer before, with the same filter.")
+    limit: Annotated[int, Field(ge=1, le=MAX_ID)] | None = Field(
+        default=None, description="Of a filter or `all`: look at no more runs; `next` says where to go on."
+    )
 
 
 class RunsRequeueIn(RunsIn):

@@ -16,7 +16,7 @@ from eventproc.api.models import RequeueIn, RunsIn, RunsRequeueIn
 from eventproc.errors import InvalidInput
 from eventproc.model import DEAD_STATES, RunFilter, RunState
 from eventproc.registry.globs import is_pattern
-from eventproc.service.changing import Changed
+from eventproc.service.changing import Changed, Part
 
 router = APIRouter(prefix="/runs", tags=["runs"], route_class=KeyFirst)
 
@@ -68,6 +68,13 @@ def _which(body: RunsIn) -> RunFilter | list[int]:
     return body.ids
 
 
+def _part(body: RunsIn) -> Part:
+    """Read how far one request goes. Ids are a part already."""
+    if body.ids is not None and (body.after is not None or body.limit is not None):
+        raise InvalidInput("'after' and 'limit' go with a filter or 'all', not with 'ids'", path="$.ids")
+    return Part(after=keyset(body.after), limit=body.limit)
+
+
 @router.get("", summary="List runs, newest first", responses=answers(Page[Run]))
 def runs(
     principal: Principal,
@@ -94,19 +101,19 @@ def counts(principal: Principal, cases: Cases) -> Response:
 
 @router.post("/cancel", summary="Cancel many runs, by ids or by a filter")
 def cancel_many(principal: Principal, cases: Cases, body: RunsIn) -> Response:
-    done = cases.runs.cancel_many(principal, _which(body), everything=body.all)
+    done = cases.runs.cancel_many(principal, _which(body), everything=body.all, part=_part(body))
     return shapes.answer({"cancelled": done.count - done.asked, "asked": done.asked, **_rest(done)})
 
 
 @router.post("/requeue", summary="Requeue many runs, by ids or by a filter")
 def requeue_many(principal: Principal, cases: Cases, body: RunsRequeueIn) -> Response:
-    done = cases.runs.requeue_many(principal, _which(body), everything=body.all, current=body.current)
+    done = cases.runs.requeue_many(principal, _which(body), everything=body.all, current=body.current, part=_part(body))
     return shapes.answer({"requeued": done.count, **_rest(done)})
 
 
 def _rest(done: Changed) -> dict[str, object]:
     refused = [{"id": run_id, "reason": why.message} for run_id, why in done.refused]
-    return {"ids": done.ids, "refused": refused}
+    return {"ids": done.ids, "refused": refused, "next": None if done.next is None else str(done.next)}
 
 
 @router.get("/{run_id}", summary="One run", responses=answers(Run))

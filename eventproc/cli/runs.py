@@ -14,6 +14,7 @@ from eventproc.cli.base import Group, split_tags, state
 from eventproc.cli.emit import read_json
 from eventproc.cli.ended import all_succeeded, show_ended, timeout_option, wait_for, wait_option
 from eventproc.cli.remote import Remote, connect, find_handler
+from eventproc.client.bulk import change_many
 from eventproc.errors import Conflict
 
 FINAL = ("succeeded", "failed", "commit_failed", "cancelled")
@@ -126,7 +127,7 @@ def cancel(run_ids: tuple[int, ...], states: tuple[str, ...], *, everything: boo
     """Cancel runs by id or by filter."""
     remote = connect()
     chosen = _ids_or_filter(run_ids, {"state": split_tags(states), **which}, remote, everything=everything)
-    return _tell(remote.post("/runs/cancel", chosen), "cancelled")
+    return _tell(change_many(lambda body: remote.post("/runs/cancel", body), chosen), "cancelled")
 
 
 @runs.command("requeue")
@@ -152,7 +153,7 @@ def requeue(
     """Queue failed or cancelled runs again, by id or by filter."""
     remote = connect()
     body = _ids_or_filter(run_ids, {"state": split_tags(states), **which}, remote, everything=everything)
-    done = remote.post("/runs/requeue", body | {"current": current})
+    done = change_many(lambda part: remote.post("/runs/requeue", part), body | {"current": current})
     if not wait:
         return _tell(done, "requeued")
     if not state().json:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Self, Unpack
 
 from eventproc.client.administration import Administration
+from eventproc.client.bulk import change_many
 from eventproc.client.calls import given
 from eventproc.client.detectors import detector_request
 from eventproc.client.endpoint import CA_VARIABLE, resolve
@@ -484,14 +485,16 @@ class Connection(Administration, Metrics, Monitoring):
 
     def cancel_runs(self, ids: Sequence[int] | None = None, *, all: bool = False, **which: Any) -> dict[str, Any]:
         """Cancel many runs, by ids or by the arguments of `runs`; with `all` every one that is not over."""
-        return self._object("POST", "/runs/cancel", json=_run_choice(ids, which, all=all))
+        return change_many(
+            lambda body: self._object("POST", "/runs/cancel", json=body), _run_choice(ids, which, all=all)
+        )
 
     def requeue_runs(
         self, ids: Sequence[int] | None = None, *, all: bool = False, current: bool = False, **which: Any
     ) -> dict[str, Any]:
         """Requeue many runs, by ids or by the arguments of `runs`; with `all` every dead one."""
         body = {**_run_choice(ids, which, all=all), "current": current}
-        return self._object("POST", "/runs/requeue", json=body)
+        return change_many(lambda part: self._object("POST", "/runs/requeue", json=part), body)
 
     # ------------------------------------------------------------------------------------------- files, archives
 

@@ -18,6 +18,7 @@ class Changed:
 
     count: int = 0
     asked: int = 0  # of `count`: runs that were executing, and were asked to end
+    next: int | None = None  # behind this id there may be more; None once all were looked at
     ids: list[int] = field(default_factory=list)
     refused: list[tuple[int, EventprocError]] = field(default_factory=list)
 
@@ -37,6 +38,25 @@ class Changed:
         self.count, self.asked = count, asked
         for id_, why in other.refused:
             self.refuse(id_, why)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """Which part of what a filter finds is looked at, newest first: at most `limit` things behind the id `after`."""
+
+    after: int | None = None
+    limit: int | None = None  # None: all
+
+    def chunk(self) -> int:
+        """Return how many of them one transaction takes."""
+        return CHUNK if self.limit is None else min(CHUNK, self.limit)
+
+    def behind(self, ids: Sequence[int]) -> Part:
+        """Return what is left once these, in their order, were looked at."""
+        return Part(after=ids[-1], limit=None if self.limit is None else self.limit - len(ids))
+
+
+WHOLE = Part()
 
 
 def check_choice(what: str, ways: str, *, restricted: bool, everything: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from eventproc.abc import Tx
@@ -19,7 +19,7 @@ from eventproc.model import (
     RunState,
     User,
 )
-from eventproc.service.changing import CHUNK, Changed, check_choice, chunks, pages
+from eventproc.service.changing import WHOLE, Changed, Part, check_choice, chunks
 from eventproc.service.context import ServiceContext
 from eventproc.service.handlers import require_handler_owner
 from eventproc.service.rights import require
@@ -70,9 +70,16 @@ class Runs:
         changed = self._change(principal, [run_id], "run.requeue", current=current)
         return self._after(principal, run_id, changed, "requeued")
 
-    def cancel_many(self, principal: User, which: RunFilter | Sequence[int], *, everything: bool = False) -> Changed:
+    def cancel_many(
+        self,
+        principal: User,
+        which: RunFilter | Sequence[int],
+        *,
+        everything: bool = False,
+        part: Part = WHOLE,
+    ) -> Changed:
         """Cancel the runs of those ids, or all that the filter finds and are not final; with `everything` all those."""
-        return self._change_many(principal, which, "run.cancel", CANCELLABLE, everything=everything)
+        return self._change_many(principal, which, "run.cancel", CANCELLABLE, everything=everything, part=part)
 
     def requeue_many(
         self,
@@ -81,10 +88,13 @@ class Runs:
         *,
         everything: bool = False,
         current: bool = False,
+        part: Part = WHOLE,
     ) -> Changed:
         """Requeue the runs of those ids, or all dead ones that the filter finds; with `everything` all dead ones."""
         dead = tuple(sorted(DEAD_STATES))
-        return self._change_many(principal, which, "run.requeue", dead, everything=everything, current=current)
+        return self._change_many(
+            principal, which, "run.requeue", dead, everything=everything, current=current, part=part
+        )
 
     # ------------------------------------------------------------------------------------------ changing
 
@@ -96,6 +106,7 @@ class Runs:
         states: tuple[RunState, ...],
         *,
         everything: bool,
+        part: Part,
         current: bool = False,
     ) -> Changed:
         require(principal, Role.DEVELOPER, "changing runs")
@@ -103,20 +114,20 @@ class Runs:
             "runs", "ids, hook, handler, event, state or time", restricted=which != RunFilter(), everything=everything
         )
         total = Changed()
-        for ids in self._chunks(which, states):
-            total.merge(self._change(principal, ids, action, current=current))
-        return total
-
-    def _chunks(self, which: RunFilter | Sequence[int], states: tuple[RunState, ...]) -> Iterator[list[int]]:
         if not isinstance(which, RunFilter):
-            return chunks(which)
+            for ids in chunks(which):
+                total.merge(self._change(principal, ids, action, current=current))
+            return total
         wanted = which if which.states else replace(which, states=states)
-
-        def read(after: int | None) -> list[Run]:
+        while size := part.chunk():
             with self._context.store.read() as tx:
-                return tx.runs.page(wanted, after=after, limit=CHUNK)
-
-        return pages(read)
+                ids = tx.runs.find(wanted, after=part.after, limit=size)
+            if not ids:
+                return total
+            total.merge(self._change(principal, ids, action, current=current))
+            part = part.behind(ids)
+        total.next = part.after
+        return total
 
     def _change(self, principal: User, ids: Sequence[int], action: str, *, current: bool = False) -> Changed:
         require(principal, Role.DEVELOPER, "changing runs")
@@ -146,16 +157,14 @@ class Runs:
 
     def _allowed(self, tx: Tx, principal: User, ids: Sequence[int], result: Changed) -> list[int]:
         """Return the ids of the runs whose handlers the principal may change; say why the others are not."""
-        verdicts: dict[int, Forbidden | None] = {}  # by handler
+        handlers = tx.runs.handlers_of(ids)
+        verdicts = {id_: _verdict(tx, principal, id_, name) for id_, name in set(handlers.values())}
         allowed = []
         for run_id in ids:
-            run = tx.runs.get(run_id)
-            if run is None:
+            if run_id not in handlers:
                 result.refuse(run_id, NotFound(f"there is no run {run_id}", run=run_id))
                 continue
-            if run.handler_id not in verdicts:
-                verdicts[run.handler_id] = _verdict(tx, principal, run)
-            why = verdicts[run.handler_id]
+            why = verdicts[handlers[run_id][0]]
             if why is None:
                 allowed.append(run_id)
             else:
@@ -172,12 +181,12 @@ class Runs:
         raise why
 
 
-def _verdict(tx: Tx, principal: User, run: Run) -> Forbidden | None:
-    handler = tx.handlers.get(run.handler_id)
+def _verdict(tx: Tx, principal: User, handler_id: int, name: str) -> Forbidden | None:
+    handler = tx.handlers.get(handler_id)
     if handler is None:
         if principal.role is Role.ADMIN:
             return None
-        return Forbidden(f"handler {run.handler_name!r} does not exist any more: only an admin may change its runs")
+        return Forbidden(f"handler {name!r} does not exist any more: only an admin may change its runs")
     try:
         require_handler_owner(tx, principal, handler)
     except Forbidden as error:

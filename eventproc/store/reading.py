@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Final
 
 from sqlalchemy import Select, bindparam, select, text
@@ -25,6 +25,11 @@ _SELECT = (
 )
 _GET = _SELECT.where(runs.c.id == bindparam("id"))
 _BY_IDS = _SELECT.where(any_of(runs.c.id, "ids")).order_by(runs.c.id)
+_HANDLERS = (
+    select(runs.c.id, runs.c.handler_id, handlers.c.name)
+    .join_from(runs, handlers, handlers.c.id == runs.c.handler_id)
+    .where(any_of(runs.c.id, "ids"))
+)
 _EVENT_SEQ = select(events.c.seq).where(events.c.id == bindparam("id"))
 
 
@@ -69,9 +74,18 @@ class RunPages(Rows):
         wanted = list(ids)
         return [run_of(row) for row in self._all(_BY_IDS, {"ids": wanted})] if wanted else []
 
+    def handlers_of(self, ids: Collection[int]) -> dict[int, tuple[int, str]]:
+        """Return id and name of the handlers, by run."""
+        rows = self._all(_HANDLERS, {"ids": list(ids)}) if ids else []
+        return {row.id: (row.handler_id, row.name) for row in rows}
+
     def page(self, which: RunFilter, *, after: int | None, limit: int) -> list[Run]:
+        """Return runs newest first, starting behind id `after`."""
+        return list(reversed(self.by_ids(self.find(which, after=after, limit=limit))))
+
+    def find(self, which: RunFilter, *, after: int | None, limit: int) -> list[int]:
         """
-        Return runs newest first, starting behind id `after`.
+        Return the ids of runs newest first, starting behind id `after`.
 
         Each way in is an index that ends in the id: lanes, states, or the table itself. Where there are several lanes
         or states to look at, their first pages are merged, which is quicker than sorting all that they hold.
@@ -91,8 +105,7 @@ class RunPages(Rows):
         query = query.order_by(runs.c.id.desc()).limit(limit)
         ways = [query.where(*way) for way in self._ways(which)]
         pages = [[row[0] for row in self._all(way)] for way in ways]
-        ids = [run_id for run_id, _ in zip(heapq.merge(*pages, reverse=True), range(limit), strict=False)]
-        return list(reversed(self.by_ids(ids)))
+        return [run_id for run_id, _ in zip(heapq.merge(*pages, reverse=True), range(limit), strict=False)]
 
     def _ways(self, which: RunFilter) -> list[list[Any]]:
         lanes_ = self._lanes(which)

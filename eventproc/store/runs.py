@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import bindparam, func, insert, select, text
@@ -130,6 +130,12 @@ class SqlRuns(Rows):
 
     def page(self, which: RunFilter, *, after: int | None = None, limit: int = 100) -> list[Run]:
         return RunPages(self.work).page(which, after=after, limit=limit)
+
+    def find(self, which: RunFilter, *, after: int | None = None, limit: int = 100) -> list[int]:
+        return RunPages(self.work).find(which, after=after, limit=limit)
+
+    def handlers_of(self, run_ids: Collection[int]) -> dict[int, tuple[int, str]]:
+        return RunPages(self.work).handlers_of(run_ids)
 
     def counts(self) -> dict[str, int]:
         return dict([tuple(row) for row in self._all(_COUNTS)])

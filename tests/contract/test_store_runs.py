@@ -6,7 +6,7 @@ import pytest
 from store_world import LEASE_US, World, make_bundle
 
 from eventproc.abc import Store
-from eventproc.model import Failure, Finish, Isolation, LogChunk, Options, RunState
+from eventproc.model import Failure, Finish, Isolation, LogChunk, Options, RunFilter, RunState
 
 FAILURE = Failure(kind="exception", message="boom", type="ValueError", traceback="Traceback …", rolled_back=True)
 
@@ -39,6 +39,20 @@ def test_a_run_succeeds_with_its_result(world: World):
         world.now_us,
     )
     assert (run.sandbox, run.cpu_us, run.memory_bytes, run.attempt) == ("process", 1200, 5000, 1)
+
+
+def test_ids_and_handlers_of_runs_are_found_without_the_runs(world: World):
+    first, second = world.handler(), world.handler(name="other")
+    ids = [*world.runs(first, 3), *world.runs(second, 2)]
+    with world.store.read() as tx:
+        waiting = RunFilter(states=(RunState.QUEUED, RunState.FAILED))
+        for which in (RunFilter(), waiting, RunFilter(handler_id=second.id)):
+            for after in (None, ids[3]):
+                found = tx.runs.find(which, after=after, limit=3)
+                assert found == [run.id for run in tx.runs.page(which, after=after, limit=3)]
+        handlers = tx.runs.handlers_of([*ids, 424242])
+        assert tx.runs.handlers_of([]) == {}
+    assert handlers == dict.fromkeys(ids[:3], (first.id, "handler")) | dict.fromkeys(ids[3:], (second.id, "other"))
 
 
 def test_a_failure_is_kept_whole(world: World):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import sqlalchemy
 
 from eventproc.model import FileRecord, Finish, LogChunk, Role, RunState
 
@@ -151,6 +152,58 @@ def test_all_runs_are_changed_where_that_is_said(world):
     admin = world.api.client("admin")
     assert admin.post("/runs/cancel", json={"all": True}).json()["cancelled"] == 4
     assert admin.post("/runs/requeue", json={"all": True}).json()["requeued"] == 0  # none of them failed
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 4])
+def test_many_runs_are_changed_a_part_at_a_time(world, limit):
+    body = {"hook": "door.opened", "limit": limit}
+    cancelled, refused, after = [], [], None
+    for _ in range(10):
+        done = world.developer.post("/runs/cancel", json={**body, **({"after": after} if after else {})}).json()
+        assert done["cancelled"] == len(done["ids"]) <= limit
+        cancelled += done["ids"]
+        refused += [one["id"] for one in done["refused"]]
+        after = done["next"]
+        if after is None:
+            break
+    assert (after, sorted(cancelled), refused) == (None, world.runs, [world.her_run])
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({"ids": [1], "limit": 5}, "not with 'ids'"),
+        ({"ids": [1], "after": "5"}, "not with 'ids'"),
+        ({"hook": "door.opened", "after": "x"}, "'next'"),
+        ({"hook": "door.opened", "limit": 0}, "$.limit"),
+        ({"limit": 5}, "say which runs"),
+    ],
+)
+def test_parts_that_can_not_be_are_refused(world, body, says):
+    answer = world.developer.post("/runs/requeue", json=body)
+    assert answer.status_code == 400
+    assert says in error_of(answer)["message"]
+
+
+@pytest.mark.parametrize("action", ["cancel", "requeue"])
+def test_what_a_bulk_change_asks_the_database_does_not_grow_with_its_runs(world, action):
+    """A statement for each run made a hundred thousand of them take half a minute."""
+    asked = []
+    context = world.api.context
+    engine = context.store._writer
+    sqlalchemy.event.listen(engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
+    counts = []
+    for _ in range(2):
+        for _ in range(40):
+            world.developer.post("/events", json={"hook": "door.opened", "payload": {"door": "n"}})
+        if action == "requeue":
+            assert world.developer.post("/runs/cancel", json={"handler": world.handler["id"]}).json()["cancelled"] >= 40
+        asked.clear()
+        body = {"handler": world.handler["id"], **({"state": "cancelled"} if action == "requeue" else {})}
+        done = world.developer.post(f"/runs/{action}", json=body).json()
+        assert done["cancelled" if action == "cancel" else "requeued"] >= 40
+        counts.append(len(asked))
+    assert max(counts) < 40
 
 
 def test_a_runs_output_and_files_can_be_read(world):

@@ -201,6 +201,23 @@ def test_emit_and_look(conn):
     assert conn.cancel_runs(all=True)["ids"] == done["runs"]
 
 
+def test_many_runs_are_changed_in_slices_and_counted_together(api, conn, monkeypatch):
+    @register(conn, name="h", hook="door.opened")
+    def handler(db, **kwargs):
+        return None
+
+    runs = [conn.emit("door.opened", {"door": "n"})["runs"][0] for _ in range(7)]
+    monkeypatch.setattr("eventproc.client.bulk.SLICE", 3)
+    done = conn.cancel_runs(hook="door.opened")
+    assert (done["cancelled"], sorted(done["ids"]), done["refused"]) == (7, runs, [])
+    assert "next" not in done
+    done = conn.requeue_runs([*runs, runs[0], 424242])
+    assert (done["requeued"], sorted(done["ids"])) == (7, runs)
+    assert [one["id"] for one in done["refused"]] == [424242]
+    assert conn.cancel_runs(all=True)["cancelled"] == 7
+    assert conn.requeue_runs([])["requeued"] == 0
+
+
 def test_event_ids_with_any_characters(conn):
     name = "order/42?x=1&ä #%2F"
     conn.emit("door.opened", {"door": "n"}, id=name)
