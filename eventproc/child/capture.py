@@ -6,6 +6,7 @@ import io
 import logging
 import sys
 import threading
+from threading import RLock
 from typing import Any, Callable, List, Optional
 
 MAX_PIECE = 1 << 15  # characters in one frame
@@ -23,7 +24,7 @@ class Writer(io.TextIOBase):
         self._original = original
         self._pieces: List[str] = []
         self._size = 0
-        self._lock = threading.RLock()
+        self._lock = RLock()
 
     def write(self, text: str) -> int:
         if not isinstance(text, str):
@@ -31,15 +32,21 @@ class Writer(io.TextIOBase):
         with self._lock:
             self._pieces.append(text)
             self._size += len(text)
-            if "\n" in text or self._size > MAX_PIECE:
-                self.flush()
+            enough = "\n" in text or self._size > MAX_PIECE
+        if enough:
+            self.flush()
         return len(text)
 
     def flush(self) -> None:
         with self._lock:
             text, self._pieces, self._size = "".join(self._pieces), [], 0
-            for start in range(0, len(text), MAX_PIECE):
-                self._emit(self._stream, text[start : start + MAX_PIECE])
+        for start in range(0, len(text), MAX_PIECE):  # others may have to wait here, until the next call
+            self._emit(self._stream, text[start : start + MAX_PIECE])
+
+    def in_fork(self) -> None:
+        """Forget what other threads of the process that was forked are about to write."""
+        self._pieces, self._size = [], 0
+        self._lock = RLock()
 
     def writable(self) -> bool:
         return True
@@ -143,6 +150,10 @@ class Capture:
     def flush(self) -> None:
         for writer in self._writers:
             writer.flush()
+
+    def in_fork(self) -> None:
+        for writer in self._writers:
+            writer.in_fork()
 
     def stop(self) -> None:
         self._root.removeHandler(self._handler)

@@ -21,12 +21,18 @@ from .channel import ORDER_BYTES, Channel, WorkerGone
 from .layers import seccomp
 from .randomness import Reseeding
 
+ORDERLY = 113  # exit code of a fork that has said all it had to; a handler may well exit with 0
+
 Answer = Tuple[Dict[str, Any], List[bytes]]
+
+
+LEFT = {"t": "left"}
 
 
 class Obeys(Protocol):
     """The runner, as far as a cell needs it."""
 
+    def in_fork(self) -> None: ...
     def rehearse(self) -> None: ...
     def answer(self, header: Dict[str, Any], bodies: List[bytes]) -> Answer: ...
     def waits(self) -> bool: ...
@@ -73,27 +79,31 @@ class Cell:
                 spare = None
             _, status, usage = os.wait4(pid, 0)
             scratch.empty(".")
-            if status != 0:
+            if not (os.WIFEXITED(status) and os.WEXITSTATUS(status) == ORDERLY):
                 self._tell_crash(order, status, usage)
 
     def _hand_over(self, order: bytes, spare: Optional[Spare]) -> int:
         """Give the order to the fork that waits for one, or to a new one; return its process id."""
         if spare is not None:
-            try:
-                return self._give(spare, order)
-            except OSError:  # it was killed while it waited: that is no order's fault
-                os.waitpid(spare.pid, 0)
-        return self._give(self._fork(), order)
+            if self._give(spare, order):
+                return spare.pid
+            os.waitpid(spare.pid, 0)  # it was killed while it waited: that is no order's fault
+        fresh = self._fork()
+        self._give(fresh, order)  # if that one ends as well, this is how the order ends
+        return fresh.pid
 
     @staticmethod
-    def _give(spare: Spare, order: bytes) -> int:
+    def _give(spare: Spare, order: bytes) -> bool:
+        """Hand an order over; False when the fork has ended."""
+        given = 0
         try:
-            given = os.write(spare.orders, order)
             while given < len(order):
-                given += os.write(spare.orders, order[given:])
+                given += os.write(spare.orders, order[given:] if given else order)
+        except BrokenPipeError:
+            return False
         finally:
             os.close(spare.orders)
-        return spare.pid
+        return True
 
     def _tell_crash(self, order: bytes, status: int, usage: resource.struct_rusage) -> None:
         self._channel.send(
@@ -119,7 +129,7 @@ class Cell:
         """Be confined, wait for an order and obey it. Never returns."""
         code = 1
         try:
-            self._channel.belongs_here()
+            self._runner.in_fork()
             seconds = int(self._cpu_s) + 2  # behind the signal that ends the call with an exception
             resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
             self._randomness.in_fork()
@@ -128,27 +138,33 @@ class Cell:
             order = _read(orders)
             if order is not None:  # else the cell is gone
                 self._obey(*order)
-            code = 0
+            code = ORDERLY
         except WorkerGone:
-            code = 0
+            code = ORDERLY
         finally:
             os._exit(code)
 
     def _obey(self, header: Dict[str, Any], bodies: List[bytes]) -> None:
-        """Answer a call, then serve its callbacks until none waits; other orders are for a fork that has ended."""
+        """
+        Answer a call, then serve its callbacks until none waits; other orders are for a fork that has ended.
+
+        The last word is the last: a thread of the handler that spoke after it would be heard in the next call.
+        """
         if header["t"] == "settle":
             self._channel.send({"t": "crashed", "id": header["id"], "exit": 0})
             return
-        while header["t"] != "leave":  # the worker sends nothing more until it hears that
+        while header["t"] != "leave":
             answer, parts = self._runner.answer(header, bodies)
-            self._channel.send(dict(answer, cpu=time.process_time_ns() // 1000), parts)
-            if not self._runner.waits():
-                return
-            frame = self._channel.read()
-            if frame is None:
-                return
+            with self._channel.silence():
+                self._channel.send(dict(answer, cpu=time.process_time_ns() // 1000), parts)
+                frame = self._channel.read() if self._runner.waits() else None
+                if frame is not None and frame[0]["t"] == "leave":
+                    self._channel.send(LEFT)  # the worker sends nothing more until it hears that
+                    frame = None
+                if frame is None:
+                    os._exit(ORDERLY)
             header, bodies = frame
-        self._channel.send({"t": "left"})
+        self._channel.send(LEFT)
 
 
 def _read(orders: int) -> Optional[frames.Frame]:

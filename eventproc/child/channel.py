@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import threading
 from collections import deque
+from threading import RLock
 from typing import Any, Deque, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from . import frames, shapes
@@ -68,30 +68,37 @@ class Channel:
         self._sock = sock
         self._decoder = frames.Decoder.of_the_worker()
         self._waiting: Deque[frames.Frame] = deque()
-        self._ask_lock = threading.RLock()
-        self._send_lock = threading.RLock()
-        self.busy = 0  # above zero a signal handler must not raise: half a frame may be out
-        self._pid = os.getpid()
+        self._further = b""  # came with what `read_packed` returned last
+        self.belongs_here()
 
     def belongs_here(self) -> None:
-        """Take over the channel in a fork of the process that opened it."""
+        """Take over the channel in a fork of the process that opened it, of whose threads only this one is here."""
         self._pid = os.getpid()
+        self._ask_lock = RLock()
+        self._send_lock = RLock()
+        self.busy = 0  # above zero a signal handler must not raise: half a frame may be out
 
     def read_packed(self) -> Optional[bytes]:
         """
-        Return the next order as it came, None when the worker closed the socket; only where orders come one at a time.
+        Return the next order as it came, None when the worker closed the socket.
 
         Forks of this process, which have this socket too, may have left it in another mode.
         """
         self._sock.setblocking(True)
-        order = self._recv(ORDER_BYTES)
-        if frames.is_whole(order):
-            return order
-        pieces = bytearray(order)
-        while order and not frames.is_whole(pieces):
-            order = self._recv(RECEIVE_BYTES)
-            pieces += order
-        return bytes(pieces) if order else None
+        data = self._further or self._recv(ORDER_BYTES)
+        size = frames.size_of(data)
+        if size == len(data):
+            self._further = b""
+            return data
+        pieces = bytearray(data)
+        while size is None or len(pieces) < size:
+            data = self._recv(RECEIVE_BYTES)
+            if not data:
+                return None
+            pieces += data
+            size = frames.size_of(pieces)
+        self._further = bytes(pieces[size:])
+        return bytes(pieces[:size])
 
     def _recv(self, most: int) -> bytes:
         try:
@@ -107,15 +114,35 @@ class Channel:
         finally:
             self.busy -= 1
 
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[None]:
+        """Have other threads wait with their requests, and the run with its end."""
+        self._see_whose_it_is()
+        with self._uninterrupted(), self._ask_lock:
+            yield
+
+    @contextlib.contextmanager
+    def silence(self) -> Iterator[None]:
+        """
+        Keep threads of the handler from speaking; what they asked before has been answered when this begins.
+
+        After an order's answer, and before the next order, nobody reads what they say, or answers.
+        """
+        with self._ask_lock, self._send_lock:
+            yield
+
     def send(self, header: Dict[str, Any], bodies: Sequence[bytes] = ()) -> None:
         self._send(frames.pack(header, bodies))
 
+    def _see_whose_it_is(self) -> None:
+        if os.getpid() != self._pid:
+            raise PlatformError("db, ep and print work in the handler's own process only, not in one it forked")
+
     def _send(self, data: bytes) -> None:
+        self._see_whose_it_is()
         self.busy += 1
         try:
             with self._send_lock:
-                if os.getpid() != self._pid:
-                    raise PlatformError("db, ep and print work in the handler's own process only, not in one it forked")
                 self._sock.sendall(data)
         except (BrokenPipeError, ConnectionResetError):
             raise WorkerGone from None
@@ -140,7 +167,7 @@ class Channel:
 
     def ask(self, op: str, args: Dict[str, Any], bodies: Sequence[bytes] = ()) -> Tuple[Any, List[bytes]]:
         """Send one request and wait for its answer; orders that come in between are kept for `read`."""
-        with self._uninterrupted(), self._ask_lock:
+        with self.asking():
             data = frames.pack({"t": "ask", "op": op, "a": args}, bodies)
             problem = _too_much(data)
             if problem is not None:

@@ -24,6 +24,7 @@ from .world import Ep, install, uninstall
 BUSY_RETRY_S = 0.01
 MAX_WAITING = 1024  # executions whose callbacks may still be asked for
 
+_decode = json.loads  # as it is now: a handler that puts its own in this place shall not take part in rehearsals
 REHEARSAL = frames.pack({"t": "call", "id": 1, "hook": "rehearsal"}, [b'{"timestamp":0}', b"{}"])
 
 _shared = threading.RLock()  # `ep` is a builtin: handlers that share a process take turns
@@ -163,18 +164,18 @@ class Runner:
         """Do what the worker says until it closes the channel."""
         self._capture = Capture(self._log, own_process=self._own_process)  # knows the thread that serves
         try:
-            while True:
-                frame = self._channel.read()
-                if frame is None:
-                    return
+            frame = self._channel.read()
+            while frame is not None:
                 header, bodies = frame
                 answer = self.answer(header, bodies)
                 if os.getpid() != self._pid:  # the handler forked and the copy came back from it
                     os._exit(0)
-                self._channel.send(*answer)
-                if header.get("cell") and self._load_failure is None:
-                    Cell(self._channel, self, self._limits["cpu_s"]).serve()
-                    return
+                with self._channel.silence():
+                    self._channel.send(*answer)
+                    if header.get("cell") and self._load_failure is None:
+                        Cell(self._channel, self, self._limits["cpu_s"]).serve()
+                        return
+                    frame = self._channel.read()
         except WorkerGone:
             return
 
@@ -185,6 +186,11 @@ class Runner:
             self._capture.flush()
         return answer
 
+    def in_fork(self) -> None:
+        """Take over in a fork of the loaded process; locks that its other threads hold are not theirs here."""
+        self._channel.belongs_here()
+        self._capture.in_fork()
+
     def rehearse(self) -> None:
         """
         Do what comes before and after a handler in a call, and let nobody hear of it.
@@ -192,7 +198,7 @@ class Runner:
         What that touches a fork has copied, then, before anybody waits for its answer.
         """
         header, bodies = frames.unpack(REHEARSAL)
-        event, payload = json.loads(bodies[0]), json.loads(bodies[1])
+        event, payload = _decode(bodies[0]), _decode(bodies[1])
         Db(Execution(self._channel, event))
         text = results.to_json(payload)
         frames.pack({"t": "done", "id": header["id"], "cb": False, "rb": False, "quiet": False}, [text])
@@ -265,8 +271,8 @@ class Runner:
     def _call(self, header: Dict[str, Any], bodies: List[bytes]) -> Tuple[Dict[str, Any], List[bytes]]:
         if self._load_failure is not None:
             return {"t": "done", "id": header["id"], "failure": self._load_failure}, []
-        event, payload = json.loads(bodies[0]), json.loads(bodies[1])
-        run = Execution(self._channel, event, Secrets(json.loads(bodies[2]) if len(bodies) > 2 else {}))
+        event, payload = _decode(bodies[0]), _decode(bodies[1])
+        run = Execution(self._channel, event, Secrets(_decode(bodies[2]) if len(bodies) > 2 else {}))
         self._ep.attach(run)
         try:
             try:

@@ -69,12 +69,13 @@ class Execution:
         self.on_rollback: List[Callback] = []
 
     def ask(self, op: str, args: Dict[str, Any], bodies: Sequence[bytes] = ()) -> Tuple[Any, List[bytes]]:
-        if self.phase in {"over", "waiting"}:
-            raise RunOver("this run is over; db and ep of an earlier run can not be used any more", "conflict")
-        if op in EFFECTS and self.phase != "run":
-            raise PlatformError(
-                f"{op} is not possible in a {self.phase} callback: the run's effects are settled already; "
-                "ask for it in the handler itself",
-                "conflict",
-            )
-        return self._channel.ask(op, args, bodies)
+        with self._channel.asking():  # the run does not end between the look at its phase and the answer
+            if self.phase in {"over", "waiting"}:
+                raise RunOver("this run is over; db and ep of an earlier run can not be used any more", "conflict")
+            if op in EFFECTS and self.phase != "run":
+                raise PlatformError(
+                    f"{op} is not possible in a {self.phase} callback: the run's effects are settled already; "
+                    "ask for it in the handler itself",
+                    "conflict",
+                )
+            return self._channel.ask(op, args, bodies)

@@ -54,6 +54,7 @@ class Item:
     session: RunSession | None = None
     output: Output | None = None
     rolling_back: bool = False
+    asked: bool = False
     answered: bool = False
     failure: Failure | None = None
 
@@ -83,6 +84,7 @@ class State:
     load_failure: Failure | None = None
     loaded: bool = False
     closed: bool = False
+    out_of_step: bool = False  # what was sent to a fork that has crashed may be in the way of what is sent now
     outcomes: deque[Outcome] = field(default_factory=deque)
 
 
@@ -164,6 +166,8 @@ class ConnectedChild(Child):
 
     @property
     def alive(self) -> bool:
+        if self._state.out_of_step:
+            return False
         if self._state.ending is None and not self._items:  # idle: it may have died, or spoken, while nobody looked
             ready = self._link.poll(read=True, write=False, timeout_s=0)
             return self._link.channel.fileno() not in ready and self._link.ending() is None
@@ -186,7 +190,7 @@ class ConnectedChild(Child):
 
     def _advance(self, waiting: deque[tuple[Call, RunSession]]) -> None:
         """Come closer to the next outcome."""
-        if self._state.ending is not None:
+        if self._state.ending is not None or self._state.out_of_step:
             for call, _ in waiting:
                 self._state.outcomes.append(self._not_run(call))
             waiting.clear()
@@ -343,16 +347,17 @@ class ConnectedChild(Child):
         if self._cell and header.get("t") == "crashed":
             self._fork_crashed(header)
             return
+        kind = header.get("t")
+        if kind == "log" and header.get("s") in STREAMS and len(bodies) <= 1:
+            self._write_output(header["s"], decode(b"".join(bodies)))
+            return
         if not self._items:
             raise Violation("it spoke without being asked")
         item = self._items[0]
-        kind = header.get("t")
         if kind == "done" and item.what == "call":
             self._done(item, header, bodies)
         elif kind == "ask" and item.session is not None:
             self._answer(item, header, bodies)
-        elif kind == "log" and header.get("s") in STREAMS and len(bodies) <= 1:
-            self._write_output(header["s"], decode(b"".join(bodies)))
         elif kind == "rollback" and not item.rolling_back:
             item.rolling_back = True
             self._begin_head()
@@ -436,6 +441,7 @@ class ConnectedChild(Child):
 
     def _answer(self, item: Item, header: Mapping[str, Any], bodies: list[bytes]) -> None:
         assert item.session is not None
+        item.asked = True
         op, args = header.get("op"), header.get("a")
         if not isinstance(op, str) or not isinstance(args, dict):
             raise Violation("a request that is none")
@@ -467,6 +473,9 @@ class ConnectedChild(Child):
         if not self._items or self._items[0].run_id != run_id or self._items[0].what == "load":
             return  # it had answered before
         item = self._items[0]
+        if item.asked:  # it may not have read the answer, or a part of it
+            self._state.out_of_step = True
+            self._link.kill()
         ending = Ending(exit=_number(header.get("exit")), signal=_number(header.get("signal")))
         used_s = _count(header.get("cpu")) / 1e6
         reason = "cpu" if ending.signal == signal.SIGKILL and used_s >= self._limits.cpu_s else None
@@ -476,7 +485,7 @@ class ConnectedChild(Child):
             item.failure, item.answered = failure, True
         elif item.call is not None and item.session is not None:
             self._settle_session(item.call, item.session)
-            self._state.outcomes.append(replace(self._crashed(item.call, ending, failure), alive=True))
+            self._state.outcomes.append(replace(self._crashed(item.call, ending, failure), alive=not item.asked))
 
     # ------------------------------------------------------------------ the end
 

@@ -212,6 +212,42 @@ def test_a_thread_that_outlives_its_run_can_not_reach_the_platform(sandbox):
     assert "over" in (outcomes[1].result_json or "")
 
 
+def test_threads_that_print_and_ask_when_their_run_ends_break_nothing(sandbox):
+    """Between two orders nobody listens to them: they wait, and the process is there for what comes next."""
+
+    def handler(db, n):
+        import contextlib
+        import threading
+
+        over, under_way = threading.Event(), threading.Barrier(3)
+
+        def print_on():
+            under_way.wait()
+            while not over.is_set():
+                print(f"of {n}")
+
+        def ask_on():
+            under_way.wait()
+            with contextlib.suppress(Exception):  # the run is over
+                while not over.is_set():
+                    db.collections()
+
+        for work in (print_on, ask_on):
+            threading.Thread(target=work, daemon=True).start()
+        under_way.wait()
+        ep.on_commit(over.set)
+        return n
+
+    child = sandbox.spawn(program(handler), Limits())
+    sessions = [Session({"collections": lambda args, body: ([], ())}) for _ in range(20)]
+    for n, session in enumerate(sessions):
+        (outcome,) = child.execute([(call(n, {"n": n}), session)])
+        assert (outcome.failure, outcome.result_json) == (None, str(n))
+        assert child.settle(n, "commit") is None
+    assert child.alive
+    child.close()
+
+
 # ---------------------------------------------------------------------- classes
 
 

@@ -24,6 +24,7 @@ from waiting import wait_until
 from eventproc.abc import Outcome
 from eventproc.model import Limits
 from eventproc.sandbox.forkserver import ForkServerSandbox
+from eventproc.sandbox.launcher import MAX_IDLE_MONITORS
 
 TESTS = Path(__file__).parents[1]
 
@@ -192,10 +193,10 @@ def test_many_children_leave_nothing_behind(sandbox, tmp_path):
     run_some(5)  # what is opened once is open now
     fds = len(os.listdir("/proc/self/fd"))
     run_some(40)
-    wait_until(  # a socket for each monitor that waits; those still ending on a busy machine have one too
-        lambda: len(os.listdir("/proc/self/fd")) <= fds + 4, what="the closing of the ended monitors' sockets"
-    )
-    wait_until(lambda: len(below(zygote)) <= 5, what="the handlers' end")
+    # A busy machine has some monitors more, since the last one has not always ended its handler; each has a socket.
+    most = MAX_IDLE_MONITORS
+    wait_until(lambda: len(os.listdir("/proc/self/fd")) <= fds + most, what="the closing of the handlers' channels")
+    wait_until(lambda: len(below(zygote)) <= 1 + most, what="the handlers' end")
     wait_until(lambda: not private_directories(tmp_path), what="the private directories' removal")
 
 
