@@ -209,6 +209,30 @@ def watch_host(db, **canary):
 
 
 @attack()
+def lease_files_of_others(db, **canary):
+    """With a lease on it a file is not opened by anybody else for 45 seconds: a module, and nothing starts any more."""
+    import fcntl
+    import os
+
+    # A kernel that asks whose file it is refuses these of root; it must not come to that question.
+    got = []
+    for name, path, command, argument in (
+        ("read lease", json_file(), 1024, 0),
+        ("write lease", json_file(), 1024, 1),
+        ("directory watch", os.path.dirname(json_file()), 1026, 0x8000003F),
+        ("own file", "leased", 1024, 0),
+    ):
+        fd = os.open(path, os.O_RDONLY | (os.O_CREAT if name == "own file" else 0), 0o600)
+        try:
+            fcntl.fcntl(fd, command, argument)
+            got.append(name)
+        except OSError as error:
+            if error.errno != 1:
+                got.append((name, error.errno))
+    return f"ESCAPED {got}" if got else "contained"
+
+
+@attack()
 def symlink_scratch(db, **canary):
     import os
 

