@@ -67,15 +67,27 @@ class Carbon:
 
 def python() -> Path:
     """Return the interpreter of carbon's environment; it is made when it is missing."""
-    home = cache_directory() / f"carbon-{sys.version_info.major}.{sys.version_info.minor}"
+    version, base = _interpreter()
+    home = cache_directory() / f"carbon-{version}"
     found = home / "bin" / "python"
     if not (home / "complete").exists():
         print(f"installing carbon into {home} ...", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
+        subprocess.run([base, "-m", "venv", "--clear", home], check=True)
         environ = {**os.environ, "GRAPHITE_NO_PREFIX": "True"}
         subprocess.run([found, "-m", "pip", "install", "-q", "setuptools<81", *REQUIREMENTS], check=True, env=environ)
         (home / "complete").touch()
     return found
+
+
+def _interpreter() -> tuple[str, str]:
+    """Return an interpreter that carbon can be installed for, with its version; its setup.py fails from 3.12 on."""
+    if sys.version_info < (3, 12):
+        return f"{sys.version_info.major}.{sys.version_info.minor}", sys.executable
+    for version in ("3.11", "3.10", "3.9"):
+        found = shutil.which(f"python{version}")
+        if found and subprocess.run([found, "-c", "import ensurepip, venv"], check=False).returncode == 0:
+            return version, found
+    raise FileNotFoundError(f"{REQUIREMENTS[0]} can not be installed for Python 3.12 or newer: uv python install 3.11")
 
 
 def _free_ports(count: int) -> list[int]:

@@ -168,7 +168,11 @@ def carbon_python() -> Path:
         patch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
         from peers.carbon import python
 
-        return python()
+        try:
+            return python()
+        except FileNotFoundError as error:
+            found: Path = missing("A Python that carbon can be had for", str(error).rpartition(": ")[2])
+            return found
 
 
 RELAY = """
