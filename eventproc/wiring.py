@@ -14,6 +14,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +26,7 @@ from eventproc.abc import Blobs, Bus, Carrier, Clock, Mailer, Renderer, Retentio
 from eventproc.config import Address, Settings, current_directory, hook_times, load
 from eventproc.datadir import make_private, write_atomically
 from eventproc.engine.clock import SystemClock
-from eventproc.errors import ConfigError, EventprocError, InvalidInput, NotFound
+from eventproc.errors import ConfigError, Conflict, EventprocError, InvalidInput, NotFound
 from eventproc.model import Accepted, HookSpec, NewEvent, Role
 from eventproc.model.quiet import OWN_SOURCES
 
@@ -371,7 +372,12 @@ class Platform:
         return problems
 
     def _make_admin(self) -> None:
-        """Create the first admin; the key is on the disk before the database knows it, so that none is lost between."""
+        """Create the first admin, unless there is one or another host is making one just now."""
+        with suppress(Conflict):
+            self._make_first_admin()
+
+    def _make_first_admin(self) -> None:
+        """Have the key on the disk before the database knows it, so that none is lost between."""
         from eventproc.service.auth import issue_key
 
         now_us = self.clock.now_us()

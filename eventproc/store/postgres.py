@@ -39,6 +39,11 @@ _MEANINGS: tuple[tuple[tuple[type[psycopg.Error], ...], type[Exception], str], .
         "PostgreSQL refuses the connection: check the database URL",
     ),
     (
+        (errors.InsufficientPrivilege,),
+        ConfigError,
+        "the URL's user lacks that right: make them the owner of the database (`ALTER DATABASE … OWNER TO …`)",
+    ),
+    (
         (errors.SerializationFailure, errors.DeadlockDetected, errors.LockNotAvailable),
         StoreUnavailable,
         "another transaction was in the way: try again",
