@@ -46,6 +46,7 @@ def interpreter_for(who: str) -> str:
 def environment() -> dict[str, str]:
     packages = [path for path in sys.path if path.endswith("site-packages")]
     return {
+        **{name: os.environ[name] for name in ("EVENTPROC_TEST_SLOWER",) if name in os.environ},
         "PATH": os.environ["PATH"],
         "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS), *packages]),
         "ENVIRONMENT": SECRET,

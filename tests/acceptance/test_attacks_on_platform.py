@@ -25,6 +25,7 @@ from attacks import ATTACKS, by_value
 from attacks.powers import POWER_ATTACKS
 from sandbox_canaries import ORDINARY, SECRET, Canaries, environment, interpreter_for
 from serving import Served
+from slowness import SLOWER
 from waiting import wait_until
 
 from eventproc import Connection
@@ -32,8 +33,8 @@ from eventproc import Connection
 pytestmark = pytest.mark.slow
 
 LIMITS = {
-    "timeout": "5s",
-    "cpu": "2s",
+    "timeout": f"{5 * SLOWER:g}s",
+    "cpu": f"{2 * SLOWER:g}s",
     "memory": "400MB",
     "files": {"size": "16MiB", "open": 64},
     "processes": 40,

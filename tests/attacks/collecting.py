@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import types
 
+from slowness import SLOWER
+
 ATTACKS = {}  # name → (function, kinds of failure that also count as contained)
 
 LIMITS = {
-    "timeout_s": 4.0,
-    "cpu_s": 2.0,
+    "timeout_s": 4.0 * SLOWER,
+    "cpu_s": 2.0 * SLOWER,
     "memory_bytes": 400 << 20,
     "file_bytes": 16 << 20,
     "open_files": 64,

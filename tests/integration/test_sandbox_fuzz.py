@@ -19,6 +19,7 @@ import pytest
 from sandbox_canaries import SECRET, Canaries
 from sandbox_world import Session, call, program
 from serving import parents_of_all
+from slowness import SLOWER
 from waiting import wait_until
 
 from eventproc.codec.blob import pack
@@ -27,12 +28,17 @@ from eventproc.sandbox.forkserver import ForkServerSandbox
 
 pytestmark = pytest.mark.slow
 
-FUZZ_S = 7.0
+FUZZ_S = 7.0 * SLOWER
 RUNS = 2000  # at most
 LIMITS = Limits(
-    timeout_s=0.5, cpu_s=0.5, memory_bytes=300 << 20, file_bytes=1 << 20, open_files=64, scratch_bytes=4 << 20
+    timeout_s=0.5 * SLOWER,
+    cpu_s=0.5 * SLOWER,
+    memory_bytes=300 << 20,
+    file_bytes=1 << 20,
+    open_files=64,
+    scratch_bytes=4 << 20,
 )
-LIMITS_OF_GOOD = Limits(timeout_s=20)
+LIMITS_OF_GOOD = Limits(timeout_s=20 * SLOWER)
 # exit, exit_group, and what does nothing but wait: pause, sigsuspend, sigtimedwait, futex, nanosleep, poll, select,
 # epoll_wait, wait, getevents. Also what never returns from here and would end most runs early: sigreturn, u(ret)probe.
 LEFT_OUT = {
