@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 ZYGOTE = Path(eventproc.child.__file__).with_name("zygote.py")
 MAX_IDLE_MONITORS = 16
 ATTEMPTS = 3
-START_S = 60.0  # for the zygote's imports on a busy machine
+START_S = 120.0  # for the zygote's imports, on a machine that is slow and busy
 FORK_S = 30.0
 ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -289,7 +289,7 @@ class Launcher:
         )
 
     def _try(self, level: str) -> str | None:
-        """Start a zygote at that level; return why not when that can not be had."""
+        """Start a zygote at that level; return why that can not be had, if so. Raises SandboxError if it is too slow."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         config = {
             "level": level,
@@ -314,6 +314,11 @@ class Launcher:
         ours.settimeout(START_S)
         try:
             hello = json.loads(ours.recv(1 << 16) or b"{}")
+        except TimeoutError:  # says nothing of what can be had: a weaker level must not be the answer
+            self._stop()
+            raise SandboxError(
+                f"the fork server (level {level}) was not ready within {START_S:g} s: this machine is too busy or too slow"
+            ) from None
         except OSError as error:
             hello = {"refused": str(error)}
         if "ready" in hello:
