@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from slowness import SLOWER
 
 ORDINARY = 54_321  # a user id that owns nothing
 SECRET = "canary-7f3a9c"
@@ -84,7 +85,7 @@ class Canaries:
         return made
 
     def _victim(self, user: int | None) -> subprocess.Popen[bytes]:
-        victim = subprocess.Popen(["sleep", "600"], user=user, env={"CANARY": SECRET})
+        victim = subprocess.Popen(["sleep", str(600 * SLOWER)], user=user, env={"CANARY": SECRET})
         self.stack.callback(victim.wait)
         self.stack.callback(victim.kill)
         return victim

@@ -289,7 +289,7 @@ class Launcher:
         )
 
     def _try(self, level: str) -> str | None:
-        """Start a zygote at that level; return why that can not be had, if so. Raises SandboxError if it is too slow."""
+        """Start a zygote at that level; return why not when it can not be had. Raises SandboxError if it is slow."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         config = {
             "level": level,
@@ -317,7 +317,7 @@ class Launcher:
         except TimeoutError:  # says nothing of what can be had: a weaker level must not be the answer
             self._stop()
             raise SandboxError(
-                f"the fork server (level {level}) was not ready within {START_S:g} s: this machine is too busy or too slow"
+                f"the fork server (level {level}) was not ready within {START_S:g} s: the machine is too busy or slow"
             ) from None
         except OSError as error:
             hello = {"refused": str(error)}

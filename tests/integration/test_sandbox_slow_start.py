@@ -33,7 +33,7 @@ def test_a_slow_start_is_an_error_and_no_reason_for_a_weaker_level(
     try:
         with monkeypatch.context() as patched:
             patched.setattr(launcher, "START_S", 0.5)
-            with pytest.raises(SandboxError, match=r"not ready within 0\.5 s .*too busy or too slow") as raised:
+            with pytest.raises(SandboxError, match=r"not ready within 0\.5 s: .*too busy or slow") as raised:
                 sandbox.report()
         assert "user namespaces" not in str(raised.value)
         busy.unlink()
