@@ -10,6 +10,7 @@ from eventproc.errors import InvalidInput, UnsupportedOption
 from eventproc.model import FULL_NETWORK, Isolation, NetworkGrant, Options, Place, Policy
 
 MAX_PLACES = 50
+CELL_PROCESSES = 3  # the loaded one, a run's, and the one that waits for the next run
 _HOW = 'write the places it connects to, such as network=["api.example.com:443", "10.0.0.5:5432"]'
 
 
@@ -58,6 +59,12 @@ def check_powers(options: Options, policy: Policy) -> None:
                 'use isolation="run"',
                 option="allow_subprocess",
             )
+    if options.isolation is Isolation.CELL and options.limits.processes < CELL_PROCESSES:
+        raise UnsupportedOption(
+            f"option 'processes': isolation=\"cell\" takes {CELL_PROCESSES}: the loaded process, a run's, "
+            "and the one that waits for the next run",
+            option="processes",
+        )
     if options.network == FULL_NETWORK:
         if policy.network.grant is not NetworkGrant.FULL:
             raise UnsupportedOption(

@@ -206,6 +206,7 @@ TIMING = {  # the calls that set times by path and times, and those by directory
     "x86_64": {(132, 235): (), (261, 280): (3,)},
     "aarch64": {(88,): (3,)},
 }
+INOTIFY_INIT = {"x86_64": (253, 294), "aarch64": (26,)}
 INOTIFY_ADD_WATCH = {"x86_64": 254, "aarch64": 27}
 
 
@@ -215,6 +216,15 @@ def test_where_the_hosts_directories_are_shared_they_can_not_be_watched(machine)
     for gaps, expected in ((seccomp.Gaps(shared_files=True), answer(errno.EPERM)), (seccomp.Gaps(), seccomp.ALLOW)):
         program = seccomp.build(PID, machine=machine, gaps=gaps)
         assert decide(program, known.audit_arch, INOTIFY_ADD_WATCH[machine]) == expected
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_inotify_instances_that_the_worker_needs_itself_are_not_to_be_had(machine):
+    known = TABLES[machine]
+    for gaps, expected in ((seccomp.Gaps(shared_account=True), answer(errno.EMFILE)), (seccomp.Gaps(), seccomp.ALLOW)):
+        program = seccomp.build(PID, machine=machine, gaps=gaps)
+        for number in INOTIFY_INIT[machine]:
+            assert decide(program, known.audit_arch, number) == expected
 
 
 @pytest.mark.parametrize("machine", MACHINES)

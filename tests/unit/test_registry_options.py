@@ -128,6 +128,7 @@ def test_a_network_that_names_no_places_is_refused(value):
         ({"network": "full"}, Policy(network=NetworkPolicy(grant=NetworkGrant.ANY)), '"full"'),
         ({"allow_subprocess": True}, Policy(allow_subprocess=False), "policy.allow_subprocess"),
         ({"allow_subprocess": True, "isolation": "cell"}, Policy(), 'isolation="run"'),
+        ({"processes": 2, "isolation": "cell"}, Policy(), 'isolation="cell" takes 3'),
     ],
 )
 def test_what_the_operator_does_not_grant_is_refused_and_says_so(given, policy, says):

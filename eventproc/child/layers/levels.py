@@ -217,12 +217,14 @@ class Level:
         return self._filters[pid, powers]
 
     def _gaps(self) -> seccomp.Gaps:
-        """Return what the filter must make up for where there is no private root, read-only."""
+        """Return what the filter must make up for: a user that is not the handler's own, no private root, read-only."""
+        shared = not self._is_root or self._first_uid == identity.NOBODY
         if self.name == "A":
-            return seccomp.Gaps()
+            return seccomp.Gaps(shared_account=shared)
         return seccomp.Gaps(
+            shared_account=shared,
             shared_files=True,
-            shared_user=not self._is_root or self._first_uid == identity.NOBODY,
+            shared_user=shared,
             truncation=self._landlock < landlock.SEES_TRUNCATION,
         )
 

@@ -81,6 +81,7 @@ class Gaps(NamedTuple):
 
     shared_files: bool = False  # what happens in directories could be watched
     shared_user: bool = False  # modes, times and attributes of the host's files, being its user's, could be changed
+    shared_account: bool = False  # what the kernel grants a user in all is the worker's and its other processes' too
     truncation: bool = False  # this Landlock (before Linux 6.2) does not look at truncation
 
 
@@ -129,6 +130,8 @@ def build(pid: int, *, machine: str, powers: Powers = _NONE, gaps: Gaps = _NO_GA
     program.rule(table.fcntl, _nothing_about_others())
     for number, position in table.mknod:
         program.rule(number, _only_files_and_pipes(position))
+    for number in table.watchers if gaps.shared_account else ():  # as if all were taken, lest they are for the others
+        program.answer(number, errno.EMFILE)
     _files(program, table, gaps)
     _processes(program, table, powers, pid)
     return program.finish()

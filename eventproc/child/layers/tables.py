@@ -75,6 +75,7 @@ class Table(NamedTuple):
     sending: Tuple[Tuple[int, int], ...]  # calls that send, with the position of their flags
     setsockopt: int
     watching: Tuple[int, ...]  # inotify_add_watch: tells of files that can not be opened
+    watchers: Tuple[int, ...]  # inotify_init: each user has 128
     pretended: Tuple[int, ...]  # change the mode of a file, by its path or an open file
     timing: Tuple[Tuple[int, int], ...]  # change its times: (number, position of the times, behind the path's)
     owning: Tuple[int, ...]  # change the owner of a file, or its extended attributes
@@ -108,6 +109,7 @@ TABLES: Dict[str, Table] = {
         sending=((44, 3), (46, 2), (307, 3)),
         setsockopt=54,
         watching=(254,),
+        watchers=(253, 294),
         pretended=(90, 91, 268),
         timing=((132, 1), (235, 1), (261, 2), (280, 2)),
         owning=(92, 93, 94, 260, 188, 189, 190, 197, 198, 199),
@@ -139,6 +141,7 @@ TABLES: Dict[str, Table] = {
         sending=((206, 3), (211, 2), (269, 3)),
         setsockopt=208,
         watching=(27,),
+        watchers=(26,),
         pretended=(52, 53),
         timing=((88, 2),),
         owning=(54, 55, 5, 6, 7, 14, 15, 16),
