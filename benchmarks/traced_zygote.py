@@ -57,16 +57,12 @@ def install(cell, channel):
     around(cell.Reseeding, "in_fork", before="forked", after="reseeded")
     around(cell.seccomp.ForFork, "install", after="confined")
     around(cell, "_read", before="waits", after="taken")
-    read, obey, send = channel.Channel.read_packed, cell.Cell._obey, channel.Channel.send  # noqa: SLF001  nothing is public
+    read, send = channel.Channel.read_packed, channel.Channel.send
 
     def traced_read(self):
         if "directory emptied" in stamps:
             tell("cell")
         return read(self)
-
-    def traced_obey(self, header, bodies):
-        obey(self, header, bodies)
-        tell("fork")
 
     def traced_send(self, header, bodies=()):
         if header.get("t") == "done":
@@ -74,9 +70,9 @@ def install(cell, channel):
         send(self, header, bodies)
         if header.get("t") == "done":
             stamp("sent")
+            tell("fork")  # which ends behind its answer
 
     channel.Channel.read_packed = traced_read
-    cell.Cell._obey = traced_obey  # noqa: SLF001  as above
     channel.Channel.send = traced_send
 
 
