@@ -6,7 +6,7 @@ import io
 import logging
 import sys
 import threading
-from threading import RLock
+from threading import RLock  # as it is now, whatever handlers put in its place until there is a fork
 from typing import Any, Callable, List, Optional
 
 MAX_PIECE = 1 << 15  # characters in one frame

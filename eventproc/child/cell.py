@@ -23,10 +23,9 @@ from .randomness import Reseeding
 
 ORDERLY = 113  # exit code of a fork that has said all it had to; a handler may well exit with 0
 
-Answer = Tuple[Dict[str, Any], List[bytes]]
-
-
 LEFT = {"t": "left"}
+
+Answer = Tuple[Dict[str, Any], List[bytes]]
 
 
 class Obeys(Protocol):
@@ -153,18 +152,20 @@ class Cell:
         if header["t"] == "settle":
             self._channel.send({"t": "crashed", "id": header["id"], "exit": 0})
             return
-        while header["t"] != "leave":
+        if header["t"] == "leave":
+            self._channel.send(LEFT)
+            return
+        while True:
             answer, parts = self._runner.answer(header, bodies)
             with self._channel.silence():
                 self._channel.send(dict(answer, cpu=time.process_time_ns() // 1000), parts)
                 frame = self._channel.read() if self._runner.waits() else None
-                if frame is not None and frame[0]["t"] == "leave":
-                    self._channel.send(LEFT)  # the worker sends nothing more until it hears that
-                    frame = None
                 if frame is None:
                     os._exit(ORDERLY)
-            header, bodies = frame
-        self._channel.send(LEFT)
+                header, bodies = frame
+                if header["t"] == "leave":  # the worker sends nothing more until it hears that
+                    self._channel.send(LEFT)
+                    os._exit(ORDERLY)
 
 
 def _read(orders: int) -> Optional[frames.Frame]:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 from collections import deque
-from threading import RLock
+from threading import RLock  # as it is now, whatever handlers put in its place until there is a fork
 from typing import Any, Deque, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from . import frames, shapes

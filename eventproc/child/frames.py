@@ -13,9 +13,8 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 HEAD = struct.Struct("<II")
 MAX_HEADER = 4 << 20  # bytes of JSON
 MAX_BODY = 4 << 20  # bytes after it, if no result may be larger
-COMPACT_AT = 1 << 16  # consumed bytes that are worth moving the rest for
-
 MAX_TRUSTED = 1 << 30  # of what the worker sends, arrays too
+COMPACT_AT = 1 << 16  # consumed bytes that are worth moving the rest for
 
 Frame = Tuple[Dict[str, Any], List[bytes]]
 

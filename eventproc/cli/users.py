@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -11,9 +11,6 @@ from eventproc.cli.base import Command, Group, state
 from eventproc.cli.remote import connect
 from eventproc.client.paths import segment
 from eventproc.errors import Conflict, NotFound
-
-if TYPE_CHECKING:
-    pass
 
 ROLES = click.Choice(["viewer", "emitter", "developer", "admin"])
 

@@ -108,7 +108,8 @@ def test_what_another_version_made_is_refused_or_the_same(version, tmp_path):
     assert len(dumped) > 300
     ours = {instructions(code.co_code) for code in codes()}
     passed = [code for row in dumped if passes(row, code := bytes.fromhex(row[2]))]
-    assert len(passed) < len(dumped) / 5
+    alike = (version, codecheck.RUNNING) == ("3.11", "3.12")  # 3.12 takes more of what 3.11 makes: it is its own
+    assert len(passed) < len(dumped) / (5 if alike else 10)
     assert {instructions(code) for code in passed} <= ours
 
 
